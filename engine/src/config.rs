@@ -1,0 +1,170 @@
+//! `config.json` and `sentence_bert_config.json`, checked against what the engine runs.
+
+use candle_transformers::models::bert;
+use serde::Deserialize;
+
+use crate::files::{ModelFiles, read_json_bytes};
+use crate::{DIMS, Error};
+
+/// The longest sequence a model may ask for. Attention needs memory with the square of it: 2048
+/// tokens are 200 MB of scores with 12 heads, and the encoders this engine is for have 512.
+const MAX_POSITIONS: usize = 2048;
+
+/// Largest number of layers and of rows of the embedding tables that is believed.
+const MAX_LAYERS: usize = 96;
+const MAX_VOCABULARY: usize = 2_000_000;
+const MAX_INTERMEDIATE: usize = 65_536;
+
+/// The fields of `config.json` the forward pass depends on, with Hugging Face's defaults.
+#[derive(Deserialize)]
+struct ConfigFile {
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    hidden_act: String,
+    max_position_embeddings: usize,
+    #[serde(default = "two")]
+    type_vocab_size: usize,
+    #[serde(default = "bert_eps")]
+    layer_norm_eps: f64,
+    #[serde(default)]
+    position_embedding_type: Option<String>,
+    #[serde(default)]
+    model_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SentenceConfigFile {
+    max_seq_length: Option<usize>,
+}
+
+fn two() -> usize {
+    2
+}
+
+fn bert_eps() -> f64 {
+    1e-12
+}
+
+/// A configuration that has been checked: each number is in a range the engine can allocate for.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelConfig {
+    pub vocab_size: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub intermediate: usize,
+    pub activation: bert::HiddenAct,
+    pub positions: usize,
+    pub token_types: usize,
+    pub layer_norm_eps: f64,
+    /// Tokens of a text the model reads, specials included.
+    pub max_tokens: usize,
+}
+
+impl ModelConfig {
+    /// Reads and checks both files. `sentence_bert_config.json` may be absent: then the position
+    /// table's size is the limit.
+    pub fn read(files: &ModelFiles) -> Result<ModelConfig, Error> {
+        let path = &files.config;
+        let file: ConfigFile =
+            serde_json::from_slice(&read_json_bytes(path)?).map_err(|e| Error::corrupt(path, e))?;
+        let unsupported = |reason: String| Err(Error::unsupported(path, reason));
+
+        if let Some(model_type) = file.model_type.as_deref()
+            && model_type != "bert"
+        {
+            return unsupported(format!("model_type is \"{model_type}\", only \"bert\" is run"));
+        }
+        if file.hidden_size != DIMS {
+            return unsupported(format!("hidden_size is {}, it must be {DIMS}", file.hidden_size));
+        }
+        if let Some(kind) = file.position_embedding_type.as_deref()
+            && kind != "absolute"
+        {
+            return unsupported(format!(
+                "position_embedding_type is \"{kind}\", only \"absolute\" is run"
+            ));
+        }
+        // BERT's "gelu" is the erf form, not the tanh approximation.
+        let activation = match file.hidden_act.as_str() {
+            "gelu" => bert::HiddenAct::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" => bert::HiddenAct::GeluApproximate,
+            "relu" => bert::HiddenAct::Relu,
+            other => return unsupported(format!("hidden_act is \"{other}\"")),
+        };
+        for (name, value, most) in [
+            ("vocab_size", file.vocab_size, MAX_VOCABULARY),
+            ("num_hidden_layers", file.num_hidden_layers, MAX_LAYERS),
+            ("num_attention_heads", file.num_attention_heads, DIMS),
+            ("intermediate_size", file.intermediate_size, MAX_INTERMEDIATE),
+            ("max_position_embeddings", file.max_position_embeddings, MAX_POSITIONS),
+            ("type_vocab_size", file.type_vocab_size, MAX_POSITIONS),
+        ] {
+            if value == 0 || value > most {
+                return unsupported(format!("{name} is {value}, it must be from 1 to {most}"));
+            }
+        }
+        if !DIMS.is_multiple_of(file.num_attention_heads) {
+            return unsupported(format!(
+                "num_attention_heads is {}, it must divide {DIMS}",
+                file.num_attention_heads
+            ));
+        }
+        if !(file.layer_norm_eps > 0.0 && file.layer_norm_eps < 1.0) {
+            return Err(Error::corrupt(
+                path,
+                format_args!("layer_norm_eps is {}", file.layer_norm_eps),
+            ));
+        }
+        Ok(ModelConfig {
+            vocab_size: file.vocab_size,
+            layers: file.num_hidden_layers,
+            heads: file.num_attention_heads,
+            intermediate: file.intermediate_size,
+            activation,
+            positions: file.max_position_embeddings,
+            token_types: file.type_vocab_size,
+            layer_norm_eps: file.layer_norm_eps,
+            max_tokens: max_tokens(files, file.max_position_embeddings)?,
+        })
+    }
+
+    /// The same configuration as candle's stock BERT wants it.
+    pub fn for_candle(&self) -> bert::Config {
+        bert::Config {
+            vocab_size: self.vocab_size,
+            hidden_size: DIMS,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            intermediate_size: self.intermediate,
+            hidden_act: self.activation,
+            max_position_embeddings: self.positions,
+            type_vocab_size: self.token_types,
+            layer_norm_eps: self.layer_norm_eps,
+            model_type: None,
+            ..bert::Config::default()
+        }
+    }
+}
+
+fn max_tokens(files: &ModelFiles, positions: usize) -> Result<usize, Error> {
+    let path = &files.sentence_config;
+    let bytes = match read_json_bytes(path) {
+        Ok(bytes) => bytes,
+        Err(Error::MissingFile { .. }) => return Ok(positions),
+        Err(error) => return Err(error),
+    };
+    let file: SentenceConfigFile =
+        serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(path, e))?;
+    let max_tokens = file.max_seq_length.unwrap_or(positions);
+    // Two specials and one token of text are the least that makes sense.
+    if max_tokens < 3 || max_tokens > positions {
+        return Err(Error::corrupt(
+            path,
+            format_args!("max_seq_length is {max_tokens}, it must be from 3 to {positions}"),
+        ));
+    }
+    Ok(max_tokens)
+}

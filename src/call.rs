@@ -1,0 +1,77 @@
+//! Functions with Postgres's own calling convention.
+//!
+//! Not `#[pg_extern]`: the arguments are bytes in the database's encoding, not Rust strings, large
+//! texts are freed as soon as they are embedded, and trigger, array and row results need the raw
+//! call anyway. One macro, so that each of them is a safe function from arguments to an
+//! [`Outcome`](crate::errors::Outcome).
+
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys;
+
+use crate::errors::Outcome;
+
+/// A call in progress.
+#[derive(Clone, Copy)]
+pub struct Call(pg_sys::FunctionCallInfo);
+
+impl Call {
+    /// # Safety
+    /// `fcinfo` must be what Postgres called the function with, and the value must not outlive
+    /// the call.
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Call {
+        Call(fcinfo)
+    }
+
+    /// Argument `n` from 0; `None` for NULL.
+    pub fn argument(&self, n: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: `new` vouches for the pointer; Postgres passes as many arguments as declared.
+        unsafe { pgrx::fcinfo::pg_getarg_datum(self.0, n) }
+    }
+
+    /// The pointer, for Postgres's own functions.
+    pub fn info(&self) -> pg_sys::FunctionCallInfo {
+        self.0
+    }
+}
+
+/// Ends a call: the datum, or the error with its SQLSTATE, detail and hint.
+pub fn finish(outcome: Outcome<pg_sys::Datum>) -> pg_sys::Datum {
+    match outcome {
+        Ok(datum) => datum,
+        Err(report) => {
+            report.report(pgrx::PgLogLevel::ERROR);
+            unreachable!("a report at level ERROR does not return")
+        }
+    }
+}
+
+/// Exports `$body: fn(Call) -> Outcome<Datum>` to Postgres as `$symbol`.
+macro_rules! export {
+    ($symbol:ident, $finfo:ident, $body:path) => {
+        /// Tells Postgres the calling convention.
+        // SAFETY: the symbol has the name and the type that Postgres looks up.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $finfo() -> &'static pgrx::pg_sys::Pg_finfo_record {
+            static VERSION_1: pgrx::pg_sys::Pg_finfo_record =
+                pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            &VERSION_1
+        }
+
+        /// Called by Postgres only.
+        ///
+        /// # Safety
+        /// `fcinfo` must be a valid call of the function as the SQL script declares it.
+        // SAFETY: the symbol is unique to this library, its functions end in `_gte_small`.
+        #[unsafe(no_mangle)]
+        #[pgrx::pg_guard]
+        pub unsafe extern "C-unwind" fn $symbol(
+            fcinfo: pgrx::pg_sys::FunctionCallInfo,
+        ) -> pgrx::pg_sys::Datum {
+            // SAFETY: the caller vouches for `fcinfo`.
+            $crate::call::finish($body(unsafe { $crate::call::Call::new(fcinfo) }))
+        }
+    };
+}
+
+pub(crate) use export;

@@ -1,0 +1,142 @@
+//! Every error of the extension: SQLSTATE, fact, consequence, action.
+
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+
+use crate::settings;
+
+/// A finished error; boxed, because it has 200 bytes and almost every result is a success.
+pub type Failure = Box<ErrorReport>;
+
+/// Result of everything a user's call can make fail.
+pub type Outcome<T> = Result<T, Failure>;
+
+/// An error with all its parts.
+pub fn error(
+    code: PgSqlErrorCode,
+    message: impl Into<String>,
+    detail: impl Into<String>,
+    hint: impl Into<String>,
+) -> Failure {
+    Box::new(
+        ErrorReport::new(code, message.into(), "gte_small").set_detail(detail).set_hint(hint),
+    )
+}
+
+/// Something that can't happen, said as an error all the same.
+pub fn internal(fact: impl std::fmt::Display) -> Failure {
+    from_engine(&gte_engine::Error::Internal(fact.to_string()))
+}
+
+/// What the engine could not do, in the terms of somebody at a SQL prompt.
+pub fn from_engine(engine: &gte_engine::Error) -> Failure {
+    use gte_engine::Error;
+    let message = engine.to_string();
+    match engine {
+        Error::MissingFile { .. } => error(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+            message,
+            place(engine, "Without it no text can be embedded."),
+            "Fetch the model with \"make model\" and install it with \"make install-model\", or set gte_small.model_path to the directory of a model.",
+        ),
+        Error::Io { .. } => error(
+            PgSqlErrorCode::ERRCODE_IO_ERROR,
+            message,
+            place(engine, "Without it no text can be embedded."),
+            "See that the server's operating-system user may read the directory of the model and the files in it.",
+        ),
+        Error::Corrupt { .. } => error(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            message,
+            place(engine, "The model was not loaded."),
+            "Fetch the model again with \"make model\".",
+        ),
+        Error::Unsupported { .. } => error(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            message,
+            place(engine, "The model was not loaded."),
+            "Use gte-small or another BERT encoder with 384 dimensions.",
+        ),
+        Error::TextTooLong { .. } => error(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            message,
+            "The text was not embedded.",
+            "Split the text, or use a model with a BERT tokenizer, which reads texts of any size.",
+        ),
+        Error::Interrupted => error(
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+            "embedding was interrupted",
+            "Nothing was embedded.",
+            "Run the statement again.",
+        ),
+        Error::Internal(_) => error(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            message,
+            "The text was not embedded.",
+            "Please report it, with the result of \"select * from embed_model()\".",
+        ),
+    }
+}
+
+/// A text with more tokens than the model reads, where the setting says that this is an error.
+pub fn truncated(count: usize, of: usize, max_tokens: usize) -> Failure {
+    let message = if of == 1 {
+        format!("text is longer than the model's {max_tokens} tokens")
+    } else {
+        format!("{count} of {of} texts are longer than the model's {max_tokens} tokens")
+    };
+    error(
+        PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+        message,
+        "What lies beyond has no influence on the embedding.",
+        "Split the text into shorter ones, or set gte_small.on_truncate to \"silent\".",
+    )
+}
+
+/// The same as a warning.
+pub fn warn_truncated(count: usize, of: usize, max_tokens: usize) {
+    truncated(count, of, max_tokens).report(PgLogLevel::WARNING);
+}
+
+/// `consequence`, preceded by the directory for those who may see the server's settings. For the
+/// others it goes to the server's log.
+fn place(engine: &gte_engine::Error, consequence: &str) -> String {
+    let directory = engine.path().and_then(|path| path.parent());
+    let Some(directory) = directory.map(|directory| directory.display().to_string()) else {
+        return consequence.to_owned();
+    };
+    if may_see_settings() {
+        format!("The model directory is \"{directory}\". {consequence}")
+    } else {
+        pgrx::log!("gte-small: {engine}, in the model directory \"{directory}\"");
+        consequence.to_owned()
+    }
+}
+
+/// Whether the current user is a superuser or a member of `pg_read_all_settings`.
+pub fn may_see_settings() -> bool {
+    // SAFETY: catalogue look-ups by OID of the current user.
+    unsafe {
+        pg_sys::has_privs_of_role(
+            pg_sys::GetUserId(),
+            pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_SETTINGS),
+        )
+    }
+}
+
+/// Applies `gte_small.on_truncate` to a finished batch.
+pub fn apply_on_truncate(truncated_texts: usize, of: usize, max_tokens: usize) -> Outcome<()> {
+    if truncated_texts == 0 {
+        return Ok(());
+    }
+    match settings::on_truncate() {
+        settings::OnTruncate::Silent => Ok(()),
+        settings::OnTruncate::Warning => {
+            warn_truncated(truncated_texts, of, max_tokens);
+            Ok(())
+        }
+        settings::OnTruncate::Error => Err(truncated(truncated_texts, of, max_tokens)),
+    }
+}

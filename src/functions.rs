@@ -1,0 +1,68 @@
+//! `embed(text)` and `embed_query(text)`.
+
+#![allow(unsafe_code)]
+
+use gte_engine::Embedding;
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+use pgvector_compat::Vector;
+
+use crate::call::{Call, export};
+use crate::embedder;
+use crate::errors::{Outcome, error, internal};
+use crate::text::{Detoasted, to_utf8};
+
+export!(embed_gte_small, pg_finfo_embed_gte_small, embed);
+export!(embed_query_gte_small, pg_finfo_embed_query_gte_small, embed_query);
+
+/// `embed(content text) → vector(384)`, STRICT.
+fn embed(call: Call) -> Outcome<pg_sys::Datum> {
+    let content = text_argument(call)?;
+    to_datum(&*embedder::embed_one(&to_utf8(content.bytes())?)?)
+}
+
+/// `embed_query(search text) → vector(384)`, STRICT: `embed` for search boxes, which refuses what
+/// is surely a mistake.
+fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
+    let argument = text_argument(call)?;
+    let search = to_utf8(argument.bytes())?;
+    if search.trim().is_empty() {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "search text is blank",
+            "A search for nothing would return rows by chance.",
+            "Search for at least one word.",
+        ));
+    }
+    if is_vector_literal(&search) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "search text is a vector literal",
+            "An argument without a type is taken for text, and the numbers would be embedded as words.",
+            "Cast it, as in query_embeddings('[…]'::vector, 0.8), or name the argument: embedding => '[…]'.",
+        ));
+    }
+    to_datum(&*embedder::embed_one(&search)?)
+}
+
+fn text_argument(call: Call) -> Outcome<Detoasted> {
+    let datum =
+        call.argument(0).ok_or_else(|| internal("a STRICT function was called with NULL"))?;
+    // SAFETY: the SQL script declares the first argument as text, and it lives as long as the call.
+    Ok(unsafe { Detoasted::new(datum) })
+}
+
+/// Whether a string is a vector in pgvector's notation from its first to its last character.
+fn is_vector_literal(text: &str) -> bool {
+    text.trim()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|list| list.split(',').all(|item| item.trim().parse::<f32>().is_ok()))
+}
+
+/// An engine's embedding as a `vector` datum in the current memory context.
+pub fn to_datum(embedding: &Embedding) -> Outcome<pg_sys::Datum> {
+    Vector::new(embedding.values.to_vec())
+        .map_err(internal)?
+        .into_datum()
+        .ok_or_else(|| internal("no datum was made"))
+}

@@ -1,0 +1,50 @@
+//! `embed_model()` and `embed_stats()`.
+
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys;
+
+use crate::call::{Call, export};
+use crate::embedder;
+use crate::errors::{Outcome, may_see_settings};
+use crate::row::{bigint, composite, float, integer, text};
+use crate::settings;
+
+export!(embed_model_gte_small, pg_finfo_embed_model_gte_small, embed_model);
+export!(embed_stats_gte_small, pg_finfo_embed_stats_gte_small, embed_stats);
+
+/// One row: the model this backend runs, loaded now if it was not yet.
+fn embed_model(call: Call) -> Outcome<pg_sys::Datum> {
+    let encoder = embedder::encoder()?;
+    let info = encoder.info();
+    let source = may_see_settings().then(|| settings::model_dir().display().to_string());
+    composite(
+        call,
+        &[
+            text(&info.name),
+            text(&info.fingerprint),
+            integer(gte_engine::DIMS),
+            integer(info.max_tokens),
+            info.suggested_threshold.and_then(float),
+            float(info.load_time.as_secs_f64()),
+            source.as_deref().and_then(text),
+        ],
+    )
+}
+
+/// One row: what this backend has embedded so far. Loads nothing.
+fn embed_stats(call: Call) -> Outcome<pg_sys::Datum> {
+    let counters = embedder::counters();
+    composite(
+        call,
+        &[
+            bigint(counters.calls),
+            bigint(counters.memo_hits),
+            bigint(counters.model_runs),
+            bigint(counters.texts),
+            bigint(counters.tokens),
+            bigint(counters.truncated_texts),
+            float(counters.model_seconds),
+        ],
+    )
+}

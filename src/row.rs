@@ -1,0 +1,50 @@
+//! A single composite row as a function's result.
+
+#![allow(unsafe_code)]
+
+use pgrx::{IntoDatum, pg_sys};
+
+use crate::call::Call;
+use crate::errors::{Outcome, internal};
+
+/// Builds the row that a function with OUT parameters returns. Not a set of one row: a set can't
+/// be an argument of a function in FROM, and `(embed_model()).suggested_threshold` is one.
+pub fn composite(call: Call, columns: &[Option<pg_sys::Datum>]) -> Outcome<pg_sys::Datum> {
+    let mut nulls: Vec<bool> = columns.iter().map(Option::is_none).collect();
+    let mut values: Vec<pg_sys::Datum> =
+        columns.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
+    // SAFETY: the descriptor is the one of the call and is blessed before it is used; there are as
+    // many values and nulls as it has attributes, which is checked.
+    unsafe {
+        let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
+        let kind = pg_sys::get_call_result_type(call.info(), std::ptr::null_mut(), &mut descriptor);
+        if kind != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+            || (*descriptor).natts as usize != columns.len()
+        {
+            return Err(internal("the SQL script declares other columns than the library returns"));
+        }
+        let descriptor = pg_sys::BlessTupleDesc(descriptor);
+        let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+    }
+}
+
+/// A text column. Names and paths with other letters than ASCII are for UTF-8 databases.
+pub fn text(value: &str) -> Option<pg_sys::Datum> {
+    value.into_datum()
+}
+
+/// A bigint column.
+pub fn bigint(value: u64) -> Option<pg_sys::Datum> {
+    i64::try_from(value).unwrap_or(i64::MAX).into_datum()
+}
+
+/// An integer column.
+pub fn integer(value: usize) -> Option<pg_sys::Datum> {
+    i32::try_from(value).unwrap_or(i32::MAX).into_datum()
+}
+
+/// A double precision column.
+pub fn float(value: f64) -> Option<pg_sys::Datum> {
+    value.into_datum()
+}

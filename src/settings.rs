@@ -1,0 +1,106 @@
+//! The settings, as values of the domain.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use pgrx::pg_sys;
+
+static MODEL_PATH: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(128);
+static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Silent);
+
+/// Most entries of the memo; with 1.6 kB each that is 26 MB, and the memo's own limit of bytes is
+/// reached first.
+const MAX_MEMO_SIZE: i32 = 16_384;
+
+/// What happens to a text with more tokens than the model reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+#[allow(non_camel_case_types)]
+pub enum OnTruncate {
+    /// Its end has no say, as in the reference implementation.
+    #[name = c"silent"]
+    Silent,
+    /// The same, and a warning says so.
+    #[name = c"warning"]
+    Warning,
+    /// It is refused.
+    #[name = c"error"]
+    Error,
+}
+
+/// Defines the settings and reserves their prefix, so that a misspelt one is an error.
+pub fn define() {
+    GucRegistry::define_string_guc(
+        c"gte_small.model_path",
+        c"Directory of the embedding model.",
+        c"An absolute path to a directory with config.json, tokenizer.json and model.safetensors, readable by the server. Empty: the directory gte-small in the server's share directory.",
+        &MODEL_PATH,
+        GucContext::Suset,
+        // Where the server keeps its files is not for everybody to read.
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_int_guc(
+        c"gte_small.memo_size",
+        c"Number of texts whose embeddings a backend remembers.",
+        c"A text that comes again is not embedded again. 0 switches the memo off. It never takes more than 4 MB, whatever the number.",
+        &MEMO_SIZE,
+        0,
+        MAX_MEMO_SIZE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"gte_small.on_truncate",
+        c"What happens to a text that is longer than the model reads.",
+        c"silent embeds its beginning, warning does so and says it, error refuses the text.",
+        &ON_TRUNCATE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    // SAFETY: the prefix is a NUL-terminated string that Postgres copies.
+    unsafe {
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(c"gte_small".as_ptr());
+        // Its name before PostgreSQL 15.
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(c"gte_small".as_ptr());
+    }
+}
+
+/// The directory the model is loaded from.
+pub fn model_dir() -> PathBuf {
+    match MODEL_PATH.get() {
+        Some(path) if !path.is_empty() => path_from(&path),
+        _ => default_model_dir(),
+    }
+}
+
+/// How many texts the memo holds; 0 = off.
+pub fn memo_size() -> usize {
+    usize::try_from(MEMO_SIZE.get()).unwrap_or(0)
+}
+
+/// What to do with a text that is too long.
+pub fn on_truncate() -> OnTruncate {
+    ON_TRUNCATE.get()
+}
+
+/// `gte-small` in the server's share directory, beside the extension's own files.
+fn default_model_dir() -> PathBuf {
+    let mut share = [0; pg_sys::MAXPGPATH as usize];
+    // SAFETY: my_exec_path is the server's own NUL-terminated path; get_share_path writes at most
+    // MAXPGPATH bytes, NUL included.
+    let share = unsafe {
+        pg_sys::get_share_path((&raw const pg_sys::my_exec_path).cast(), share.as_mut_ptr());
+        CStr::from_ptr(share.as_ptr())
+    };
+    path_from(share).join("gte-small")
+}
+
+fn path_from(path: &CStr) -> PathBuf {
+    PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes()))
+}

@@ -1,0 +1,91 @@
+//! A text datum as UTF-8, whatever the encoding of the database.
+
+#![allow(unsafe_code)]
+
+use std::borrow::Cow;
+
+use pgrx::{PgSqlErrorCode, pg_sys, varlena};
+
+use crate::errors::{Failure, Outcome, error};
+
+/// The bytes of a varlena, detoasted. What was toasted is copied and the copy freed on drop, so
+/// that a statement over many large texts holds one of them at a time.
+pub struct Detoasted {
+    plain: *mut pg_sys::varlena,
+    is_copy: bool,
+}
+
+impl Detoasted {
+    /// # Safety
+    /// `datum` must be a non-null datum of a varlena type that outlives the value.
+    pub unsafe fn new(datum: pg_sys::Datum) -> Detoasted {
+        // SAFETY: the caller vouches for the datum.
+        unsafe {
+            let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
+            let plain = pg_sys::pg_detoast_datum_packed(stored);
+            Detoasted { plain, is_copy: !std::ptr::eq(plain, stored) }
+        }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `plain` is a detoasted varlena that lives as long as `self`.
+        unsafe { varlena::varlena_to_byte_slice(self.plain) }
+    }
+}
+
+impl Drop for Detoasted {
+    fn drop(&mut self) {
+        // While an error unwinds, its cleanup frees the memory context; freeing here is only
+        // for the ordinary way out.
+        if self.is_copy && !std::thread::panicking() {
+            // SAFETY: the copy was palloc'ed by detoasting and nothing else points to it.
+            unsafe { pg_sys::pfree(self.plain.cast()) };
+        }
+    }
+}
+
+/// Bytes in the database's encoding as UTF-8.
+///
+/// # Errors
+/// 22021 for bytes that are not valid: in a `SQL_ASCII` database, which stores anything, whatever
+/// is not UTF-8.
+pub fn to_utf8(bytes: &[u8]) -> Outcome<Cow<'_, str>> {
+    // SAFETY: reads the encoding of the database this backend is connected to.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    let (utf8, ascii) = (pg_sys::pg_enc::PG_UTF8 as i32, pg_sys::pg_enc::PG_SQL_ASCII as i32);
+    if encoding == utf8 || encoding == ascii || bytes.is_ascii() {
+        return std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| invalid(e.valid_up_to()));
+    }
+    converted(bytes).map(Cow::Owned)
+}
+
+/// Converts from a single-byte or other multi-byte encoding. Postgres raises its own error for
+/// bytes that have no meaning there.
+fn converted(bytes: &[u8]) -> Outcome<String> {
+    let Ok(length) = i32::try_from(bytes.len()) else {
+        return Err(invalid(0));
+    };
+    // SAFETY: pg_server_to_any reads `length` bytes and returns its argument when there was
+    // nothing to convert, otherwise a NUL-terminated string of its own, which is copied and freed.
+    unsafe {
+        let source = bytes.as_ptr().cast::<std::ffi::c_char>();
+        let result = pg_sys::pg_server_to_any(source, length, pg_sys::pg_enc::PG_UTF8 as i32);
+        if std::ptr::eq(result, source) {
+            return std::str::from_utf8(bytes)
+                .map(str::to_owned)
+                .map_err(|e| invalid(e.valid_up_to()));
+        }
+        let text = std::ffi::CStr::from_ptr(result).to_str().map(str::to_owned);
+        pg_sys::pfree(result.cast());
+        text.map_err(|e| invalid(e.valid_up_to()))
+    }
+}
+
+fn invalid(at: usize) -> Failure {
+    error(
+        PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+        format!("text is not valid UTF-8 from byte {at} on"),
+        "The model reads UTF-8, and a database with encoding SQL_ASCII stores any bytes.",
+        "Convert the text with convert_from() where its encoding is known.",
+    )
+}

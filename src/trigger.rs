@@ -1,0 +1,290 @@
+//! `embed_trigger()`: keeps an embedding column true to its text.
+//!
+//! A trigger sees values, not what a statement supplied, so the rule is about values:
+//!
+//! - INSERT: embed if the target is NULL; a vector that comes along is kept.
+//! - UPDATE: embed if a source changed and the target is what it was, or NULL; otherwise leave the
+//!   row alone.
+//! - All sources NULL: the embedding is NULL.
+//!
+//! Columns are found by name in the relation at hand: the leaf of a partitioned table may have
+//! them at other positions than its parent.
+
+#![allow(unsafe_code)]
+
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+use pgvector_compat::is_vector_type;
+
+use crate::call::{Call, export};
+use crate::embedder;
+use crate::errors::{Failure, Outcome, error};
+use crate::functions::to_datum;
+use crate::text::{Detoasted, to_utf8};
+
+export!(embed_trigger_gte_small, pg_finfo_embed_trigger_gte_small, embed_trigger);
+
+/// The columns of the tutorial's table, for a trigger without arguments.
+const DEFAULT_ARGUMENTS: [&CStr; 2] = [c"embedding", c"content"];
+
+fn embed_trigger(call: Call) -> Outcome<pg_sys::Datum> {
+    let trigger = Trigger::of(call)?;
+    let arguments = trigger.arguments()?;
+    let (target, sources) = arguments.split_at(1);
+    let target = trigger.target(&target[0])?;
+    let sources =
+        sources.iter().map(|name| trigger.source(name)).collect::<Outcome<Vec<Source>>>()?;
+
+    if !trigger.must_embed(target, &sources) {
+        return Ok(pg_sys::Datum::from(trigger.new));
+    }
+    let embedding = match trigger.text(&sources)? {
+        Some(text) => Some(to_datum(&*embedder::embed_one(&text)?)?),
+        None => None,
+    };
+    Ok(pg_sys::Datum::from(trigger.with_target(target, embedding)))
+}
+
+/// A text column by position, and whether its blanks at the end are padding.
+struct Source {
+    number: i32,
+    padded: bool,
+}
+
+/// The row event a trigger function was called for.
+struct Trigger {
+    data: *const pg_sys::TriggerData,
+    descriptor: pg_sys::TupleDesc,
+    /// The row before an UPDATE; null for an INSERT.
+    old: pg_sys::HeapTuple,
+    /// The row as it would be stored.
+    new: pg_sys::HeapTuple,
+}
+
+impl Trigger {
+    /// Checks that this is BEFORE INSERT OR UPDATE, FOR EACH ROW.
+    fn of(call: Call) -> Outcome<Trigger> {
+        use pgrx::trigger_support as fired;
+        // SAFETY: `info` is the call's own; its context is a TriggerData when the node says so,
+        // and the relation and tuples in it stay valid during the call.
+        unsafe {
+            if !fired::called_as_trigger(call.info()) {
+                return Err(misuse("embed_trigger() was not called as a trigger"));
+            }
+            let data = (*call.info()).context.cast::<pg_sys::TriggerData>();
+            let event = (*data).tg_event;
+            if !fired::trigger_fired_for_row(event) {
+                return Err(misuse("embed_trigger() was fired for a statement"));
+            }
+            if !fired::trigger_fired_before(event) {
+                return Err(misuse("embed_trigger() was fired after the row was stored"));
+            }
+            let update = fired::trigger_fired_by_update(event);
+            if !update && !fired::trigger_fired_by_insert(event) {
+                return Err(misuse("embed_trigger() was fired by a DELETE"));
+            }
+            let row = (*data).tg_trigtuple;
+            let (old, new) =
+                if update { (row, (*data).tg_newtuple) } else { (std::ptr::null_mut(), row) };
+            Ok(Trigger { data, descriptor: (*(*data).tg_relation).rd_att, old, new })
+        }
+    }
+
+    /// Target first, then the sources.
+    fn arguments(&self) -> Outcome<Vec<CString>> {
+        // SAFETY: tgargs has tgnargs NUL-terminated strings that live as long as the trigger.
+        let arguments: Vec<CString> = unsafe {
+            let trigger = (*self.data).tg_trigger;
+            (0..(*trigger).tgnargs as usize)
+                .map(|i| CStr::from_ptr(*(*trigger).tgargs.add(i)).to_owned())
+                .collect()
+        };
+        match arguments.len() {
+            0 => Ok(DEFAULT_ARGUMENTS.map(CStr::to_owned).to_vec()),
+            1 => Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "embed_trigger() has a target column and no source column",
+                "The row was not stored.",
+                "Name the embedding column first and then one or more text columns, as in embed_trigger('embedding', 'content').",
+            )),
+            _ => Ok(arguments),
+        }
+    }
+
+    /// Whether the rule says that the row needs a new embedding.
+    fn must_embed(&self, target: i32, sources: &[Source]) -> bool {
+        let embedding = self.value(self.new, target);
+        if self.old.is_null() {
+            return embedding.is_none();
+        }
+        let changed = sources.iter().any(|source| {
+            !same_bytes(self.value(self.old, source.number), self.value(self.new, source.number))
+        });
+        changed && (embedding.is_none() || same_bytes(self.value(self.old, target), embedding))
+    }
+
+    /// The sources that are not NULL, joined by a newline; `None` if all are.
+    fn text(&self, sources: &[Source]) -> Outcome<Option<String>> {
+        let mut joined: Option<String> = None;
+        for source in sources {
+            let Some(datum) = self.value(self.new, source.number) else {
+                continue;
+            };
+            // SAFETY: `source` checked the type of the column, the row outlives the call.
+            let value = unsafe { Detoasted::new(datum) };
+            let mut text: Cow<'_, str> = to_utf8(value.bytes())?;
+            if source.padded {
+                text = Cow::Owned(text.trim_end_matches(' ').to_owned());
+            }
+            match &mut joined {
+                None => joined = Some(text.into_owned()),
+                Some(joined) => {
+                    joined.push('\n');
+                    joined.push_str(&text);
+                }
+            }
+        }
+        Ok(joined)
+    }
+
+    /// Position of the embedding column, if it can take a `vector(384)`. The tuple of a BEFORE
+    /// trigger is stored as it is, without the coercion that an assignment would make, so a wrong
+    /// type or length here would be stored silently.
+    fn target(&self, name: &CStr) -> Outcome<i32> {
+        let (number, attribute) = self.column(name)?;
+        self.refuse_generated(&attribute, name, "is generated, a trigger can't set it")?;
+        let (oid, typmod) = (attribute.atttypid, attribute.atttypmod);
+        let dims = gte_engine::DIMS;
+        if !is_vector_type(oid) || !(typmod == -1 || typmod == dims as i32) {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column {} has type {}", self.named(name), type_name(oid, typmod)),
+                format!("An embedding is a vector({dims}). The row was not stored."),
+                format!("Give the column the type vector({dims})."),
+            ));
+        }
+        Ok(number)
+    }
+
+    /// A source column, if it is text: `text`, `varchar`, `char(n)`, `name`, a type that is stored
+    /// as text (`citext`), or a domain over one of these.
+    fn source(&self, name: &CStr) -> Outcome<Source> {
+        let (number, attribute) = self.column(name)?;
+        self.refuse_generated(&attribute, name, "is generated, a BEFORE trigger sees it as NULL")?;
+        let (oid, typmod) = (attribute.atttypid, attribute.atttypmod);
+        // SAFETY: catalogue look-ups by OID.
+        let (base, as_text) = unsafe {
+            let base = pg_sys::getBaseType(oid);
+            (base, pg_sys::IsBinaryCoercible(base, pg_sys::TEXTOID))
+        };
+        let padded = base == pg_sys::BPCHAROID;
+        if !as_text && !padded {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column {} has type {}", self.named(name), type_name(oid, typmod)),
+                "Only text can be embedded. The row was not stored.",
+                "Name a column of type text, or keep the value as text in a column of its own.",
+            ));
+        }
+        Ok(Source { number, padded })
+    }
+
+    fn column(&self, name: &CStr) -> Outcome<(i32, pg_sys::FormData_pg_attribute)> {
+        // SAFETY: a look-up by name in the relation's own descriptor, which is read and not
+        // released; a missing column gives a number below 1, and so do system columns.
+        let (number, attribute) = unsafe {
+            let number = pg_sys::SPI_fnumber(self.descriptor, name.as_ptr());
+            let index = usize::try_from(number - 1).ok();
+            let columns = pgrx::PgTupleDesc::from_pg_unchecked(self.descriptor);
+            (number, index.and_then(|index| columns.get(index).copied()))
+        };
+        attribute.map(|attribute| (number, attribute)).ok_or_else(|| {
+            error(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("column {} does not exist", self.named(name)),
+                "The row was not stored.",
+                "Name columns of the table in the trigger's arguments, exactly as they are written: embed_trigger('embedding', 'content').",
+            )
+        })
+    }
+
+    fn refuse_generated(
+        &self,
+        attribute: &pg_sys::FormData_pg_attribute,
+        name: &CStr,
+        why: &str,
+    ) -> Outcome<()> {
+        if attribute.attgenerated == 0 && attribute.attidentity == 0 {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
+            format!("column {} {why}", self.named(name)),
+            "The row was not stored.",
+            "Use a plain column, or drop the trigger where the column is GENERATED ALWAYS AS (embed(…)) STORED.",
+        ))
+    }
+
+    /// `"column" of relation "table"`, for messages.
+    fn named(&self, column: &CStr) -> String {
+        // SAFETY: the relation is open during the call; the name is a NUL-terminated NameData.
+        let table =
+            unsafe { CStr::from_ptr((*(*(*self.data).tg_relation).rd_rel).relname.data.as_ptr()) };
+        format!("\"{}\" of relation \"{}\"", column.to_string_lossy(), table.to_string_lossy())
+    }
+
+    fn value(&self, tuple: pg_sys::HeapTuple, number: i32) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: the tuple belongs to the descriptor and the position was checked.
+        let datum = unsafe { pg_sys::SPI_getbinval(tuple, self.descriptor, number, &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
+    fn with_target(&self, number: i32, value: Option<pg_sys::Datum>) -> pg_sys::HeapTuple {
+        let (mut number, mut is_null) = (number, value.is_none());
+        let mut datum = value.unwrap_or(pg_sys::Datum::null());
+        // SAFETY: one column, one value of its type, one null flag.
+        unsafe {
+            pg_sys::heap_modify_tuple_by_cols(
+                self.new,
+                self.descriptor,
+                1,
+                &raw mut number,
+                &raw mut datum,
+                &raw mut is_null,
+            )
+        }
+    }
+}
+
+/// Whether two values of a varlena column are the same bytes, once detoasted. Not `=`: under a
+/// nondeterministic collation that calls two different texts equal.
+fn same_bytes(a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => {
+            // SAFETY: both come from columns whose type was checked to be a varlena.
+            let (a, b) = unsafe { (Detoasted::new(a), Detoasted::new(b)) };
+            a.bytes() == b.bytes()
+        }
+        _ => false,
+    }
+}
+
+fn misuse(fact: &str) -> Failure {
+    error(
+        PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+        fact,
+        "It can only fill a column of a row that is about to be stored.",
+        "Create it as BEFORE INSERT OR UPDATE … FOR EACH ROW EXECUTE FUNCTION embed_trigger(…).",
+    )
+}
+
+fn type_name(oid: pg_sys::Oid, typmod: i32) -> String {
+    // SAFETY: a catalogue look-up that returns a NUL-terminated string of its own.
+    unsafe {
+        CStr::from_ptr(pg_sys::format_type_with_typemod(oid, typmod)).to_string_lossy().into_owned()
+    }
+}
