@@ -20,9 +20,7 @@ pub fn error(
     detail: impl Into<String>,
     hint: impl Into<String>,
 ) -> Failure {
-    Box::new(
-        ErrorReport::new(code, message.into(), "gte_small").set_detail(detail).set_hint(hint),
-    )
+    Box::new(ErrorReport::new(code, message.into(), "gte_small").set_detail(detail).set_hint(hint))
 }
 
 /// Something that can't happen, said as an error all the same.

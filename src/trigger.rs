@@ -13,7 +13,7 @@
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 use pgvector_compat::is_vector_type;
@@ -47,10 +47,53 @@ fn embed_trigger(call: Call) -> Outcome<pg_sys::Datum> {
     Ok(pg_sys::Datum::from(trigger.with_target(target, embedding)))
 }
 
-/// A text column by position, and whether its blanks at the end are padding.
+/// A text column by position, and how its values are read.
 struct Source {
     number: i32,
-    padded: bool,
+    kind: SourceKind,
+}
+
+#[derive(Clone, Copy)]
+enum SourceKind {
+    /// A varlena of text.
+    Text,
+    /// The same, with padding: as in a cast to text, blanks at the end don't count.
+    Padded,
+    /// 64 bytes that end at the first NUL.
+    Name,
+}
+
+impl SourceKind {
+    /// The text of a datum as stored.
+    ///
+    /// # Safety
+    /// `datum` must be of a type of this kind and outlive the value.
+    unsafe fn read(self, datum: pg_sys::Datum) -> Stored {
+        // SAFETY: the caller's word.
+        unsafe {
+            match self {
+                SourceKind::Text | SourceKind::Padded => Stored::Varlena(Detoasted::new(datum)),
+                SourceKind::Name => {
+                    Stored::Name(CStr::from_ptr(datum.cast_mut_ptr::<c_char>()).to_owned())
+                }
+            }
+        }
+    }
+}
+
+/// The bytes of a source.
+enum Stored {
+    Varlena(Detoasted),
+    Name(CString),
+}
+
+impl Stored {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Stored::Varlena(value) => value.bytes(),
+            Stored::Name(value) => value.to_bytes(),
+        }
+    }
 }
 
 /// The row event a trigger function was called for.
@@ -120,9 +163,13 @@ impl Trigger {
             return embedding.is_none();
         }
         let changed = sources.iter().any(|source| {
-            !same_bytes(self.value(self.old, source.number), self.value(self.new, source.number))
+            let (old, new) =
+                (self.value(self.old, source.number), self.value(self.new, source.number));
+            !same_bytes(old, new, source.kind)
         });
-        changed && (embedding.is_none() || same_bytes(self.value(self.old, target), embedding))
+        changed
+            && (embedding.is_none()
+                || same_bytes(self.value(self.old, target), embedding, SourceKind::Text))
     }
 
     /// The sources that are not NULL, joined by a newline; `None` if all are.
@@ -133,9 +180,9 @@ impl Trigger {
                 continue;
             };
             // SAFETY: `source` checked the type of the column, the row outlives the call.
-            let value = unsafe { Detoasted::new(datum) };
+            let value = unsafe { source.kind.read(datum) };
             let mut text: Cow<'_, str> = to_utf8(value.bytes())?;
-            if source.padded {
+            if matches!(source.kind, SourceKind::Padded) {
                 text = Cow::Owned(text.trim_end_matches(' ').to_owned());
             }
             match &mut joined {
@@ -179,16 +226,19 @@ impl Trigger {
             let base = pg_sys::getBaseType(oid);
             (base, pg_sys::IsBinaryCoercible(base, pg_sys::TEXTOID))
         };
-        let padded = base == pg_sys::BPCHAROID;
-        if !as_text && !padded {
-            return Err(error(
+        let kind = match base {
+            pg_sys::BPCHAROID => Some(SourceKind::Padded),
+            pg_sys::NAMEOID => Some(SourceKind::Name),
+            _ => as_text.then_some(SourceKind::Text),
+        };
+        kind.map(|kind| Source { number, kind }).ok_or_else(|| {
+            error(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!("column {} has type {}", self.named(name), type_name(oid, typmod)),
                 "Only text can be embedded. The row was not stored.",
                 "Name a column of type text, or keep the value as text in a column of its own.",
-            ));
-        }
-        Ok(Source { number, padded })
+            )
+        })
     }
 
     fn column(&self, name: &CStr) -> Outcome<(i32, pg_sys::FormData_pg_attribute)> {
@@ -259,14 +309,14 @@ impl Trigger {
     }
 }
 
-/// Whether two values of a varlena column are the same bytes, once detoasted. Not `=`: under a
+/// Whether two values of a column are the same bytes, once detoasted. Not `=`: under a
 /// nondeterministic collation that calls two different texts equal.
-fn same_bytes(a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>) -> bool {
+fn same_bytes(a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>, kind: SourceKind) -> bool {
     match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => {
-            // SAFETY: both come from columns whose type was checked to be a varlena.
-            let (a, b) = unsafe { (Detoasted::new(a), Detoasted::new(b)) };
+            // SAFETY: both come from a column whose type was checked to be of this kind.
+            let (a, b) = unsafe { (kind.read(a), kind.read(b)) };
             a.bytes() == b.bytes()
         }
         _ => false,

@@ -18,8 +18,9 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-/// A word longer than this is read in its shortened form, see [`PieceReader::giant_word`].
-const GIANT_WORD_BYTES: usize = 16 << 10;
+/// A word longer than this is read in its shortened form, see [`PieceReader::giant_word`]: 510
+/// words of 16 KB would otherwise be 8 MB and a second of tokenizing.
+const GIANT_WORD_BYTES: usize = 1 << 10;
 
 /// More added tokens than this are not looked at one by one (BERT has 5).
 const MAX_ADDED_TOKENS: usize = 1000;
@@ -156,7 +157,7 @@ impl<'t> PieceReader<'t> {
         }
         let end = self.next_cut(window);
         self.start = end;
-        if end - start <= GIANT_WORD_BYTES.max(target) {
+        if end - start <= GIANT_WORD_BYTES {
             Some(Cow::Borrowed(&text[start..end]))
         } else {
             Some(Cow::Owned(self.giant_word(&text[start..end])))

@@ -1,0 +1,131 @@
+//! A text of any size costs what the tokens the model reads cost, not what the text does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use gte_engine::Encoder;
+use support::{Scratch, TinyModel, reference_ids, reference_tokenizer, words};
+
+const SIZE: usize = 10 << 20;
+/// A huge text and a small one that has the same tokens, so that the reference need not read 10 MB.
+struct Case {
+    name: &'static str,
+    text: String,
+    same: String,
+}
+
+/// `part` repeated up to 10 MB; `part_of_same` as often, but never more than a model can read.
+fn repeated(name: &'static str, part: &str, part_of_same: &str) -> Case {
+    let times = SIZE / part.len();
+    Case { name, text: part.repeat(times), same: part_of_same.repeat(times.min(600)) }
+}
+
+/// 10 MB without a place to cut, in which all but a start of it says nothing new.
+fn one_run(name: &'static str, part: &str, same: &str) -> Case {
+    Case { same: same.into(), ..repeated(name, part, "") }
+}
+
+fn cases() -> Vec<Case> {
+    // A word over 100 characters is one unknown token, as this character is that no vocabulary has.
+    let unknown = "\u{12000} ";
+    let word = |part: &str, bytes: usize| part.repeat(bytes / part.len()) + " ";
+    let fifty = words(50) + " ";
+    vec![
+        repeated("words", &fifty, &fifty),
+        repeated("punctuation", "!?", "!?"),
+        repeated("chinese", "山川", "山川"),
+        repeated("special tokens", "[SEP]", "[SEP]"),
+        repeated("broken special tokens", "[SEP", "[SEP"),
+        repeated("open brackets", "[", "["),
+        repeated("words of 200 letters", &word("ab", 200), unknown),
+        repeated("words of 3000 letters", &word("ab", 3_000), unknown),
+        // 510 words of 16 KB are 8 MB: reading each of them whole is what takes too long.
+        repeated("words of 16000 letters", &word("ab", 16_000), unknown),
+        repeated("words of 16000 bytes of accents", &word("e\u{301}", 16_000), unknown),
+        repeated("words of 16000 bytes of hangul", &word("\u{d55c}", 16_000), unknown),
+        repeated("words of 40000 letters", &word("ab", 40_000), unknown),
+        repeated(
+            "letters with 16000 bytes of marks",
+            &word("\u{301}", 16_000).replace(' ', " o"),
+            "o ",
+        ),
+        repeated(
+            "letters with 16000 bytes of zero width",
+            &word("\u{200b}", 16_000).replace(' ', "o "),
+            "o ",
+        ),
+        repeated("letters 30000 spaces apart", &(" ".repeat(30_000) + "a"), "a "),
+        one_run("one word", "ab", unknown),
+        one_run("one word of hangul", "\u{d55c}", unknown),
+        one_run("one word of accents", "e\u{301}", unknown),
+        one_run("spaces", " ", ""),
+        one_run("line ends", "\r\n\u{85}\u{2028}", ""),
+        one_run("zero width", "\u{200b}", ""),
+        one_run("marks", "\u{301}", ""),
+    ]
+}
+
+#[test]
+fn ten_megabytes_have_the_tokens_of_the_reference_within_a_second() {
+    let dir = Scratch::with(&TinyModel::default());
+    let encoder = Encoder::load(dir.path()).unwrap();
+    let reference = reference_tokenizer(dir.path(), 512);
+    let mut too_slow = Vec::new();
+    for Case { name, text, same } in cases() {
+        let started = Instant::now();
+        let found = encoder.token_ids(&text).unwrap();
+        let took = started.elapsed();
+        assert_eq!((found.ids, found.truncated), reference_ids(&reference, &same), "{name}");
+        println!("{name}: {took:?}");
+        if took > Duration::from_secs(1) {
+            too_slow.push((name, took));
+        }
+    }
+    assert!(too_slow.is_empty(), "{too_slow:?}");
+}
+
+#[test]
+fn ten_megabytes_are_embedded_like_their_beginning() {
+    let encoder = support::load(&TinyModel::default());
+    let long = support::embed(&encoder, &(words(50) + " ").repeat(SIZE / 200));
+    let short = support::embed(&encoder, &(words(50) + " ").repeat(11));
+    assert_eq!(long, short);
+    assert_eq!((long.tokens, long.truncated), (512, true));
+}
+
+/// Highest resident memory of this process so far, in bytes.
+#[cfg(target_os = "linux")]
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// Runs itself in a process of its own, because the peak counts what other tests do meanwhile.
+#[test]
+#[cfg(target_os = "linux")]
+fn ten_megabytes_take_little_memory() {
+    const ALONE: &str = "GTE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["ten_megabytes_take_little_memory", "--exact", "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let encoder = support::load(&TinyModel::default());
+    support::embed(&encoder, "cat");
+    let cases = cases();
+    let before = peak();
+    for case in &cases {
+        support::embed(&encoder, &case.text);
+    }
+    let grown = peak() - before;
+    println!("{} MB", grown >> 20);
+    assert!(grown <= 100 << 20, "{} MB", grown >> 20);
+}
