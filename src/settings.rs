@@ -17,6 +17,12 @@ static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTru
 /// reached first.
 const MAX_MEMO_SIZE: i32 = 16_384;
 
+/// The library may be loaded by a parallel operation, a CREATE INDEX on `embed(content)` say. Without
+/// this flag Postgres refuses to carry the values over to the settings defined then ("cannot be set
+/// during a parallel operation"), and the session goes on with the defaults. In the headers of all
+/// minor releases since November 2024.
+const IN_PARALLEL: GucFlags = GucFlags::from_bits_retain(pg_sys::GUC_ALLOW_IN_PARALLEL as i32);
+
 /// What happens to a text with more tokens than the model reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 #[allow(non_camel_case_types)]
@@ -41,7 +47,7 @@ pub fn define() {
         &MODEL_PATH,
         GucContext::Suset,
         // Where the server keeps its files is not for everybody to read.
-        GucFlags::SUPERUSER_ONLY,
+        GucFlags::SUPERUSER_ONLY.union(IN_PARALLEL),
     );
     GucRegistry::define_int_guc(
         c"gte_small.memo_size",
@@ -51,7 +57,7 @@ pub fn define() {
         0,
         MAX_MEMO_SIZE,
         GucContext::Userset,
-        GucFlags::default(),
+        IN_PARALLEL,
     );
     GucRegistry::define_enum_guc(
         c"gte_small.on_truncate",
@@ -59,7 +65,7 @@ pub fn define() {
         c"silent embeds its beginning, warning does so and says it, error refuses the text.",
         &ON_TRUNCATE,
         GucContext::Userset,
-        GucFlags::default(),
+        IN_PARALLEL,
     );
     // SAFETY: the prefix is a NUL-terminated string that Postgres copies.
     unsafe {

@@ -1,0 +1,63 @@
+# Verbs only; what they do is in scripts/. `make help` lists them.
+#
+# PG=16|18        the embedded PostgreSQL (default 18)
+# PG_CONFIG=path  one's own PostgreSQL instead
+# MODEL=name      gte-small (default) or all-MiniLM-L6-v2
+# MODEL_DIR=dir   a model directory of one's own
+
+PYTHON ?= python3
+export PG PG_CONFIG MODEL MODEL_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test clean
+
+help:           ## this list
+	@$(PYTHON) scripts/help.py
+
+run:            ## set everything up and show semantic search on real text
+	@$(PYTHON) scripts/demo.py run
+
+start:          ## start the demo's server
+	@$(PYTHON) scripts/demo.py start
+
+stop:           ## stop the demo's servers; the data stays
+	@$(PYTHON) scripts/demo.py stop
+
+psql:           ## enter the demo's database
+	@$(PYTHON) scripts/demo.py psql
+
+dsn:            ## its connection string: psql "$$(make -s dsn)"
+	@$(PYTHON) scripts/demo.py dsn
+
+reembed:        ## embed the demo's rows again, under MODEL= or MODEL_DIR=
+	@$(PYTHON) scripts/demo.py reembed
+
+reset:          ## remove the demo's server and rows
+	@$(PYTHON) scripts/demo.py reset
+
+model:          ## fetch the model: gte-small, MODEL= or MODEL_DIR=
+	@$(PYTHON) scripts/model.py
+
+check-model:    ## check a model's answers against published vectors and the stock candle
+	@$(PYTHON) scripts/model.py check
+
+install:        ## build for PG_CONFIG (default: pg_config on PATH) and install there
+	@$(PYTHON) scripts/build.py install
+
+install-model:  ## put gte-small where a server of PG_CONFIG finds it by itself
+	@$(PYTHON) scripts/build.py install-model
+
+uninstall:      ## remove library, control and SQL from PG_CONFIG's PostgreSQL
+	@$(PYTHON) scripts/build.py uninstall
+
+installcheck:   ## SQL tests against the running server of PG_CONFIG
+	@$(PYTHON) scripts/test.py installcheck
+
+check:          ## format, clippy, tests that need no PostgreSQL
+	@$(PYTHON) scripts/test.py check
+
+test:           ## every test, on throw-away servers
+	@$(PYTHON) scripts/test.py
+
+clean:          ## remove everything that was made here, servers and models included
+	@$(PYTHON) scripts/demo.py clean

@@ -1,0 +1,208 @@
+//! `gte-model check`: does a model directory give the right numbers?
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use gte_engine::oracle::StockBert;
+use gte_engine::{DIMS, Embedding, Encoder, ModelInfo};
+
+use crate::failure::{Failure, Kind};
+use crate::published::Published;
+
+/// f32 against the published values, which are rounded to five digits.
+const COSINE_TOLERANCE: f64 = 1e-5;
+
+type Vector = [f32; DIMS];
+
+/// One measured quantity and its bound.
+#[derive(Debug)]
+struct Row {
+    what: String,
+    measured: f64,
+    bound: Bound,
+}
+
+#[derive(Debug)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+    Near(f64),
+    /// Of a number of cases.
+    None,
+}
+
+impl Row {
+    /// False for a measurement that is not a number.
+    fn holds(&self) -> bool {
+        match self.bound {
+            Bound::AtMost(limit) => self.measured <= limit,
+            Bound::AtLeast(limit) => self.measured >= limit,
+            Bound::Near(value) => (self.measured - value).abs() <= COSINE_TOLERANCE,
+            Bound::None => self.measured == 0.0,
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Debug)]
+pub struct Report {
+    heading: String,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    pub fn passed(&self) -> bool {
+        self.rows.iter().all(Row::holds)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.heading)?;
+        for row in &self.rows {
+            let verdict = if row.holds() { "ok" } else { "WRONG" };
+            let (measured, bound) = match row.bound {
+                Bound::AtMost(limit) => {
+                    (format!("{:.1e}", row.measured), format!("<= {limit:.0e}"))
+                }
+                Bound::AtLeast(limit) => (format!("{:.9}", row.measured), format!(">= {limit}")),
+                Bound::None => (format!("{}", row.measured), "0".to_owned()),
+                Bound::Near(value) => (format!("{:.6}", row.measured), format!("{value} +- 1e-5")),
+            };
+            writeln!(f, "  {:54} {measured:>12}  {bound:17} {verdict}", row.what)?;
+        }
+        let wrong = self.rows.iter().filter(|row| !row.holds()).count();
+        match wrong {
+            0 => writeln!(f, "the model gives the right numbers"),
+            _ => writeln!(f, "{wrong} of {} checks failed: do not use this model", self.rows.len()),
+        }
+    }
+}
+
+/// Runs the model in `dir` over built-in texts.
+pub fn check(dir: &Path, published: &Published) -> Result<Report, Failure> {
+    let failed = |e: gte_engine::Error| broken(dir, &e);
+    let encoder = Encoder::load(dir).map_err(failed)?;
+    let stock = StockBert::load(dir).map_err(failed)?;
+    let texts = texts();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut rows = agreement(&encoder, &stock, &texts).map_err(failed)?;
+    let info = encoder.info();
+    let known = published.weights_sha256() == Some(info.weights_sha256.as_str());
+    if known {
+        for expected in &published.cosines {
+            let [a, b] = &expected.texts;
+            let (one, other) = (embed(&encoder, a), embed(&encoder, b));
+            let measured = cosine(&one.map_err(failed)?.values, &other.map_err(failed)?.values);
+            let what = format!("cosine of \"{}\" and \"{}\"", opening(a), opening(b));
+            rows.push(Row { what, measured, bound: Bound::Near(expected.cosine) });
+        }
+    }
+    Ok(Report { heading: heading(info, texts.len(), known && !published.cosines.is_empty()), rows })
+}
+
+fn heading(info: &ModelInfo, texts: usize, has_published_values: bool) -> String {
+    let ModelInfo { name, layers, max_tokens, .. } = info;
+    let published = if has_published_values { "" } else { ", no published values" };
+    format!("{name}: {layers} layers, {max_tokens} tokens, {texts} texts{published}")
+}
+
+/// The engine against stock candle, and against itself in a batch of mixed lengths.
+fn agreement(
+    encoder: &Encoder,
+    stock: &StockBert,
+    texts: &[&str],
+) -> Result<Vec<Row>, gte_engine::Error> {
+    let mut largest_difference = 0f64;
+    let mut smallest_cosine = 1f64;
+    let mut largest_norm_error = 0f64;
+    let mut batch_difference = 0f64;
+    let mut miscounted = 0usize;
+    let batch = encoder.embed_batch(texts, &mut || ControlFlow::Continue(()))?;
+    for (text, in_batch) in texts.iter().zip(&batch) {
+        let single = embed(encoder, text)?;
+        let ids = encoder.token_ids(text)?;
+        // One text a call: padding is the oracle's own business, not what is compared here.
+        for reference in stock.embed_batch(&[&ids.ids])? {
+            // `max` would ignore what is not a number.
+            largest_difference = worst(largest_difference, difference(&single.values, &reference));
+            smallest_cosine = -worst(-smallest_cosine, -cosine(&single.values, &reference));
+        }
+        batch_difference = worst(batch_difference, difference(&single.values, &in_batch.values));
+        largest_norm_error = worst(largest_norm_error, (norm(&single.values) - 1.0).abs());
+        let told = (single.tokens, single.truncated);
+        miscounted += usize::from(told != (ids.ids.len(), ids.truncated));
+    }
+    let row = |what: &str, measured, bound| Row { what: what.to_owned(), measured, bound };
+    Ok(vec![
+        row("largest difference to stock candle", largest_difference, Bound::AtMost(1e-5)),
+        row("smallest cosine to stock candle", smallest_cosine, Bound::AtLeast(0.999999)),
+        row("largest difference single / batch", batch_difference, Bound::AtMost(1e-6)),
+        row("largest distance of the length from 1", largest_norm_error, Bound::AtMost(1e-6)),
+        row("texts whose number of tokens is told wrong", miscounted as f64, Bound::None),
+    ])
+}
+
+/// One token to far over any limit, several scripts.
+fn texts() -> Vec<String> {
+    let words = "The quick brown fox jumps over the lazy dog while it rains in the valley. ";
+    let mut texts: Vec<String> = [
+        "",
+        "a",
+        "cat",
+        "How do I see what a query is waiting for?",
+        "This framework generates embeddings for each input sentence",
+        "  Leading\tand trailing \n white space  ",
+        "Größe, naïve café, Ångström, ½ Liter — “quoted”",
+        "Быстрая коричневая лиса прыгает через ленивую собаку",
+        "素早い茶色の狐がのろまな犬を飛び越える",
+        "الثعلب البني السريع يقفز فوق الكلب الكسول",
+        "👩‍🚀 emoji 🚀 and\u{200d}joiners \u{0301}",
+        "select content from query_embeddings(embed('x'), 0.8) limit 3;",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    // About 50, 250 and 510 tokens, and more than any BERT takes.
+    texts.extend([3, 16, 32, 60].map(|times| words.repeat(times)));
+    texts
+}
+
+fn embed(encoder: &Encoder, text: &str) -> Result<Embedding, gte_engine::Error> {
+    encoder.embed(text, &mut || ControlFlow::Continue(()))
+}
+
+/// The larger one; not a number when either is not.
+fn worst(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+fn difference(a: &Vector, b: &Vector) -> f64 {
+    a.iter().zip(b).map(|(&x, &y)| f64::from((x - y).abs())).fold(0.0, worst)
+}
+
+fn dot(a: &Vector, b: &Vector) -> f64 {
+    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+}
+
+fn norm(a: &Vector) -> f64 {
+    dot(a, a).sqrt()
+}
+
+fn cosine(a: &Vector, b: &Vector) -> f64 {
+    dot(a, b) / (norm(a) * norm(b))
+}
+
+fn opening(text: &str) -> String {
+    text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn broken(dir: &Path, error: &gte_engine::Error) -> Failure {
+    Failure::new(
+        Kind::Other,
+        format!("the model in {} cannot be used: {error}", dir.display()),
+        "so nothing was checked",
+        "get it again with `make model`, or name a directory that holds config.json, \
+         tokenizer.json and model.safetensors",
+    )
+}

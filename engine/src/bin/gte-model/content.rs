@@ -1,0 +1,55 @@
+//! Is a file the one that is pinned?
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::published::PublishedFile;
+
+/// What a file turned out to be.
+#[derive(Debug)]
+pub enum Content {
+    Pinned,
+    /// Another size or another hash, in words.
+    Differs(String),
+}
+
+/// Copies `path` into `out` while hashing it; `between` is called after every block.
+pub fn copy_checked(
+    path: &Path,
+    file: &PublishedFile,
+    out: &mut impl Write,
+    mut between: impl FnMut(),
+) -> io::Result<Content> {
+    let mut source = File::open(path)?;
+    let size = source.metadata()?.len();
+    if size != file.size {
+        return Ok(Content::Differs(format!("{size} bytes instead of {}", file.size)));
+    }
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let read = match source.read(&mut block) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        hasher.update(&block[..read]);
+        out.write_all(&block[..read])?;
+        between();
+    }
+    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(if found == file.sha256 {
+        Content::Pinned
+    } else {
+        Content::Differs(format!("sha256 {found} instead of {}", file.sha256))
+    })
+}
+
+/// Whether `path` is the pinned file.
+pub fn check(path: &Path, file: &PublishedFile, between: impl FnMut()) -> io::Result<Content> {
+    copy_checked(path, file, &mut io::sink(), between)
+}

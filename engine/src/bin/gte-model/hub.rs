@@ -1,0 +1,223 @@
+//! A model's files from the hub, through hf-hub and its cache.
+//!
+//! What hf-hub 0.5.0 leaves to its caller: HF_TOKEN, timeouts (see `watch`), trying again, the
+//! sizes and hashes of what comes, and a kept part that cannot be resumed.
+
+use std::cell::Cell;
+use std::fs;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::content::{self, Content};
+use crate::explain::Explain;
+use crate::failure::Failure;
+use crate::meter::{Meter, WrongSize};
+use crate::published::{Published, PublishedFile};
+use crate::trouble::{self, Trouble};
+use crate::watch::Pulse;
+
+const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// Before the second attempt; doubled for each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A repository of the hub at one revision.
+pub struct Hub {
+    anonymous: Api,
+    /// The same with the user's token, if there is one.
+    known: Option<Api>,
+    cache: Cache,
+    repo: Repo,
+    attempts: u32,
+    explain: Explain,
+}
+
+/// One download that came to its end.
+struct Downloaded {
+    path: PathBuf,
+    /// It completes the part that an earlier run kept.
+    resumed: bool,
+}
+
+enum Attempt {
+    Failed(Trouble),
+    WrongSize(WrongSize),
+}
+
+impl Hub {
+    /// Reads HF_ENDPOINT, HF_HOME and HF_TOKEN; asks nothing of the network.
+    pub fn open(published: &Published, revision: &str, attempts: u32) -> Result<Hub, Failure> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        let endpoint = endpoint.trim().trim_end_matches('/').to_owned();
+        // hf-hub reads HF_HOME itself, but takes an empty one for the working directory.
+        let cache = match variable("HF_HOME") {
+            Some(_) => Cache::from_env(),
+            None => Cache::default(),
+        };
+        // hf-hub knows the token file only.
+        let from_variable = variable("HF_TOKEN").map(|token| token.trim().to_owned());
+        let token = from_variable.or_else(|| cache.token());
+
+        let explain = Explain::new(published, revision, &endpoint, cache.path(), token.is_some());
+        if !(endpoint.starts_with("https://") || endpoint.starts_with("http://")) {
+            return Err(explain.bad_endpoint());
+        }
+        let api = |token: Option<String>| {
+            ApiBuilder::from_cache(cache.clone())
+                .with_endpoint(endpoint.clone())
+                .with_token(token)
+                .build()
+                .map_err(|e| explain.trouble("", trouble::read(&e), false))
+        };
+        Ok(Hub {
+            anonymous: api(None)?,
+            known: token.map(|token| api(Some(token))).transpose()?,
+            cache: cache.clone(),
+            repo: Repo::with_revision(published.repo.clone(), RepoType::Model, revision.to_owned()),
+            attempts,
+            explain,
+        })
+    }
+
+    /// What to say about this hub when the watch or a panic ends the work.
+    pub fn explain(&self) -> Explain {
+        self.explain.clone()
+    }
+
+    /// The pinned file in hf-hub's cache, downloaded unless it is there.
+    pub fn file(&self, file: &PublishedFile, pulse: &Pulse) -> Result<PathBuf, Failure> {
+        if let Some(path) = self.cached(&file.name) {
+            match self.check(&path, file, pulse)? {
+                Content::Pinned => return Ok(path),
+                Content::Differs(_) => self.forget(&path)?,
+            }
+        }
+        let mut pause = FIRST_PAUSE;
+        let mut attempt = 1;
+        // A part that cannot be resumed, or resumes to the wrong content, is thrown away once.
+        let mut part_may_be_stale = true;
+        loop {
+            match self.attempt(file, pulse) {
+                Ok(Downloaded { path, resumed }) => match self.check(&path, file, pulse)? {
+                    Content::Pinned => return Ok(path),
+                    Content::Differs(found) => {
+                        self.forget(&path)?;
+                        if !(resumed && part_may_be_stale) {
+                            return Err(self.explain.refused(&file.name, &found));
+                        }
+                        part_may_be_stale = false;
+                    }
+                },
+                Err(Attempt::WrongSize(WrongSize { announced })) => {
+                    self.forget_part(&file.name)?;
+                    let found = format!("{announced} bytes instead of {}", file.size);
+                    return Err(self.explain.refused(&file.name, &found));
+                }
+                Err(Attempt::Failed(Trouble::StalePart)) if part_may_be_stale => {
+                    self.forget_part(&file.name)?;
+                    part_may_be_stale = false;
+                }
+                Err(Attempt::Failed(trouble)) => {
+                    let passing = match &trouble {
+                        Trouble::Broken(_) => true,
+                        Trouble::Status(status) => *status == 429 || *status >= 500,
+                        _ => false,
+                    };
+                    let failure = self.explain.trouble(&file.name, trouble, pulse.content_seen());
+                    if !passing || attempt >= self.attempts {
+                        return Err(failure);
+                    }
+                    pulse.note_trouble(Some(failure));
+                    thread::sleep(pause);
+                    pause *= 2;
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    /// Asks without the token first: gte-small is public, and hf-hub 0.5.0 would send the token
+    /// on to the host that the hub redirects large files to.
+    fn attempt(&self, file: &PublishedFile, pulse: &Pulse) -> Result<Downloaded, Attempt> {
+        match (self.attempt_with(&self.anonymous, file, pulse), &self.known) {
+            (Err(Attempt::Failed(Trouble::Status(401 | 403 | 404 | 429))), Some(known)) => {
+                self.attempt_with(known, file, pulse)
+            }
+            (result, _) => result,
+        }
+    }
+
+    fn attempt_with(
+        &self,
+        api: &Api,
+        file: &PublishedFile,
+        pulse: &Pulse,
+    ) -> Result<Downloaded, Attempt> {
+        let resumed_from = Cell::new(0);
+        let meter = Meter::new(file, pulse, &resumed_from);
+        let repo = api.repo(self.repo.clone());
+        let download = || repo.download_with_progress(&file.name, meter);
+        match panic::catch_unwind(AssertUnwindSafe(download)) {
+            Ok(Ok(path)) => Ok(Downloaded { path, resumed: resumed_from.get() > 0 }),
+            Ok(Err(error)) => Err(Attempt::Failed(trouble::read(&error))),
+            Err(thrown) => Err(match thrown.downcast::<WrongSize>() {
+                Ok(wrong_size) => Attempt::WrongSize(*wrong_size),
+                // hf-hub panics on a redirect without an address, among others.
+                Err(_) => Attempt::Failed(Trouble::NotAHub("an answer without sense".to_owned())),
+            }),
+        }
+    }
+
+    /// A copy in the cache: by hf-hub's note of the revision, or, as other tools leave it without
+    /// one, under the commit itself.
+    fn cached(&self, name: &str) -> Option<PathBuf> {
+        let cache = self.cache.repo(self.repo.clone());
+        let by_commit = cache.pointer_path(self.repo.revision()).join(name);
+        cache.get(name).or_else(|| by_commit.exists().then_some(by_commit))
+    }
+
+    fn check(&self, path: &Path, file: &PublishedFile, pulse: &Pulse) -> Result<Content, Failure> {
+        content::check(path, file, || pulse.rest()).map_err(|e| Failure::local("read", path, &e))
+    }
+
+    /// Deletes a cached file and its name in the snapshot, so that the next run downloads anew.
+    fn forget(&self, pointer: &Path) -> Result<(), Failure> {
+        // Through the link to the content; the cache may itself be reached through one.
+        if let (Ok(blob), Ok(cache)) =
+            (fs::canonicalize(pointer), fs::canonicalize(self.cache.path()))
+            && blob.starts_with(cache)
+        {
+            remove(&blob)?;
+        }
+        remove(pointer)
+    }
+
+    /// Deletes the part that hf-hub keeps for resuming. Only the hub knows its name, the ETag.
+    fn forget_part(&self, name: &str) -> Result<(), Failure> {
+        let url = self.anonymous.repo(self.repo.clone()).url(name);
+        let ask = |api: &Api| panic::catch_unwind(AssertUnwindSafe(|| api.metadata(&url)));
+        let answers = [Some(&self.anonymous), self.known.as_ref()];
+        for api in answers.into_iter().flatten() {
+            if let Ok(Ok(metadata)) = ask(api) {
+                let blob = self.cache.repo(self.repo.clone()).blob_path(metadata.etag());
+                return remove(&blob.with_extension("part"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::local("delete", path, &e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,68 @@
+//! Fetches the embedding model from the hub, and checks that a model directory gives the right
+//! numbers. The server never runs this: a backend opens no network connection.
+
+mod check;
+mod content;
+mod explain;
+mod failure;
+mod fetch;
+mod hub;
+mod meter;
+mod options;
+mod place;
+mod published;
+mod trouble;
+mod watch;
+
+use std::process::ExitCode;
+
+use fetch::Fetched;
+use options::{Command, Options};
+use published::Published;
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args_os().skip(1)) {
+        Ok(options) => options,
+        Err(options::Stop::Help) => {
+            println!("{}", options::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Err(options::Stop::Wrong(reason)) => {
+            eprintln!("error: {reason}\n\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = match options.command {
+        Command::Fetch => run_fetch(&options),
+        Command::Check => run_check(&options),
+    };
+    // Ends the process with the thread of a download that hangs.
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::from(failure.exit_code())
+    })
+}
+
+fn run_fetch(options: &Options) -> Result<ExitCode, failure::Failure> {
+    // hf-hub panics on some answers; they are caught and told in words.
+    std::panic::set_hook(Box::new(|_| {}));
+    let published = Published::read(options.manifest.as_deref())?;
+    let revision = options.revision.as_deref().unwrap_or(&published.revision);
+    published::check_revision(revision)?;
+    let fetched = fetch::fetch(&published, revision, &options.dir, options.manner)?;
+    let dir = options.dir.display();
+    match fetched {
+        Fetched::WasThere => {
+            println!("{} is complete in {dir}; nothing to download", published.repo)
+        }
+        Fetched::Installed => println!("{} is now in {dir}", published.repo),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_check(options: &Options) -> Result<ExitCode, failure::Failure> {
+    let published = Published::read(options.manifest.as_deref())?;
+    let report = check::check(&options.dir, &published)?;
+    print!("{report}");
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,91 @@
+//! What hf-hub tells while it downloads: shown as a bar, counted as signs of life, and bounded.
+
+use std::cell::Cell;
+use std::panic;
+
+use hf_hub::api::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::published::PublishedFile;
+use crate::watch::Pulse;
+
+/// Fewer bytes than this are no sign of life: a peer that sends one byte a second would otherwise
+/// hold the command for two years.
+const SIGN_OF_LIFE: u64 = 1024;
+
+/// The download cannot become the pinned file. Thrown through hf-hub, whose progress trait has no
+/// way to say stop, and caught around the download.
+#[derive(Clone, Copy, Debug)]
+pub struct WrongSize {
+    pub announced: u64,
+}
+
+/// Progress of one download.
+pub struct Meter<'a> {
+    file: &'a PublishedFile,
+    pulse: &'a Pulse,
+    /// Set to the bytes an earlier run had left.
+    resumed_from: &'a Cell<u64>,
+    bar: ProgressBar,
+    position: u64,
+    since_beat: u64,
+    /// hf-hub's first update after `init` is the position it resumes from.
+    at_start: bool,
+}
+
+impl<'a> Meter<'a> {
+    pub fn new(file: &'a PublishedFile, pulse: &'a Pulse, resumed_from: &'a Cell<u64>) -> Self {
+        // Draws nothing unless standard output is a terminal; standard error is for errors.
+        let bar = ProgressBar::with_draw_target(Some(file.size), ProgressDrawTarget::stdout())
+            .with_message(file.name.clone());
+        if let Ok(style) = ProgressStyle::with_template(
+            "  {msg:25} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        ) {
+            bar.set_style(style);
+        }
+        resumed_from.set(0);
+        Meter { file, pulse, resumed_from, bar, position: 0, since_beat: 0, at_start: true }
+    }
+
+    fn stop(&self, announced: u64) -> ! {
+        self.bar.abandon();
+        panic::resume_unwind(Box::new(WrongSize { announced }))
+    }
+}
+
+impl Progress for Meter<'_> {
+    fn init(&mut self, size: usize, _filename: &str) {
+        if size as u64 != self.file.size {
+            self.stop(size as u64);
+        }
+        self.at_start = true;
+    }
+
+    fn update(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        if self.at_start {
+            self.at_start = false;
+            self.resumed_from.set(bytes);
+            self.position = bytes;
+            self.bar.set_position(bytes);
+            self.bar.reset_eta();
+            return;
+        }
+        self.position += bytes;
+        self.since_beat += bytes;
+        if self.since_beat >= SIGN_OF_LIFE {
+            self.since_beat = 0;
+            self.pulse.beat();
+        }
+        self.bar.set_position(self.position);
+        // Otherwise a body without an end would fill the disk before its hash is ever looked at.
+        if self.position > self.file.size {
+            self.stop(self.position);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.pulse.beat();
+        self.bar.finish();
+    }
+}

@@ -1,0 +1,157 @@
+//! The model directory: complete, or not there.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::content::{self, Content};
+use crate::failure::{Failure, Kind};
+use crate::published::PublishedFile;
+
+/// Where a model directory goes. Held by one process at a time.
+pub struct Place {
+    dir: PathBuf,
+    parent: PathBuf,
+    name: OsString,
+    /// A lock on the parent directory itself: no file of ours stays behind.
+    _lock: File,
+}
+
+/// Whether `dir` holds every pinned file.
+pub fn is_complete(dir: &Path, files: &[PublishedFile]) -> bool {
+    files.iter().all(|file| {
+        matches!(content::check(&dir.join(&file.name), file, || ()), Ok(Content::Pinned))
+    })
+}
+
+impl Place {
+    /// Makes the parent directory and waits for other processes that fetch into it.
+    pub fn open(dir: &Path) -> Result<Place, Failure> {
+        let used = |e| Failure::local("use", dir, &e);
+        // A link is followed, so that the rename replaces what it names.
+        let dir = match fs::canonicalize(dir) {
+            Ok(found) => found,
+            Err(_) => std::path::absolute(dir).map_err(used)?,
+        };
+        let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+            return Err(used(io::Error::from(io::ErrorKind::InvalidFilename)));
+        };
+        let (parent, name) = (parent.to_owned(), name.to_owned());
+        let made = |e| Failure::local("use", &parent, &e);
+        fs::create_dir_all(&parent).map_err(made)?;
+        let lock = File::open(&parent).map_err(made)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                println!("waiting for another download into {} ...", parent.display());
+                lock.lock().map_err(made)?;
+            }
+            Err(TryLockError::Error(e)) => return Err(made(e)),
+        }
+        let place = Place { dir, parent, name, _lock: lock };
+        // Left by a run that was killed while it copied.
+        place.clear(&place.beside("incoming"))?;
+        place.refuse_foreign_content()?;
+        Ok(place)
+    }
+
+    /// Copies the files into a directory beside, checks them on the way, and renames it into place.
+    pub fn install(&self, sources: &[(PublishedFile, PathBuf)]) -> Result<(), Failure> {
+        let incoming = self.beside("incoming");
+        let result = self.fill(&incoming, sources).and_then(|()| self.swap(&incoming));
+        if result.is_err() {
+            // The first failure is the one to tell.
+            let _ = fs::remove_dir_all(&incoming);
+        }
+        result
+    }
+
+    fn fill(&self, incoming: &Path, sources: &[(PublishedFile, PathBuf)]) -> Result<(), Failure> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |e: io::Error| Failure::local("write", &path, &e)
+        };
+        fs::create_dir(incoming).map_err(failed(incoming))?;
+        for (file, source) in sources {
+            let target = incoming.join(&file.name);
+            let mut out = File::create(&target).map_err(failed(&target))?;
+            let copied = content::copy_checked(source, file, &mut out, || ());
+            if let Content::Differs(found) = copied.map_err(failed(&target))? {
+                return Err(changed_underneath(&file.name, &found));
+            }
+            // Whatever the umask: the server that loads it may be another user.
+            out.set_permissions(Permissions::from_mode(0o644)).map_err(failed(&target))?;
+            out.sync_all().map_err(failed(&target))?;
+        }
+        fs::set_permissions(incoming, Permissions::from_mode(0o755)).map_err(failed(incoming))?;
+        sync_directory(incoming).map_err(failed(incoming))
+    }
+
+    fn swap(&self, incoming: &Path) -> Result<(), Failure> {
+        let failed = |e| Failure::local("replace", &self.dir, &e);
+        let replaced = self.beside("replaced");
+        self.clear(&replaced)?;
+        let had_one = self.dir.exists();
+        if had_one {
+            fs::rename(&self.dir, &replaced).map_err(failed)?;
+        }
+        fs::rename(incoming, &self.dir).map_err(failed)?;
+        sync_directory(&self.parent).map_err(failed)?;
+        self.clear(&replaced)
+    }
+
+    /// A directory with anything but a model's files is somebody's: it is not replaced.
+    fn refuse_foreign_content(&self) -> Result<(), Failure> {
+        const OURS: [&str; 4] =
+            ["config.json", "sentence_bert_config.json", "tokenizer.json", "model.safetensors"];
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Failure::local("read", &self.dir, &e)),
+        };
+        for entry in entries {
+            let name = entry.map_err(|e| Failure::local("read", &self.dir, &e))?.file_name();
+            if !OURS.iter().any(|ours| name == *ours) {
+                return Err(Failure::new(
+                    Kind::Other,
+                    format!("{} holds {}, which is no model's", self.dir.display(), name.display()),
+                    "so it was left as it is and nothing was downloaded",
+                    "name a directory of its own for the model",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn beside(&self, role: &str) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(&self.name);
+        name.push(".");
+        name.push(role);
+        self.parent.join(name)
+    }
+
+    fn clear(&self, path: &Path) -> Result<(), Failure> {
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::local("delete", path, &e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn changed_underneath(name: &str, found: &str) -> Failure {
+    Failure::new(
+        Kind::Refused,
+        format!("{name} changed in the download cache while it was copied: {found}"),
+        "so no directory was made",
+        "run the command again",
+    )
+}

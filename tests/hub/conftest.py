@@ -1,0 +1,143 @@
+"""gte-model, built once, and a local hub for every test.
+
+Run by `make test`, or alone: python3 scripts/test.py --only hub
+"""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+
+CLONE = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CLONE / "scripts"))
+
+import model  # noqa: E402  scripts/model.py
+from local_hub import BlackHole, LocalHub, Proxy  # noqa: E402
+
+WEIGHTS = "model.safetensors"
+FILES = {
+    "config.json": b'{"hidden_size": 384}\n',
+    "sentence_bert_config.json": b'{"max_seq_length": 512}\n',
+    "tokenizer.json": random.Random(1).randbytes(3_000),
+    # Over several reads and a cut in the middle; not a multiple of anything.
+    WEIGHTS: random.Random(2).randbytes(1_500_007),
+}
+# The network's variables are each test's own.
+OURS = {"HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
+# Long enough for a busy machine, short enough for a test of silence.
+PATIENCE = 3.0
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+class Fetching:
+    """gte-model fetch with a home of its own; `dir` is where the model is to appear."""
+
+    def __init__(self, tool, work):
+        self.tool, self.work = tool, work
+        self.home = work / "hf-home"
+        self.dir = work / "models" / "tiny"
+        self.manifest = work / "manifest.json"
+
+    def command(self, *options, to=None):
+        manifest = ["--manifest", self.manifest] if self.manifest.exists() else []
+        return [str(part) for part in [self.tool, "fetch", "--to", to or self.dir, *manifest, *options]]
+
+    def environment(self, endpoint, variables):
+        kept = {k: v for k, v in os.environ.items() if k.upper() not in OURS}
+        return {**kept, "HOME": str(self.work), "HF_HOME": str(self.home), "HF_ENDPOINT": endpoint, **variables}
+
+    def start(self, hub, *options, to=None, **variables):
+        if not self.manifest.exists():
+            self.manifest.write_text(hub.manifest())
+        bounds = ["--connect-timeout", PATIENCE, "--stall-timeout", PATIENCE]
+        return subprocess.Popen(self.command(*bounds, *options, to=to), env=self.environment(hub.endpoint, variables),
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __call__(self, hub, *options, to=None, **variables) -> Outcome:
+        began = time.monotonic()
+        process = self.start(hub, *options, to=to, **variables)
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            raise
+        return Outcome(process.returncode, out, err, time.monotonic() - began)
+
+    def parts(self) -> list:
+        """What is kept of unfinished downloads."""
+        return sorted(self.home.rglob("*.part"))
+
+    def cached(self) -> list:
+        """The finished downloads."""
+        return sorted(p for p in self.home.rglob("blobs/*") if p.suffix not in (".part", ".lock"))
+
+    def left_nothing(self) -> bool:
+        """No model directory, and nothing beside it that could be taken for one."""
+        return not self.dir.parent.exists() or not list(self.dir.parent.iterdir())
+
+    def holds(self, files, directory=None) -> bool:
+        directory = directory or self.dir
+        return {p.name: p.read_bytes() for p in directory.iterdir()} == files
+
+
+@pytest.fixture(scope="session")
+def tool():
+    return model.tool()
+
+
+@pytest.fixture
+def fetch(tool, tmp_path):
+    return Fetching(tool, tmp_path)
+
+
+@pytest.fixture
+def hub():
+    """A hub that serves FILES."""
+    served = LocalHub(FILES)
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def private_hub():
+    """One that wants a token."""
+    served = LocalHub(FILES, token="hf_right")
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def black_hole():
+    hole = BlackHole()
+    yield hole
+    hole.close()
+
+
+@pytest.fixture
+def proxy():
+    made = []
+
+    def start(**options):
+        made.append(Proxy(**options))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
