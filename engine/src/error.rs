@@ -48,6 +48,14 @@ pub enum Error {
         /// The most that is read.
         limit: usize,
     },
+    /// A precision or kernels that this CPU can't run.
+    #[error("{wanted} is not available on this CPU, which has {available}")]
+    NoKernels {
+        /// What was asked for.
+        wanted: String,
+        /// Names of the kernels there are.
+        available: String,
+    },
     /// The caller's callback said to stop.
     #[error("interrupted")]
     Interrupted,
@@ -64,7 +72,10 @@ impl Error {
             | Error::Io { path, .. }
             | Error::Corrupt { path, .. }
             | Error::Unsupported { path, .. } => Some(path),
-            Error::TextTooLong { .. } | Error::Interrupted | Error::Internal(_) => None,
+            Error::TextTooLong { .. }
+            | Error::NoKernels { .. }
+            | Error::Interrupted
+            | Error::Internal(_) => None,
         }
     }
 

@@ -18,15 +18,17 @@ mod config;
 mod encoder;
 mod error;
 mod files;
+mod forward;
 mod known;
 pub mod oracle;
 mod pieces;
-mod pool;
+mod threads;
 pub mod tokenizer;
 mod weights;
 
-pub use encoder::{Embedding, Encoder, ModelInfo};
+pub use encoder::{Embedding, Encoder, ModelInfo, Options};
 pub use error::Error;
+pub use forward::tier::Precision;
 pub use known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
 pub use tokenizer::TokenIds;
 

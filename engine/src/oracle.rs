@@ -1,6 +1,7 @@
 //! The stock candle forward pass: `candle_transformers::models::bert` on padded ids.
 //!
-//! It is what the engine is compared with, and for now also what it runs.
+//! It is what the engine's own forward pass is compared with, in tests, by `gte-model check` and in
+//! benchmarks; nothing else runs it.
 
 use std::path::Path;
 
@@ -76,7 +77,7 @@ impl StockBert {
 
 /// Mean of the rows of `[s, 384]`, scaled to unit length. Sums in f64: a sum of 512 f32 values
 /// would lose the last bits that the reference's blocked summation keeps.
-fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
+pub(crate) fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
     let mut sums = [0f64; DIMS];
     for row in states.as_chunks::<DIMS>().0 {
         for (sum, &value) in sums.iter_mut().zip(row) {

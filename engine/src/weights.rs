@@ -91,6 +91,12 @@ impl Weights {
         Ok(Weights { tensors, sha256: reader.finish()? })
     }
 
+    /// The values of one tensor, row by row.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let tensor = self.tensors.get(name).ok_or_else(|| Error::internal(name))?;
+        tensor.flatten_all().and_then(|flat| flat.to_vec1()).map_err(Error::internal)
+    }
+
     /// The tensors as candle's modules look them up.
     pub fn var_builder(self) -> VarBuilder<'static> {
         VarBuilder::from_tensors(self.tensors, DType::F32, &Device::Cpu)

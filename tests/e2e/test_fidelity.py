@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import psycopg
 import pytest
 
 from conftest import CLONE
@@ -17,50 +18,72 @@ def records(path):
     return [json.loads(line) for line in text.splitlines() if line]
 
 
-def assert_faithful(connection, references):
-    """Cosine ≥ 0.999999 and max-abs ≤ 1e-5 for each text, and the model read the tokens the reference read.
+# Every tier is tested on one machine by forcing it. The first and the second are on every CPU.
+KERNELS = ["", "portable-f32", "avx2-f32", "avx512-f32", "avx512-bf16"]
+
+
+@pytest.fixture(params=KERNELS, ids=lambda name: name or "f32")
+def precise(request, minilm):
+    """A connection with kernels by name, or the fastest in f32, and what it promises: (connection, cosine, max-abs)."""
+    minilm.execute("set gte_small.memo_size = 0")
+    minilm.execute(f"set gte_small.kernels = '{request.param}'")
+    minilm.execute(f"set gte_small.precision = '{'bf16' if request.param.endswith('bf16') else 'f32'}'")
+    try:
+        used = one(minilm, "select kernels from embed_model()")
+    except psycopg.errors.FeatureNotSupported as error:
+        assert request.param not in KERNELS[:2], error
+        pytest.skip(f"this CPU has no {request.param}")
+    assert used == (request.param or used)
+    return (minilm, 0.9999, 5e-3) if used.endswith("bf16") else (minilm, 0.999999, 2e-6)
+
+
+def assert_faithful(precise, references):
+    """Cosine and max-abs within what the tier promises, and the model read the tokens the reference read.
 
     One failure lists every text that misses.
     """
+    connection, least_cosine, most_apart = precise
     missed = []
-    connection.execute("set gte_small.memo_size = 0")
     for reference in references:
         with counting(connection) as counted:
             computed = embedding(connection, reference["text"])
         apart, alike = max_abs(computed, reference["embedding"]), cosine(computed, reference["embedding"])
         tokens, truncated = min(reference["tokens"], 256), int(reference["tokens"] > 256)
-        if alike < 0.999999 or apart > 1e-5 or (counted.tokens, counted.truncated_texts) != (tokens, truncated):
+        if alike < least_cosine or apart > most_apart or (counted.tokens, counted.truncated_texts) != (tokens, truncated):
             missed.append(f"cosine {alike:.9f} max-abs {apart:.2e} tokens {counted.tokens}: {reference['text'][:60]!r}")
-    connection.execute("reset gte_small.memo_size")
     assert not missed, "\n".join(missed)
 
 
-def test_golden_texts(minilm):
+def test_golden_texts(precise):
     references = records(GOLDEN)
     assert len(references) >= 40
     assert all(min(reference["tokens"], 256) == len(reference["ids"]) for reference in references)
-    assert_faithful(minilm, references)
+    assert_faithful(precise, references)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="shared/data is not beside the clone")
-def test_shared_texts(minilm):
+def test_shared_texts(precise):
     references = records(SHARED)
     assert len(references) == 61
-    assert_faithful(minilm, references)
+    assert_faithful(precise, references)
 
 
-def test_single_equals_batch(minilm):
-    """One-token and 250-token texts in one array: padding must not reach the numbers."""
+def test_the_default_precision_is_faithful(minilm):
+    assert_faithful((minilm, 0.9999, 5e-3), records(GOLDEN))
+
+
+def test_the_same_bits_alone_in_any_batch_and_with_any_threads(precise):
+    connection = precise[0]
     texts = ["cat", "dog " * 250, "", "rain", "the quick brown fox " * 60, "ok", "a b c d e f g h " * 30]
-    with minilm.cursor(binary=True) as cursor:
-        batch = cursor.execute(
-            "select array_agg(v::real[]::text order by n) from unnest(embed(%s::text[])) with ordinality as e(v, n)",
-            [texts],
-        ).fetchone()[0]
-    assert len(batch) == len(texts)
-    for text, from_batch in zip(texts, batch):
-        values = [float(value) for value in from_batch.strip("{}").split(",")]
-        assert max_abs(values, embedding(minilm, text)) <= 1e-6, text[:20]
+    texts += [f"sentence number {n} of a longer batch" for n in range(40)]
+    connection.execute("set gte_small.threads = 1")
+    alone = [one(connection, "select embed(%s::text)::text", [text]) for text in texts]
+    for threads in (1, 2, 3, 0):
+        connection.execute(f"set gte_small.threads = {threads}")
+        assert [one(connection, "select embed(%s::text)::text", [text]) for text in texts[:7]] == alone[:7], threads
+        for batch in (texts, texts[::-1], texts[3:9]):
+            found = one(connection, "select array_agg(e::text order by n) from unnest(embed(%s::text[])) with ordinality as u(e, n)", [batch])
+            assert found == [alone[texts.index(text)] for text in batch], threads
 
 
 def test_embed_query_equals_embed(minilm):

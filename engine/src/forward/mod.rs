@@ -1,0 +1,337 @@
+//! The engine's own forward pass: weights packed once, operations fused, batches unpadded.
+//!
+//! Stock candle runs at 0.3 to 0.5 of ONNX Runtime: it packs the weights again on each call (63 %
+//! of the time of 12 tokens), calls scalar `expf` and `erff`, allocates for every operation and
+//! multiplies with the padding. Here Q, K and V are one product with the attention's scale in the
+//! weights; bias, GELU and residual are done while a tile is in the cache; sequences lie end to end
+//! without padding; buffers are kept.
+//!
+//! Maths as in Hugging Face's
+//! [`modeling_bert.py`](https://github.com/huggingface/transformers/blob/v4.40.0/src/transformers/models/bert/modeling_bert.py).
+
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+mod functions;
+mod kernels;
+mod parallel;
+mod simd;
+pub(crate) mod tier;
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_transformers::models::bert::HiddenAct;
+
+use crate::config::ModelConfig;
+use crate::weights::Weights;
+use crate::{DIMS, Error};
+
+use kernels::{Activation, Attend, Norm, Scratch};
+use parallel::Shared;
+use tier::{Precision, Tier};
+
+/// A packed model.
+pub(crate) struct Forward {
+    tier: Tier,
+    words: Vec<f32>,
+    positions: Vec<f32>,
+    /// Row 0 of the token type table: a single text is all of type 0.
+    token_type: Vec<f32>,
+    norm: NormWeights,
+    layers: Vec<Layer>,
+    head_size: usize,
+    intermediate: usize,
+    activation: Activation,
+    eps: f32,
+}
+
+struct Layer {
+    qkv: LinearWeights,
+    attention_out: LinearWeights,
+    attention_norm: NormWeights,
+    up: LinearWeights,
+    down: LinearWeights,
+    norm: NormWeights,
+}
+
+/// A linear layer's weights in panels, its bias padded to whole panels.
+struct LinearWeights {
+    panels: Aligned,
+    bias: Vec<f32>,
+    n: usize,
+    k: usize,
+}
+
+struct NormWeights {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// Hidden states of a block of texts, laid end to end, and what a layer computes on the way.
+#[derive(Default)]
+struct Workspace {
+    x: Vec<f32>,
+    qkv: Vec<f32>,
+    context: Vec<f32>,
+    inner: Vec<f32>,
+}
+
+thread_local! {
+    // Per thread of the private pool, so that a forward pass allocates nothing once it is warm:
+    // 7 MB for 512 tokens, 28 MB for the 2048 that are the most.
+    static WORKSPACE: RefCell<Workspace> = RefCell::new(Workspace::default());
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+impl Forward {
+    /// Packs the weights for a tier.
+    pub fn new(config: &ModelConfig, weights: &Weights, tier: Tier) -> Result<Forward, Error> {
+        let vector = |name: &str| weights.values(name);
+        let head_size = DIMS / config.heads;
+        let scale = 1.0 / (head_size as f32).sqrt();
+        let norm = |name: &str| -> Result<NormWeights, Error> {
+            Ok(NormWeights {
+                weight: vector(&format!("{name}.LayerNorm.weight"))?,
+                bias: vector(&format!("{name}.LayerNorm.bias"))?,
+            })
+        };
+        let linear = |name: &str, k: usize| -> Result<LinearWeights, Error> {
+            let weight = vector(&format!("{name}.weight"))?;
+            Ok(LinearWeights::pack(&weight, vector(&format!("{name}.bias"))?, k, tier))
+        };
+        let mut layers = Vec::with_capacity(config.layers);
+        for i in 0..config.layers {
+            let layer = format!("encoder.layer.{i}");
+            let mut qkv_weight = Vec::with_capacity(3 * DIMS * DIMS);
+            let mut qkv_bias = Vec::with_capacity(3 * DIMS);
+            for part in ["query", "key", "value"] {
+                let factor = if part == "query" { scale } else { 1.0 };
+                let name = format!("{layer}.attention.self.{part}");
+                qkv_weight.extend(vector(&format!("{name}.weight"))?.iter().map(|w| w * factor));
+                qkv_bias.extend(vector(&format!("{name}.bias"))?.iter().map(|b| b * factor));
+            }
+            layers.push(Layer {
+                qkv: LinearWeights::pack(&qkv_weight, qkv_bias, DIMS, tier),
+                attention_out: linear(&format!("{layer}.attention.output.dense"), DIMS)?,
+                attention_norm: norm(&format!("{layer}.attention.output"))?,
+                up: linear(&format!("{layer}.intermediate.dense"), DIMS)?,
+                down: linear(&format!("{layer}.output.dense"), config.intermediate)?,
+                norm: norm(&format!("{layer}.output"))?,
+            });
+        }
+        Ok(Forward {
+            tier,
+            words: vector("embeddings.word_embeddings.weight")?,
+            positions: vector("embeddings.position_embeddings.weight")?,
+            token_type: vector("embeddings.token_type_embeddings.weight")?[..DIMS].to_vec(),
+            norm: norm("embeddings")?,
+            layers,
+            head_size,
+            intermediate: config.intermediate,
+            activation: match config.activation {
+                HiddenAct::Gelu => Activation::Gelu,
+                HiddenAct::GeluApproximate => Activation::GeluTanh,
+                HiddenAct::Relu => Activation::Relu,
+            },
+            eps: config.layer_norm_eps as f32,
+        })
+    }
+
+    /// Embeds the token ids of some texts: `[b]` lists of ids → `[b, 384]` unit vectors. The
+    /// work inside each operation is shared among `threads` threads of the current pool. `stop` is looked at before each operation, which is at most a few milliseconds of work.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `stop` is set; [`Error::Internal`] for a result that is not
+    /// finite.
+    pub fn run(
+        &self,
+        texts: &[&[u32]],
+        threads: usize,
+        stop: &AtomicBool,
+    ) -> Result<Vec<[f32; DIMS]>, Error> {
+        WORKSPACE.with_borrow_mut(|workspace| {
+            let lengths: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
+            self.run_layers(texts, &lengths, threads, stop, workspace)?;
+            let mut start = 0;
+            lengths
+                .iter()
+                .map(|length| {
+                    let states = &workspace.x[start * DIMS..(start + length) * DIMS];
+                    start += length;
+                    crate::oracle::mean_and_normalise(states)
+                })
+                .collect()
+        })
+    }
+
+    fn run_layers(
+        &self,
+        texts: &[&[u32]],
+        lengths: &[usize],
+        threads: usize,
+        stop: &AtomicBool,
+        workspace: &mut Workspace,
+    ) -> Result<(), Error> {
+        let rows: usize = lengths.iter().sum();
+        let Workspace { x, qkv, context, inner } = workspace;
+        x.resize(rows * DIMS, 0.0);
+        qkv.resize(rows * 3 * DIMS, 0.0);
+        context.resize(rows * DIMS, 0.0);
+        inner.resize(rows * self.intermediate, 0.0);
+        let go_on = || if stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) };
+
+        self.embed_tokens(texts, x);
+        self.normalise(&self.norm, x, threads);
+        for layer in &self.layers {
+            go_on()?;
+            self.linear(&layer.qkv, x, qkv, Activation::None, None, threads);
+            go_on()?;
+            self.attend(lengths, qkv, context, threads);
+            go_on()?;
+            // context is spent once multiplied, x once added: the sum goes into a third buffer and
+            // they change places.
+            let sum = &mut qkv[..rows * DIMS];
+            self.linear(&layer.attention_out, context, sum, Activation::None, Some(x), threads);
+            x.copy_from_slice(sum);
+            self.normalise(&layer.attention_norm, x, threads);
+            go_on()?;
+            self.linear(&layer.up, x, inner, self.activation, None, threads);
+            go_on()?;
+            let sum = &mut qkv[..rows * DIMS];
+            self.linear(&layer.down, inner, sum, Activation::None, Some(x), threads);
+            x.copy_from_slice(sum);
+            self.normalise(&layer.norm, x, threads);
+        }
+        go_on()
+    }
+
+    /// Word + position + type, before the normalisation.
+    fn embed_tokens(&self, texts: &[&[u32]], x: &mut [f32]) {
+        let tokens = texts.iter().flat_map(|ids| ids.iter().enumerate());
+        for (row, (position, &id)) in x.as_chunks_mut::<DIMS>().0.iter_mut().zip(tokens) {
+            let word = &self.words[id as usize * DIMS..][..DIMS];
+            let place = &self.positions[position * DIMS..][..DIMS];
+            for (i, value) in row.iter_mut().enumerate() {
+                *value = word[i] + self.token_type[i] + place[i];
+            }
+        }
+    }
+
+    fn linear(
+        &self,
+        weights: &LinearWeights,
+        a: &[f32],
+        out: &mut [f32],
+        activation: Activation,
+        residual: Option<&[f32]>,
+        threads: usize,
+    ) {
+        let rows = a.len() / weights.k;
+        assert_eq!(a.len(), rows * weights.k);
+        assert_eq!(out.len(), rows * weights.n);
+        assert!(residual.is_none_or(|residual| residual.len() == out.len()));
+        let job = kernels::Linear {
+            a: a.as_ptr(),
+            k: weights.k,
+            weight: weights.panels.as_slice().as_ptr(),
+            bias: weights.bias.as_ptr(),
+            n: weights.n,
+            activation,
+            residual: residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            out: out.as_mut_ptr(),
+            rows: 0..rows,
+            panels: 0..weights.n.div_ceil(self.tier.panel_width),
+        };
+        parallel::linear(self.tier, Shared(job), threads);
+    }
+
+    fn attend(&self, lengths: &[usize], qkv: &[f32], context: &mut [f32], threads: usize) {
+        let rows: usize = lengths.iter().sum();
+        assert_eq!(qkv.len(), rows * 3 * DIMS);
+        assert_eq!(context.len(), rows * DIMS);
+        let mut start = 0;
+        let mut jobs = Vec::with_capacity(lengths.len());
+        for &length in lengths {
+            jobs.push(Shared(Attend {
+                qkv: qkv[start * 3 * DIMS..].as_ptr(),
+                out: context[start * DIMS..].as_mut_ptr(),
+                length,
+                hidden: DIMS,
+                head_size: self.head_size,
+                heads: 0..DIMS / self.head_size,
+            }));
+            start += length;
+        }
+        parallel::attend(self.tier, jobs, threads);
+    }
+
+    fn normalise(&self, weights: &NormWeights, x: &mut [f32], threads: usize) {
+        let job = Norm {
+            x: x.as_mut_ptr(),
+            hidden: DIMS,
+            weight: weights.weight.as_ptr(),
+            bias: weights.bias.as_ptr(),
+            eps: self.eps,
+            rows: 0..x.len() / DIMS,
+        };
+        parallel::normalise(self.tier, Shared(job), threads);
+    }
+}
+
+impl LinearWeights {
+    /// Packs `[n, k]` as panels, see [`kernels::Linear::weight`].
+    fn pack(weight: &[f32], mut bias: Vec<f32>, k: usize, tier: Tier) -> LinearWeights {
+        let n = bias.len();
+        assert_eq!(weight.len(), n * k);
+        let width = tier.panel_width;
+        let padded = n.next_multiple_of(width);
+        // Words along k for one column.
+        let words = match tier.precision {
+            Precision::F32 => k,
+            Precision::Bf16 => k / 2,
+        };
+        let mut panels = Aligned::new(padded * words);
+        for (panel, to) in panels.as_mut_slice().chunks_exact_mut(words * width).enumerate() {
+            for (column, row) in weight.chunks_exact(k).skip(panel * width).take(width).enumerate()
+            {
+                for i in 0..words {
+                    to[i * width + column] = match tier.precision {
+                        Precision::F32 => row[i].to_bits(),
+                        Precision::Bf16 => pair(row[2 * i], row[2 * i + 1]),
+                    };
+                }
+            }
+        }
+        bias.resize(padded, 0.0);
+        LinearWeights { panels, bias, n, k }
+    }
+}
+
+/// Two bf16 in one 32-bit word, the first in the low half.
+fn pair(first: f32, second: f32) -> u32 {
+    let bits = |value: f32| u32::from(half::bf16::from_f32(value).to_bits());
+    bits(first) | bits(second) << 16
+}
+
+/// 32-bit words that start at a cache line, so that no vector of 64 bytes straddles two.
+struct Aligned {
+    words: Vec<u32>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    fn new(length: usize) -> Aligned {
+        let words = vec![0; length + 16];
+        let start = words.as_ptr().align_offset(64).min(16);
+        Aligned { words, start, length }
+    }
+
+    fn as_slice(&self) -> &[u32] {
+        &self.words[self.start..self.start + self.length]
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u32] {
+        &mut self.words[self.start..self.start + self.length]
+    }
+}

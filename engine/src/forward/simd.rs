@@ -1,0 +1,270 @@
+//! A vector of f32 lanes, one type per instruction set, so that the kernels are written once.
+//!
+//! The methods are `#[inline(always)]` and carry no `target_feature` of their own: they are only
+//! fast, and only allowed, inside an entry point of [`super::tier`] that has the feature.
+
+#![allow(unsafe_code)]
+
+/// Lanes of f32.
+pub(super) trait Simd: Copy {
+    /// Number of lanes.
+    const LANES: usize;
+    /// Rows of a register tile: `MR × 3` accumulators, three vectors of the panel and one
+    /// broadcast must fit the registers (32 with AVX-512, otherwise 16).
+    const MR: usize;
+
+    /// # Safety
+    /// All methods: the instruction set must be there; `load` and `store` touch `LANES` floats.
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+    /// `self * factor + addend`, fused where the instruction exists.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `2^self` for whole numbers from -126 to 127.
+    unsafe fn exp2_of_whole(self) -> Self;
+    /// `positive` where `self >= 0`, otherwise `negative`.
+    unsafe fn select_by_sign(self, positive: Self, negative: Self) -> Self;
+    /// Sum of the lanes, in one fixed order.
+    unsafe fn sum(self) -> f32;
+    /// Largest lane.
+    unsafe fn largest(self) -> f32;
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Simd;
+
+    impl Simd for __m512 {
+        const LANES: usize = 16;
+        const MR: usize = 8;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: of this and the methods below: the trait's contract.
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_sub_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_max_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_min_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_fmadd_ps(self, factor, addend) }
+        }
+        #[inline(always)]
+        unsafe fn exp2_of_whole(self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), self) }
+        }
+        #[inline(always)]
+        unsafe fn select_by_sign(self, positive: Self, negative: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe {
+                let at_least_zero = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self, _mm512_setzero_ps());
+                _mm512_mask_blend_ps(at_least_zero, negative, positive)
+            }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_reduce_add_ps(self) }
+        }
+        #[inline(always)]
+        unsafe fn largest(self) -> f32 {
+            // SAFETY: the trait's contract.
+            unsafe { _mm512_reduce_max_ps(self) }
+        }
+    }
+
+    impl Simd for __m256 {
+        const LANES: usize = 8;
+        const MR: usize = 4;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: of this and the methods below: the trait's contract.
+            unsafe { _mm256_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_sub_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_max_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_min_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe { _mm256_fmadd_ps(self, factor, addend) }
+        }
+        #[inline(always)]
+        unsafe fn exp2_of_whole(self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(self), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            }
+        }
+        #[inline(always)]
+        unsafe fn select_by_sign(self, positive: Self, negative: Self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe {
+                let at_least_zero = _mm256_cmp_ps::<_CMP_GE_OQ>(self, _mm256_setzero_ps());
+                _mm256_blendv_ps(negative, positive, at_least_zero)
+            }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            let mut lanes = [0.0; 8];
+            // SAFETY: the trait's contract, and there is room for 8 lanes.
+            unsafe { self.store(lanes.as_mut_ptr()) };
+            lanes.iter().sum()
+        }
+        #[inline(always)]
+        unsafe fn largest(self) -> f32 {
+            let mut lanes = [0.0; 8];
+            // SAFETY: the trait's contract, and there is room for 8 lanes.
+            unsafe { self.store(lanes.as_mut_ptr()) };
+            lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+        }
+    }
+}
+
+/// Four lanes that the compiler turns into whatever the target always has (SSE2, NEON).
+#[derive(Clone, Copy)]
+pub(super) struct Four([f32; 4]);
+
+impl Four {
+    #[inline(always)]
+    fn zip(self, other: Four, f: impl Fn(f32, f32) -> f32) -> Four {
+        Four(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Simd for Four {
+    const LANES: usize = 4;
+    const MR: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Four([value; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the trait's contract; an array of f32 is as aligned as f32.
+        unsafe { Four(from.cast::<[f32; 4]>().read()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the trait's contract; an array of f32 is as aligned as f32.
+        unsafe { to.cast::<[f32; 4]>().write(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // Two roundings: f32::mul_add is a library call where the target has no such instruction.
+        Four(std::array::from_fn(|i| self.0[i] * factor.0[i] + addend.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn exp2_of_whole(self) -> Self {
+        Four(self.0.map(|whole| f32::from_bits(((whole as i32 + 127) << 23) as u32)))
+    }
+    #[inline(always)]
+    unsafe fn select_by_sign(self, positive: Self, negative: Self) -> Self {
+        Four(std::array::from_fn(|i| if self.0[i] >= 0.0 { positive.0[i] } else { negative.0[i] }))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        self.0.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+}

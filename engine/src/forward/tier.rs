@@ -1,0 +1,167 @@
+//! Which kernels this CPU runs, decided once, at run time.
+//!
+//! One binary serves every CPU. Each tier is the same code of [`super::kernels`], compiled for one
+//! instruction set behind entry points with that `target_feature`.
+
+#![allow(unsafe_code)]
+
+use once_cell::sync::Lazy;
+
+use super::kernels::{self, Attend, Linear, Norm, Scratch};
+use super::simd::{Four, Simd};
+use crate::Error;
+
+/// Number format of the weights and of what they are multiplied with. Sums, residuals, layer
+/// normalisation and softmax are f32 in every precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    F32,
+    /// Factors rounded to bfloat16 (8 bits of precision), sums in f32.
+    Bf16,
+}
+
+/// The entry points of one tier.
+#[derive(Clone, Copy)]
+pub(crate) struct Tier {
+    /// As `embed_model()` shows it.
+    pub name: &'static str,
+    pub precision: Precision,
+    /// Columns of a weight panel.
+    pub panel_width: usize,
+    /// Rows of a register tile.
+    pub tile_rows: usize,
+    pub(super) linear: unsafe fn(&Linear, &mut Scratch),
+    pub(super) attend: unsafe fn(&Attend, &mut Scratch),
+    pub(super) normalise: unsafe fn(&Norm),
+}
+
+impl Tier {
+    const fn of<V: Simd>(
+        name: &'static str,
+        linear: unsafe fn(&Linear, &mut Scratch),
+        attend: unsafe fn(&Attend, &mut Scratch),
+        normalise: unsafe fn(&Norm),
+    ) -> Tier {
+        Tier {
+            name,
+            precision: Precision::F32,
+            panel_width: kernels::panel_width::<V>(),
+            tile_rows: V::MR,
+            linear,
+            attend,
+            normalise,
+        }
+    }
+}
+
+/// Compiles the kernels for one instruction set.
+macro_rules! tier {
+    ($module:ident, $vector:ty $(, $feature:literal)?) => {
+        mod $module {
+            use super::*;
+
+            /// # Safety
+            /// As [`kernels::linear`].
+            $(#[target_feature(enable = $feature)])?
+            pub unsafe fn linear(job: &Linear, _: &mut Scratch) {
+                // SAFETY: the caller's word; the features are enabled here.
+                unsafe { kernels::linear::<$vector>(job) }
+            }
+
+            /// # Safety
+            /// As [`kernels::attend`].
+            $(#[target_feature(enable = $feature)])?
+            pub unsafe fn attend(job: &Attend, scratch: &mut Scratch) {
+                // SAFETY: the caller's word; the features are enabled here.
+                unsafe { kernels::attend::<$vector>(job, scratch) }
+            }
+
+            /// # Safety
+            /// As [`kernels::normalise`].
+            $(#[target_feature(enable = $feature)])?
+            pub unsafe fn normalise(job: &Norm) {
+                // SAFETY: the caller's word; the features are enabled here.
+                unsafe { kernels::normalise::<$vector>(job) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+tier!(avx512, std::arch::x86_64::__m512, "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+tier!(avx2, std::arch::x86_64::__m256, "avx2,fma");
+tier!(baseline, Four);
+
+impl Precision {
+    /// As the setting and `embed_model()` write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
+/// The fastest tier of a precision, or the one with that name. Without either: the fastest there
+/// is, whose vectors have a cosine of at least 0.9999 to the reference's in any case.
+pub(crate) fn choose(precision: Option<Precision>, kernels: Option<&str>) -> Result<Tier, Error> {
+    let tiers: &[Tier] = &TIERS;
+    let fits = |tier: &&Tier| {
+        precision.is_none_or(|precision| tier.precision == precision)
+            && kernels.is_none_or(|kernels| tier.name == kernels)
+    };
+    tiers.iter().find(fits).copied().ok_or_else(|| Error::NoKernels {
+        wanted: kernels.or(precision.map(Precision::name)).unwrap_or_default().to_owned(),
+        available: tiers.iter().map(|tier| tier.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The tiers this CPU can run, fastest first, found out once.
+static TIERS: Lazy<Vec<Tier>> = Lazy::new(available);
+
+fn available() -> Vec<Tier> {
+    let mut tiers = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m256, __m512};
+        let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        if fma
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            let f32 =
+                Tier::of::<__m512>("avx512-f32", avx512::linear, avx512::attend, avx512::normalise);
+            tiers.push(f32);
+            if is_x86_feature_detected!("avx512bf16") {
+                let bf16 = Tier {
+                    name: "avx512-bf16",
+                    precision: Precision::Bf16,
+                    linear: super::bf16::linear,
+                    ..f32
+                };
+                // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs and half of it on Intel's.
+                tiers.insert(if is_amd() { 0 } else { 1 }, bf16);
+            }
+        }
+        if fma {
+            tiers.push(Tier::of::<__m256>("avx2-f32", avx2::linear, avx2::attend, avx2::normalise));
+        }
+    }
+    tiers.push(Tier::of::<Four>(
+        "portable-f32",
+        baseline::linear,
+        baseline::attend,
+        baseline::normalise,
+    ));
+    tiers
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_amd() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}

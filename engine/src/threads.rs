@@ -1,0 +1,140 @@
+//! The private pool, and how many of its threads a call uses.
+//!
+//! rayon's global pool is never touched: outside of a pool rayon makes one thread for each core
+//! with the caller's signal mask, and a signal delivered to such a thread would run a database
+//! backend's handlers there. The threads of the private pool block every signal, sleep when there
+//! is nothing to do, and none exists before the first text.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::Error;
+
+/// The most threads the automatic rule uses: a text of 512 tokens has no work for more.
+const MOST_AUTOMATIC: usize = 8;
+
+/// The threads of one encoder.
+pub(crate) struct Threads {
+    /// What was asked for; 0 = automatic.
+    wanted: AtomicUsize,
+    pool: Mutex<Option<Arc<ThreadPool>>>,
+}
+
+impl Threads {
+    pub fn new(wanted: usize) -> Threads {
+        Threads { wanted: AtomicUsize::new(wanted), pool: Mutex::new(None) }
+    }
+
+    pub fn set(&self, wanted: usize) {
+        self.wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Threads for a call that begins now.
+    ///
+    /// Automatic means the cores nobody else is using at this moment, at least one and at most
+    /// eight: a lone session has the machine, and many sessions get one thread each, which is
+    /// what gives the most texts per second.
+    pub fn for_call(&self) -> usize {
+        match self.wanted.load(Ordering::Relaxed) {
+            0 => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                let others = running_tasks().saturating_sub(1);
+                cores.min(MOST_AUTOMATIC).min(cores.saturating_sub(others)).max(1)
+            }
+            wanted => wanted,
+        }
+    }
+
+    /// A pool of at least `threads` threads: the one there is, or a larger one in its place.
+    pub fn pool(&self, threads: usize) -> Result<Arc<ThreadPool>, Error> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pool.as_ref()
+            && pool.current_num_threads() >= threads
+        {
+            return Ok(pool.clone());
+        }
+        let larger = Arc::new(private_pool(threads)?);
+        *pool = Some(larger.clone());
+        Ok(larger)
+    }
+}
+
+/// Tasks of the whole system that run or wait for a core, this one included; 1 where the system
+/// does not tell. Reading it takes about 10 µs.
+fn running_tasks() -> usize {
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|line| line.split(' ').nth(3)?.split('/').next()?.parse().ok())
+        .unwrap_or(1)
+}
+
+/// Makes a pool of `threads` threads that block all signals.
+pub(crate) fn private_pool(threads: usize) -> Result<ThreadPool, Error> {
+    let _blocked = SignalsBlocked::new()?;
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("gte-small {index}"))
+        .stack_size(2 << 20)
+        .build()
+        .map_err(Error::internal)
+}
+
+/// All signals blocked on this thread until dropped. A new thread inherits the mask of the one
+/// that spawns it, and there is no moment in between in which it could take a signal.
+struct SignalsBlocked {
+    previous: libc::sigset_t,
+}
+
+impl SignalsBlocked {
+    fn new() -> Result<SignalsBlocked, Error> {
+        // SAFETY: both sets are plain data that sigfillset and pthread_sigmask write before they
+        // are read; the pointers are to live locals of the right type.
+        let (status, previous) = unsafe {
+            let mut all = std::mem::zeroed::<libc::sigset_t>();
+            let mut previous = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigfillset(&mut all);
+            (libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut previous), previous)
+        };
+        if status == 0 {
+            Ok(SignalsBlocked { previous })
+        } else {
+            Err(Error::internal(std::io::Error::from_raw_os_error(status)))
+        }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: `previous` was filled by pthread_sigmask in `new`; a null third pointer is
+        // allowed and means that the old mask is not wanted.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.previous, std::ptr::null_mut());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocked_signals() -> u64 {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+        u64::from_str_radix(mask, 16).unwrap()
+    }
+
+    #[test]
+    fn pool_threads_block_every_signal_and_the_caller_keeps_its_mask() {
+        let before = blocked_signals();
+        let inside = private_pool(1).unwrap().install(blocked_signals);
+        // SIGKILL (9) and SIGSTOP (19) can't be blocked, 32 and 33 belong to the C library.
+        for signal in (1..=64).filter(|signal| ![9, 19, 32, 33].contains(signal)) {
+            assert!(inside >> (signal - 1) & 1 == 1, "signal {signal} is not blocked");
+        }
+        assert_eq!(before, blocked_signals());
+    }
+}
