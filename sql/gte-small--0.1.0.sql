@@ -80,6 +80,7 @@ CREATE FUNCTION embed_model(
     OUT "precision" pg_catalog.text,
     OUT kernels pg_catalog.text,
     OUT threads pg_catalog.int4,
+    OUT preloaded pg_catalog.bool,
     OUT load_seconds pg_catalog.float8,
     OUT source pg_catalog.text)
   AS 'MODULE_PATHNAME', 'embed_model_gte_small'

@@ -46,6 +46,8 @@ struct Key {
 /// that the next call tries again.
 struct Slot {
     key: Key,
+    /// Whether the postmaster loaded it, so that this backend shares its pages with all others.
+    preloaded: bool,
     encoder: OnceCell<Encoder>,
     memo: RefCell<Memo>,
 }
@@ -60,14 +62,58 @@ thread_local! {
 #[derive(Clone)]
 pub struct Model(Rc<Slot>);
 
-impl Model {
-    /// Loads at the first call, and again when a setting that makes another model of it changes.
-    pub fn current() -> Outcome<Model> {
-        let key = Key {
+impl Key {
+    fn current() -> Key {
+        Key {
             dir: settings::model_dir(),
             precision: settings::precision(),
             kernels: settings::kernels(),
-        };
+        }
+    }
+}
+
+impl Slot {
+    fn new(key: Key, preloaded: bool) -> Rc<Slot> {
+        let (encoder, memo) = (OnceCell::new(), RefCell::new(Memo::new()));
+        Rc::new(Slot { key, preloaded, encoder, memo })
+    }
+
+    /// The model, loaded now if it was not yet. Starts no thread.
+    fn load(&self) -> Result<&Encoder, gte_engine::Error> {
+        self.encoder.get_or_try_init(|| {
+            let options = Options {
+                precision: self.key.precision,
+                threads: settings::threads(),
+                kernels: self.key.kernels.clone(),
+            };
+            Encoder::load_with(&self.key.dir, &options)
+        })
+    }
+}
+
+/// Loads the model in the postmaster, for every backend to come. A missing or broken model never
+/// stops the server: the log says so, and each backend tries again by itself.
+pub fn preload() {
+    let slot = Slot::new(Key::current(), true);
+    match slot.load() {
+        Ok(encoder) => {
+            let info = encoder.info();
+            let seconds = info.load_time.as_secs_f64();
+            pgrx::log!("gte-small: loaded {} ({}) in {seconds:.2} s", info.name, info.kernels);
+            SLOT.with_borrow_mut(|current| *current = Some(slot));
+        }
+        // No catalogue can be read here, so this is not one of the surface's own errors.
+        Err(error) => pgrx::log!(
+            "gte-small: {error}, in \"{}\"; sessions will look for the model when they need it",
+            slot.key.dir.display()
+        ),
+    }
+}
+
+impl Model {
+    /// Loads at the first call, and again when a setting that makes another model of it changes.
+    pub fn current() -> Outcome<Model> {
+        let key = Key::current();
         if !key.dir.is_absolute() {
             return Err(errors::error(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -81,22 +127,16 @@ impl Model {
             _ => {
                 // The old model goes first, so that two are never in memory together.
                 *current = None;
-                let (encoder, memo) = (OnceCell::new(), RefCell::new(Memo::new()));
-                current.insert(Rc::new(Slot { key, encoder, memo })).clone()
+                current.insert(Slot::new(key, false)).clone()
             }
         });
-        slot.encoder
-            .get_or_try_init(|| {
-                let options = Options {
-                    precision: slot.key.precision,
-                    threads: settings::threads(),
-                    kernels: slot.key.kernels.clone(),
-                };
-                Encoder::load_with(&slot.key.dir, &options)
-            })
-            .map_err(|e| errors::from_engine(&e))?
-            .set_threads(settings::threads());
+        slot.load().map_err(|e| errors::from_engine(&e))?.set_threads(settings::threads());
         Ok(Model(slot))
+    }
+
+    /// Whether the postmaster loaded it.
+    pub fn is_preloaded(&self) -> bool {
+        self.0.preloaded
     }
 
     /// The engine.

@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use crate::call::{Call, export};
 use crate::embedder::{self, Model};
 use crate::errors::{Outcome, may_see_settings};
-use crate::row::{bigint, composite, float, integer, text};
+use crate::row::{bigint, boolean, composite, float, integer, text};
 use crate::settings;
 
 export!(embed_model_gte_small, pg_finfo_embed_model_gte_small, embed_model);
@@ -30,6 +30,7 @@ fn embed_model(call: Call) -> Outcome<pg_sys::Datum> {
             text(info.precision.name()),
             text(info.kernels),
             integer(encoder.threads()),
+            boolean(model.is_preloaded()),
             float(info.load_time.as_secs_f64()),
             source.as_deref().and_then(text),
         ],

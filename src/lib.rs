@@ -23,10 +23,13 @@ pg_module_magic!();
 // One script for both ways of installing: `make install` copies it, `cargo pgrx` includes it.
 extension_sql_file!("../sql/gte-small--0.1.0.sql", name = "gte_small", finalize);
 
-/// Called by Postgres when the library is loaded. Defines the settings; loads no model and starts
-/// no thread.
+/// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster
+/// (`shared_preload_libraries`) loads the model. Starts no thread: none would survive the fork.
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    if settings::in_postmaster() {
+        embedder::preload();
+    }
 }

@@ -34,6 +34,11 @@ pub fn text(value: &str) -> Option<pg_sys::Datum> {
     value.into_datum()
 }
 
+/// A boolean column.
+pub fn boolean(value: bool) -> Option<pg_sys::Datum> {
+    value.into_datum()
+}
+
 /// A bigint column.
 pub fn bigint(value: u64) -> Option<pg_sys::Datum> {
     i64::try_from(value).unwrap_or(i64::MAX).into_datum()

@@ -122,6 +122,12 @@ pub fn define() {
     }
 }
 
+/// Whether `shared_preload_libraries` is being worked off.
+pub fn in_postmaster() -> bool {
+    // SAFETY: a plain flag that only this, the main, thread writes.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
 /// The directory the model is loaded from.
 pub fn model_dir() -> PathBuf {
     match MODEL_PATH.get() {

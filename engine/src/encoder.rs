@@ -77,6 +77,7 @@ pub struct Encoder {
     tokenizer: Tokenizer,
     model: Forward,
     vocab_size: usize,
+    positions: usize,
     threads: Threads,
     passes: AtomicU64,
     info: ModelInfo,
@@ -105,7 +106,7 @@ impl Encoder {
         let tokenizer = Tokenizer::from_file(&files.tokenizer, config.max_tokens)?;
         let weights = Weights::read(&files.weights, &config)?;
         let weights_sha256 = weights.sha256.clone();
-        let model = Forward::new(&config, &weights, tier)?;
+        let model = Forward::new(&config, weights, tier)?;
         let known = known::by_weights(&weights_sha256);
         let name = match &known {
             Some(known) => known.name.to_owned(),
@@ -126,6 +127,7 @@ impl Encoder {
             tokenizer,
             model,
             vocab_size: config.vocab_size,
+            positions: config.positions,
             threads: Threads::new(options.threads),
             passes: AtomicU64::new(0),
             info,
@@ -198,6 +200,41 @@ impl Encoder {
         for window in texts.chunks(WINDOW) {
             let tokens =
                 window.iter().map(|text| self.token_ids(text)).collect::<Result<Vec<_>, _>>()?;
+            embeddings.append(&mut self.run_window(&tokens, go_on)?);
+        }
+        Ok(embeddings)
+    }
+
+    /// Embeds token ids as they are, specials included: what benchmarks compare with engines that
+    /// take ids. A text may have as many as the position table has rows, [`ModelInfo::max_tokens`]
+    /// notwithstanding. Otherwise as [`Encoder::embed_batch`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `go_on` breaks; [`Error::Internal`] for a text without ids or
+    /// with more than the model has positions, for an id without an embedding, and when the model
+    /// fails.
+    pub fn embed_ids(
+        &self,
+        texts: &[&[u32]],
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Embedding>, Error> {
+        let positions = self.positions;
+        let fits = |ids: &&[u32]| {
+            (1..=positions).contains(&ids.len())
+                && ids.iter().all(|&id| (id as usize) < self.vocab_size)
+        };
+        if !texts.iter().all(|ids| fits(ids)) {
+            return Err(Error::Internal(format!(
+                "a text of ids must have 1 to {positions} of them, each below {}",
+                self.vocab_size
+            )));
+        }
+        let mut embeddings = Vec::with_capacity(texts.len());
+        for window in texts.chunks(WINDOW) {
+            let tokens: Vec<TokenIds> = window
+                .iter()
+                .map(|ids| TokenIds { ids: ids.to_vec(), truncated: false })
+                .collect();
             embeddings.append(&mut self.run_window(&tokens, go_on)?);
         }
         Ok(embeddings)

@@ -32,7 +32,9 @@ impl StockBert {
     }
 
     pub(crate) fn new(config: &ModelConfig, weights: Weights) -> Result<StockBert, Error> {
-        let model = BertModel::load(weights.var_builder(), &config.for_candle())
+        let model = weights
+            .var_builder()
+            .and_then(|weights| BertModel::load(weights, &config.for_candle()))
             .map_err(Error::internal)?;
         Ok(StockBert { model })
     }

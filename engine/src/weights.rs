@@ -23,7 +23,7 @@ const MAX_HEADER_BYTES: u64 = 32 << 20;
 
 /// The tensors of the encoder, in f32, under their names without a `bert.` prefix.
 pub(crate) struct Weights {
-    tensors: HashMap<String, Tensor>,
+    values: HashMap<String, (Vec<usize>, Vec<f32>)>,
     /// Hash of the whole file, lower-case hex.
     pub sha256: String,
 }
@@ -76,31 +76,46 @@ impl Weights {
                     ),
                 )
             })?;
-            if !values.iter().all(|value| value.is_finite()) {
+            if !all_finite(&values) {
                 return Err(Error::corrupt(
                     path,
                     format_args!("tensor \"{full_name}\" holds a value that is not finite"),
                 ));
             }
-            let tensor = Tensor::from_vec(values, shape, &Device::Cpu).map_err(Error::internal)?;
-            tensors.insert(name.to_owned(), tensor);
+            tensors.insert(name.to_owned(), (shape, values));
         }
         if let Some(name) = wanted.keys().min() {
             return Err(Error::corrupt(path, format_args!("tensor \"{prefix}{name}\" is missing")));
         }
-        Ok(Weights { tensors, sha256: reader.finish()? })
+        Ok(Weights { values: tensors, sha256: reader.finish()? })
     }
 
-    /// The values of one tensor, row by row.
-    pub fn values(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let tensor = self.tensors.get(name).ok_or_else(|| Error::internal(name))?;
-        tensor.flatten_all().and_then(|flat| flat.to_vec1()).map_err(Error::internal)
+    /// Takes the values of one tensor, row by row.
+    pub fn take(&mut self, name: &str) -> Result<Vec<f32>, Error> {
+        match self.values.remove(name) {
+            Some((_, values)) => Ok(values),
+            None => Err(Error::internal(format_args!("tensor \"{name}\" was not read"))),
+        }
     }
 
     /// The tensors as candle's modules look them up.
-    pub fn var_builder(self) -> VarBuilder<'static> {
-        VarBuilder::from_tensors(self.tensors, DType::F32, &Device::Cpu)
+    pub fn var_builder(self) -> candle_core::Result<VarBuilder<'static>> {
+        let tensors = self
+            .values
+            .into_iter()
+            .map(|(name, (shape, values))| {
+                Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
+            })
+            .collect::<candle_core::Result<_>>()?;
+        Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
     }
+}
+
+/// Whether no value is NaN or infinite. Without a way out in the middle, so that it is vectorised:
+/// 5 ms instead of 20 for the 22 million of MiniLM.
+fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT))
 }
 
 /// Reads the length, then the JSON, and checks that the tensors fill the rest of the file exactly.

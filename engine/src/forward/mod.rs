@@ -85,20 +85,10 @@ thread_local! {
 
 impl Forward {
     /// Packs the weights for a tier.
-    pub fn new(config: &ModelConfig, weights: &Weights, tier: Tier) -> Result<Forward, Error> {
-        let vector = |name: &str| weights.values(name);
+    pub fn new(config: &ModelConfig, weights: Weights, tier: Tier) -> Result<Forward, Error> {
+        let mut weights = weights;
         let head_size = DIMS / config.heads;
         let scale = 1.0 / (head_size as f32).sqrt();
-        let norm = |name: &str| -> Result<NormWeights, Error> {
-            Ok(NormWeights {
-                weight: vector(&format!("{name}.LayerNorm.weight"))?,
-                bias: vector(&format!("{name}.LayerNorm.bias"))?,
-            })
-        };
-        let linear = |name: &str, k: usize| -> Result<LinearWeights, Error> {
-            let weight = vector(&format!("{name}.weight"))?;
-            Ok(LinearWeights::pack(&weight, vector(&format!("{name}.bias"))?, k, tier))
-        };
         let mut layers = Vec::with_capacity(config.layers);
         for i in 0..config.layers {
             let layer = format!("encoder.layer.{i}");
@@ -107,24 +97,34 @@ impl Forward {
             for part in ["query", "key", "value"] {
                 let factor = if part == "query" { scale } else { 1.0 };
                 let name = format!("{layer}.attention.self.{part}");
-                qkv_weight.extend(vector(&format!("{name}.weight"))?.iter().map(|w| w * factor));
-                qkv_bias.extend(vector(&format!("{name}.bias"))?.iter().map(|b| b * factor));
+                let weight = weights.take(&format!("{name}.weight"))?;
+                let bias = weights.take(&format!("{name}.bias"))?;
+                qkv_weight.extend(weight.iter().map(|w| w * factor));
+                qkv_bias.extend(bias.iter().map(|b| b * factor));
             }
+            let mut linear = |name: &str, k: usize| -> Result<LinearWeights, Error> {
+                let weight = weights.take(&format!("{layer}.{name}.weight"))?;
+                let bias = weights.take(&format!("{layer}.{name}.bias"))?;
+                Ok(LinearWeights::pack(&weight, bias, k, tier))
+            };
             layers.push(Layer {
                 qkv: LinearWeights::pack(&qkv_weight, qkv_bias, DIMS, tier),
-                attention_out: linear(&format!("{layer}.attention.output.dense"), DIMS)?,
-                attention_norm: norm(&format!("{layer}.attention.output"))?,
-                up: linear(&format!("{layer}.intermediate.dense"), DIMS)?,
-                down: linear(&format!("{layer}.output.dense"), config.intermediate)?,
-                norm: norm(&format!("{layer}.output"))?,
+                attention_out: linear("attention.output.dense", DIMS)?,
+                up: linear("intermediate.dense", DIMS)?,
+                down: linear("output.dense", config.intermediate)?,
+                attention_norm: NormWeights::take(
+                    &mut weights,
+                    &format!("{layer}.attention.output"),
+                )?,
+                norm: NormWeights::take(&mut weights, &format!("{layer}.output"))?,
             });
         }
         Ok(Forward {
             tier,
-            words: vector("embeddings.word_embeddings.weight")?,
-            positions: vector("embeddings.position_embeddings.weight")?,
-            token_type: vector("embeddings.token_type_embeddings.weight")?[..DIMS].to_vec(),
-            norm: norm("embeddings")?,
+            words: weights.take("embeddings.word_embeddings.weight")?,
+            positions: weights.take("embeddings.position_embeddings.weight")?,
+            token_type: weights.take("embeddings.token_type_embeddings.weight")?[..DIMS].to_vec(),
+            norm: NormWeights::take(&mut weights, "embeddings")?,
             layers,
             head_size,
             intermediate: config.intermediate,
@@ -278,6 +278,15 @@ impl Forward {
     }
 }
 
+impl NormWeights {
+    fn take(weights: &mut Weights, name: &str) -> Result<NormWeights, Error> {
+        Ok(NormWeights {
+            weight: weights.take(&format!("{name}.LayerNorm.weight"))?,
+            bias: weights.take(&format!("{name}.LayerNorm.bias"))?,
+        })
+    }
+}
+
 impl LinearWeights {
     /// Packs `[n, k]` as panels, see [`kernels::Linear::weight`].
     fn pack(weight: &[f32], mut bias: Vec<f32>, k: usize, tier: Tier) -> LinearWeights {
@@ -292,10 +301,11 @@ impl LinearWeights {
         };
         let mut panels = Aligned::new(padded * words);
         for (panel, to) in panels.as_mut_slice().chunks_exact_mut(words * width).enumerate() {
-            for (column, row) in weight.chunks_exact(k).skip(panel * width).take(width).enumerate()
-            {
-                for i in 0..words {
-                    to[i * width + column] = match tier.precision {
+            let rows: Vec<&[f32]> =
+                weight.chunks_exact(k).skip(panel * width).take(width).collect();
+            for (i, to) in to.chunks_exact_mut(width).enumerate() {
+                for (to, row) in to.iter_mut().zip(&rows) {
+                    *to = match tier.precision {
                         Precision::F32 => row[i].to_bits(),
                         Precision::Bf16 => pair(row[2 * i], row[2 * i + 1]),
                     };

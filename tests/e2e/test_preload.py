@@ -1,0 +1,121 @@
+"""shared_preload_libraries: the model is loaded once, in the postmaster, and no thread exists before a fork."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import psycopg
+import pytest
+
+from conftest import postgres
+from measure import embedding, one
+
+# Signals no thread can block: KILL, STOP, and the C library's own two.
+UNBLOCKABLE = {9, 19, 32, 33}
+
+
+@pytest.fixture(scope="module")
+def preloading(server):
+    """A second cluster that preloads the library; yields it with a function that restarts it on another model."""
+    described = json.loads(os.environ["GTE_TEST"])
+    directory = pathlib.Path(described["directory"])
+    cluster = postgres.Cluster(
+        pathlib.Path(described["pg_config"]),
+        directory.with_name(directory.name + "-preload"),
+        {"shared_preload_libraries": "gte-small", "gte_small.model_path": str(server.minilm)},
+    )
+    cluster.destroy()
+    cluster.create()
+    try:
+        cluster.start()
+        cluster.psql('create extension "gte-small" cascade')
+        yield cluster
+    finally:
+        cluster.destroy()
+
+
+@pytest.fixture
+def session(preloading):
+    with psycopg.connect(preloading.dsn(), autocommit=True) as connection:
+        yield connection
+
+
+def threads_of(pid):
+    return {int(task): pathlib.Path(f"/proc/{pid}/task/{task}/status").read_text() for task in os.listdir(f"/proc/{pid}/task")}
+
+
+def blocked_by(status):
+    mask = int(next(line for line in status.splitlines() if line.startswith("SigBlk:")).split()[1], 16)
+    return {signal for signal in range(1, 65) if mask >> (signal - 1) & 1}
+
+
+def private_kilobytes(pid):
+    rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
+
+
+def pid_of(connection):
+    return one(connection, "select pg_backend_pid()")
+
+
+def test_a_session_has_the_model_from_the_start(session, minilm):
+    assert one(session, "select preloaded from embed_model()")
+    assert embedding(session, "a cat") == embedding(minilm, "a cat")
+    assert not one(minilm, "select preloaded from embed_model()")
+
+
+def test_no_thread_before_the_first_text(preloading, session):
+    postmaster = int((preloading.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
+    assert len(threads_of(postmaster)) == 1
+    assert one(session, "select name from embed_model()") == "all-MiniLM-L6-v2"
+    assert len(threads_of(pid_of(session))) == 1
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 4])
+def test_threads_of_the_model_block_every_signal(session, wanted):
+    session.execute(f"set gte_small.threads = {wanted}")
+    session.execute("select embed(array(select 'text number ' || i from generate_series(1, 200) i))")
+    pid = pid_of(session)
+    threads = threads_of(pid)
+    assert len(threads) == 1 + wanted
+    main = blocked_by(threads.pop(pid))
+    assert not main & {2, 15}, "the backend itself no longer takes INT and TERM"
+    for status in threads.values():
+        assert blocked_by(status) | UNBLOCKABLE >= set(range(1, 65)), status
+
+
+def test_the_weights_are_shared(session):
+    """Private memory after the first text: 8 MB are allowed, the model has 90."""
+    pid = pid_of(session)
+    session.execute("select 1")
+    before = private_kilobytes(pid)
+    embedding(session, "a cat sat on the mat and looked at the rain")
+    assert private_kilobytes(pid) - before <= 8 * 1024
+
+
+def test_a_session_may_have_another_model(preloading, server):
+    with psycopg.connect(preloading.dsn(), autocommit=True) as other:
+        other.execute(f"set gte_small.model_path = '{server.tiny}'")
+        assert not one(other, "select preloaded from embed_model()")
+        assert one(other, "select vector_dims(embed('a cat'))") == 384
+
+
+def test_a_missing_model_does_not_stop_the_server(preloading, server):
+    """The log says it, each session tries again, and once the files are there the next call works."""
+    directory = server.scratch / "comes-later"
+    shutil.rmtree(directory, ignore_errors=True)
+    preloading.stop()
+    preloading.start({"gte_small.model_path": str(directory)})
+    try:
+        assert 'model file "model.safetensors" does not exist' in preloading.log.read_text()
+        with psycopg.connect(preloading.dsn(), autocommit=True) as connection:
+            with pytest.raises(psycopg.errors.UndefinedFile):
+                connection.execute("select embed('a cat')")
+            shutil.copytree(server.tiny, directory)
+            assert one(connection, "select vector_dims(embed('a cat'))") == 384
+            assert not one(connection, "select preloaded from embed_model()")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        preloading.stop()
+        preloading.start({"gte_small.model_path": str(server.minilm)})
