@@ -50,7 +50,7 @@ install-model:  ## put gte-small where a server of PG_CONFIG finds it by itself
 uninstall:      ## remove library, control and SQL from PG_CONFIG's PostgreSQL
 	@$(PYTHON) scripts/build.py uninstall
 
-installcheck:   ## SQL tests against the running server of PG_CONFIG
+installcheck:   ## SQL tests on a throw-away server of the PostgreSQL installed into
 	@$(PYTHON) scripts/test.py installcheck
 
 check:          ## format, clippy, tests that need no PostgreSQL

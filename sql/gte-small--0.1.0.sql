@@ -27,7 +27,7 @@ BEGIN
             HINT = 'Drop or rename the other type, or install the extension into the schema of extension "vector".';
   END IF;
   FOREACH operator_name IN ARRAY ARRAY['<#>', '<=>', '<->'] LOOP
-    found := pg_catalog.to_regoperator(operator_name || '(vector,vector)')::pg_catalog.oid;
+    found := pg_catalog.to_regoperator(operator_name OPERATOR(pg_catalog.||) '(vector,vector)')::pg_catalog.oid;
     IF found IS NULL OR NOT EXISTS (
       SELECT FROM pg_catalog.pg_depend d
        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass::pg_catalog.oid

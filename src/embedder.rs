@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -54,7 +55,10 @@ struct Slot {
 
 thread_local! {
     // A backend is one thread; nothing here is ever touched from another.
-    static SLOT: RefCell<Option<Rc<Slot>>> = const { RefCell::new(None) };
+    // The model is never dropped at exit: freeing its 60,000 strings takes 19 ms, for which the
+    // client waits, and with preloading it would first copy the pages they are in.
+    static SLOT: RefCell<ManuallyDrop<Option<Rc<Slot>>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
     static COUNTERS: RefCell<Counters> = RefCell::new(Counters::default());
 }
 
@@ -89,18 +93,31 @@ impl Slot {
             Encoder::load_with(&self.key.dir, &options)
         })
     }
+
+    /// Whether the files were overwritten in place since.
+    fn has_changed(&self) -> bool {
+        self.encoder.get().is_some_and(Encoder::has_changed)
+    }
 }
 
 /// Loads the model in the postmaster, for every backend to come. A missing or broken model never
 /// stops the server: the log says so, and each backend tries again by itself.
 pub fn preload() {
     let slot = Slot::new(Key::current(), true);
-    match slot.load() {
-        Ok(encoder) => {
-            let info = encoder.info();
+    if !slot.key.dir.is_absolute() {
+        pgrx::log!("gte-small: gte_small.model_path is not an absolute path; no model was loaded");
+        return;
+    }
+    // The hash of the weights once for all sessions, not once for each that asks.
+    let loaded = slot.load().and_then(|encoder| Ok((encoder.info(), encoder.identity()?)));
+    match loaded {
+        Ok((info, identity)) => {
             let seconds = info.load_time.as_secs_f64();
-            pgrx::log!("gte-small: loaded {} ({}) in {seconds:.2} s", info.name, info.kernels);
-            SLOT.with_borrow_mut(|current| *current = Some(slot));
+            pgrx::log!("gte-small: loaded {} ({}) in {seconds:.2} s", identity.name, info.kernels);
+            // Counted once more than it is used, so that a session that takes another model does
+            // not free this one, page by copied page.
+            std::mem::forget(slot.clone());
+            SLOT.with_borrow_mut(|current| **current = Some(slot));
         }
         // No catalogue can be read here, so this is not one of the surface's own errors.
         Err(error) => pgrx::log!(
@@ -122,9 +139,9 @@ impl Model {
                 "Set gte_small.model_path to the full path of a model directory.",
             ));
         }
-        let slot = SLOT.with_borrow_mut(|current| match current {
-            Some(slot) if slot.key == key => slot.clone(),
-            _ => {
+        let slot = SLOT.with_borrow_mut(|current| match &mut **current {
+            Some(slot) if slot.key == key && !slot.has_changed() => slot.clone(),
+            current => {
                 // The old model goes first, so that two are never in memory together.
                 *current = None;
                 current.insert(Slot::new(key, false)).clone()

@@ -20,7 +20,20 @@ pub fn error(
     detail: impl Into<String>,
     hint: impl Into<String>,
 ) -> Failure {
-    Box::new(ErrorReport::new(code, message.into(), "gte_small").set_detail(detail).set_hint(hint))
+    Box::new(
+        ErrorReport::new(code, presentable(message.into()), "gte_small")
+            .set_detail(presentable(detail.into()))
+            .set_hint(presentable(hint.into())),
+    )
+}
+
+/// A message as the database's encoding can carry it: elsewhere than in UTF-8 databases, letters
+/// beyond ASCII would make an error about invalid bytes out of the error they are in.
+pub fn presentable(text: String) -> String {
+    if text.is_ascii() || crate::text::database_is_utf8() {
+        return text;
+    }
+    text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
 /// Something that can't happen, said as an error all the same.
@@ -114,7 +127,10 @@ fn place(engine: &gte_engine::Error, consequence: &str) -> String {
     if may_see_settings() {
         format!("The model directory is \"{directory}\". {consequence}")
     } else {
-        pgrx::log!("gte-small: {engine}, in the model directory \"{directory}\"");
+        // Not LOG, which client_min_messages = log would send to the client.
+        let line = format!("gte-small: {engine}, in the model directory \"{directory}\"");
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line, "gte_small")
+            .report(PgLogLevel::LOG_SERVER_ONLY);
         consequence.to_owned()
     }
 }

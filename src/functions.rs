@@ -38,7 +38,7 @@ fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "search text is a vector literal",
             "An argument without a type is taken for text, and the numbers would be embedded as words.",
-            "Cast it, as in query_embeddings('[…]'::vector, 0.8), or name the argument: embedding => '[…]'.",
+            "Cast it, as in query_embeddings('[...]'::vector, 0.8), or name the argument: embedding => '[...]'.",
         ));
     }
     to_datum(&*embedder::embed_one(&search)?)

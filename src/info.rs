@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 
 use crate::call::{Call, export};
 use crate::embedder::{self, Model};
-use crate::errors::{Outcome, may_see_settings};
+use crate::errors::{Outcome, from_engine, may_see_settings};
 use crate::row::{bigint, boolean, composite, float, integer, text};
 use crate::settings;
 
@@ -18,15 +18,16 @@ fn embed_model(call: Call) -> Outcome<pg_sys::Datum> {
     let model = Model::current()?;
     let encoder = model.encoder()?;
     let info = encoder.info();
+    let identity = encoder.identity().map_err(|e| from_engine(&e))?;
     let source = may_see_settings().then(|| settings::model_dir().display().to_string());
     composite(
         call,
         &[
-            text(&info.name),
-            text(&info.fingerprint),
+            text(&identity.name),
+            text(&identity.fingerprint),
             integer(gte_engine::DIMS),
             integer(info.max_tokens),
-            info.suggested_threshold.and_then(float),
+            identity.suggested_threshold.and_then(float),
             text(info.precision.name()),
             text(info.kernels),
             integer(encoder.threads()),

@@ -5,7 +5,7 @@
 use pgrx::{IntoDatum, pg_sys};
 
 use crate::call::Call;
-use crate::errors::{Outcome, internal};
+use crate::errors::{Outcome, internal, presentable};
 
 /// Builds the row that a function with OUT parameters returns. Not a set of one row: a set can't
 /// be an argument of a function in FROM, and `(embed_model()).suggested_threshold` is one.
@@ -29,9 +29,9 @@ pub fn composite(call: Call, columns: &[Option<pg_sys::Datum>]) -> Outcome<pg_sy
     }
 }
 
-/// A text column. Names and paths with other letters than ASCII are for UTF-8 databases.
+/// A text column; where the database's encoding is not UTF-8, what is not ASCII becomes "?".
 pub fn text(value: &str) -> Option<pg_sys::Datum> {
-    value.into_datum()
+    presentable(value.to_owned()).into_datum()
 }
 
 /// A boolean column.

@@ -44,6 +44,12 @@ impl Drop for Detoasted {
     }
 }
 
+/// Whether the database stores UTF-8.
+pub fn database_is_utf8() -> bool {
+    // SAFETY: reads the encoding of the database this backend is connected to.
+    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+}
+
 /// Bytes in the database's encoding as UTF-8.
 ///
 /// # Errors

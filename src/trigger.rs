@@ -273,7 +273,7 @@ impl Trigger {
             PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
             format!("column {} {why}", self.named(name)),
             "The row was not stored.",
-            "Use a plain column, or drop the trigger where the column is GENERATED ALWAYS AS (embed(…)) STORED.",
+            "Use a plain column, or drop the trigger where the column is GENERATED ALWAYS AS (embed(...)) STORED.",
         ))
     }
 
@@ -282,7 +282,11 @@ impl Trigger {
         // SAFETY: the relation is open during the call; the name is a NUL-terminated NameData.
         let table =
             unsafe { CStr::from_ptr((*(*(*self.data).tg_relation).rd_rel).relname.data.as_ptr()) };
-        format!("\"{}\" of relation \"{}\"", column.to_string_lossy(), table.to_string_lossy())
+        let readable = |name: &CStr| match to_utf8(name.to_bytes()) {
+            Ok(name) => name.into_owned(),
+            Err(_) => name.to_string_lossy().into_owned(),
+        };
+        format!("\"{}\" of relation \"{}\"", readable(column), readable(table))
     }
 
     fn value(&self, tuple: pg_sys::HeapTuple, number: i32) -> Option<pg_sys::Datum> {
@@ -314,6 +318,8 @@ impl Trigger {
 fn same_bytes(a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>, kind: SourceKind) -> bool {
     match (a, b) {
         (None, None) => true,
+        // The same datum, as where an UPDATE did not touch the column of a large row.
+        (Some(a), Some(b)) if a == b => true,
         (Some(a), Some(b)) => {
             // SAFETY: both come from a column whose type was checked to be of this kind.
             let (a, b) = unsafe { (kind.read(a), kind.read(b)) };
@@ -328,7 +334,7 @@ fn misuse(fact: &str) -> Failure {
         PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
         fact,
         "It can only fill a column of a row that is about to be stored.",
-        "Create it as BEFORE INSERT OR UPDATE … FOR EACH ROW EXECUTE FUNCTION embed_trigger(…).",
+        "Create it as BEFORE INSERT OR UPDATE ... FOR EACH ROW EXECUTE FUNCTION embed_trigger(...).",
     )
 }
 

@@ -1,7 +1,7 @@
 //! Writes a loadable model directory of random weights for tests that need no meaning.
 //!
 //! `cargo run --profile fast -p gte-engine --example tiny-model -- DIR [--seed N] [--f16]
-//! [--bert-prefix] [--pooler] [--position-ids] [--max-tokens N]`
+//! [--bert-prefix] [--pooler] [--position-ids] [--max-tokens N] [--like-gte-small]`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ mod tiny_model;
 
 use tiny_model::TinyModel;
 
-const USAGE: &str = "usage: tiny-model DIR [--seed N] [--f16] [--bert-prefix] [--pooler] [--position-ids] [--max-tokens N]";
+const USAGE: &str = "usage: tiny-model DIR [--seed N] [--f16] [--bert-prefix] [--pooler] [--position-ids] [--max-tokens N] [--like-gte-small]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -36,6 +36,10 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
         match argument.as_str() {
             "--seed" => model.seed = number()?,
             "--max-tokens" => model.max_tokens = Some(number()? as usize),
+            "--like-gte-small" => {
+                let TinyModel { layers, intermediate, words, .. } = TinyModel::like_gte_small();
+                model = TinyModel { layers, intermediate, words, ..model };
+            }
             "--f16" => model.f16 = true,
             "--bert-prefix" => model.bert_prefix = true,
             "--pooler" => model.pooler = true,

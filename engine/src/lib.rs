@@ -26,7 +26,7 @@ mod threads;
 pub mod tokenizer;
 mod weights;
 
-pub use encoder::{Embedding, Encoder, ModelInfo, Options};
+pub use encoder::{Embedding, Encoder, Identity, ModelInfo, Options};
 pub use error::Error;
 pub use forward::tier::Precision;
 pub use known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};

@@ -28,14 +28,8 @@ impl StockBert {
     pub fn load(dir: &Path) -> Result<StockBert, Error> {
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
-        StockBert::new(&config, Weights::read(&files.weights, &config)?)
-    }
-
-    pub(crate) fn new(config: &ModelConfig, weights: Weights) -> Result<StockBert, Error> {
-        let model = weights
-            .var_builder()
-            .and_then(|weights| BertModel::load(weights, &config.for_candle()))
-            .map_err(Error::internal)?;
+        let weights = Weights::open(&files.weights, &config)?.var_builder()?;
+        let model = BertModel::load(weights, &config.for_candle()).map_err(Error::internal)?;
         Ok(StockBert { model })
     }
 

@@ -22,6 +22,9 @@ use tokenizers::{
 /// words of 16 KB would otherwise be 8 MB and a second of tokenizing.
 const GIANT_WORD_BYTES: usize = 1 << 10;
 
+/// So much is passed over before the caller may stop: some 5 ms of accents without letters.
+const MOST_SKIPPED_BYTES: usize = 256 << 10;
+
 /// More added tokens than this are not looked at one by one (BERT has 5).
 const MAX_ADDED_TOKENS: usize = 1000;
 
@@ -133,9 +136,15 @@ pub(crate) struct PieceReader<'t> {
 
 impl<'t> PieceReader<'t> {
     /// The next piece, of about `target` bytes where a cut is possible there; `None` at the end.
+    /// Empty where a long run of characters that make no token goes on.
     pub fn next_piece(&mut self, target: usize) -> Option<Cow<'t, str>> {
-        self.skip_what_yields_nothing();
         let text = self.text;
+        if self.start == text.len() {
+            return None;
+        }
+        if !self.skip_what_yields_nothing() {
+            return Some(Cow::Borrowed(""));
+        }
         let start = self.start;
         if start == text.len() {
             return None;
@@ -165,15 +174,18 @@ impl<'t> PieceReader<'t> {
     }
 
     /// White space and dropped characters at the start of a piece make no token, however many.
-    fn skip_what_yields_nothing(&mut self) {
+    /// Returns whether it came to their end.
+    fn skip_what_yields_nothing(&mut self) -> bool {
         let text = self.text;
         for (offset, c) in text[self.start..].char_indices() {
-            if matches!(self.class(c), CharClass::Word | CharClass::Isolated) {
+            let ended = matches!(self.class(c), CharClass::Word | CharClass::Isolated);
+            if ended || offset >= MOST_SKIPPED_BYTES {
                 self.start += offset;
-                return;
+                return ended;
             }
         }
         self.start = text.len();
+        true
     }
 
     fn next_cut(&mut self, from: usize) -> usize {

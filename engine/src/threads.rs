@@ -10,12 +10,17 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use once_cell::sync::Lazy;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Error;
 
 /// The most threads the automatic rule uses: a text of 512 tokens has no work for more.
 const MOST_AUTOMATIC: usize = 8;
+
+/// Cores this process may use. Asking takes 10 µs, as much as the rest of a call's overhead.
+static CORES: Lazy<usize> =
+    Lazy::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// The threads of one encoder.
 pub(crate) struct Threads {
@@ -41,8 +46,7 @@ impl Threads {
     pub fn for_call(&self) -> usize {
         match self.wanted.load(Ordering::Relaxed) {
             0 => {
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                let others = running_tasks().saturating_sub(1);
+                let (cores, others) = (*CORES, running_tasks().saturating_sub(1));
                 cores.min(MOST_AUTOMATIC).min(cores.saturating_sub(others)).max(1)
             }
             wanted => wanted,

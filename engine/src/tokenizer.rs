@@ -1,5 +1,7 @@
 //! `tokenizer.json` and the token ids of a text.
 
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -41,12 +43,24 @@ impl Tokenizer {
     pub fn from_file(path: &Path, max_tokens: usize) -> Result<Tokenizer, Error> {
         let bytes = read_json_bytes(path)?;
         let sha256 = hex(&Sha256::digest(&bytes));
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(path, e))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Error::corrupt(path, e))?;
-        let (before, after) =
-            specials(&inner).map_err(|reason| Error::unsupported(path, reason))?;
+        // The library indexes without checking: a template that names a token the file does not
+        // have, a BPE prefix longer than a merge.
+        let (inner, (before, after), pieces) = catch_unwind(|| {
+            let mut inner =
+                tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(path, e))?;
+            inner.with_padding(None);
+            inner.with_truncation(None).map_err(|e| Error::corrupt(path, e))?;
+            let specials = specials(&inner).map_err(|reason| Error::unsupported(path, reason))?;
+            let pieces = Pieces::for_tokenizer(&inner);
+            Ok::<_, Error>((inner, specials, pieces))
+        })
+        .unwrap_or_else(|_| Err(Error::corrupt(path, "the tokenizers library can't read it")))?;
+        if before.is_empty() && after.is_empty() {
+            return Err(Error::unsupported(
+                path,
+                "it adds no special token, so an empty text would have none at all",
+            ));
+        }
         if before.len() + after.len() >= max_tokens {
             return Err(Error::unsupported(
                 path,
@@ -56,7 +70,6 @@ impl Tokenizer {
                 ),
             ));
         }
-        let pieces = Pieces::for_tokenizer(&inner);
         Ok(Tokenizer { inner, pieces, before, after, max_tokens, sha256 })
     }
 
@@ -64,9 +77,18 @@ impl Tokenizer {
     /// tokens stay and the closing special follows them. Reads no more of a huge text than that
     /// takes. Like the reference, takes "[CLS]" and the like in a text for the special token.
     pub fn token_ids(&self, text: &str) -> Result<TokenIds, Error> {
+        self.token_ids_asking(text, &mut || ControlFlow::Continue(()))
+    }
+
+    /// The same; `go_on` is asked before each piece of the text.
+    pub(crate) fn token_ids_asking(
+        &self,
+        text: &str,
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<TokenIds, Error> {
         let room = self.max_tokens - self.before.len() - self.after.len();
         let mut ids = self.before.clone();
-        self.read_tokens(text, room + 1, &mut ids)?;
+        self.read_tokens(text, room + 1, &mut ids, go_on)?;
         let most = self.before.len() + room;
         let truncated = ids.len() > most;
         ids.truncate(most);
@@ -80,7 +102,16 @@ impl Tokenizer {
     }
 
     /// Appends tokens of the text until there are at least `wanted` or the text ends.
-    fn read_tokens(&self, text: &str, wanted: usize, ids: &mut Vec<u32>) -> Result<(), Error> {
+    fn read_tokens(
+        &self,
+        text: &str,
+        wanted: usize,
+        ids: &mut Vec<u32>,
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        if go_on().is_break() {
+            return Err(Error::Interrupted);
+        }
         let Some(pieces) = &self.pieces else {
             if text.len() > WHOLE_TEXT_BYTES {
                 return Err(Error::TextTooLong { bytes: text.len(), limit: WHOLE_TEXT_BYTES });
@@ -90,6 +121,9 @@ impl Tokenizer {
         let goal = ids.len() + wanted;
         let mut reader = pieces.read(text);
         while ids.len() < goal {
+            if go_on().is_break() {
+                return Err(Error::Interrupted);
+            }
             let target = ((goal - ids.len()) * BYTES_PER_TOKEN).clamp(256, 1 << 14);
             match reader.next_piece(target) {
                 Some(piece) => self.encode(&piece, ids)?,
@@ -100,7 +134,9 @@ impl Tokenizer {
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), Error> {
-        let encoding = self.inner.encode_fast(text, false).map_err(Error::internal)?;
+        let encoding = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, false)))
+            .map_err(|_| Error::internal("the tokenizer panicked"))?
+            .map_err(Error::internal)?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
     }

@@ -1,16 +1,19 @@
-//! `model.safetensors`: read once, in order, checked and hashed on the way.
+//! `model.safetensors`, checked, read tensor by tensor, kept open for the word embeddings.
 //!
 //! The file is read, not mapped: a mapped file that somebody truncates kills the process with
-//! SIGBUS, and candle copies every tensor anyway. Only one tensor is held twice at a time, so
-//! loading peaks at the model plus its largest tensor (47 MB of word embeddings).
+//! SIGBUS. The word embeddings (47 of MiniLM's 90 MB) stay in the file: a text needs 1.5 kB of them
+//! per token, which the operating system has in its cache for all processes together.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use once_cell::sync::OnceCell;
 use safetensors::tensor::{Dtype, Metadata};
 use sha2::{Digest, Sha256};
 
@@ -21,40 +24,56 @@ use crate::{DIMS, Error};
 /// A header of 30,000 bytes describes gte-small; a thousand times that is a broken file.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 
-/// The tensors of the encoder, in f32, under their names without a `bert.` prefix.
+/// Name of the one tensor that is read row by row.
+const WORDS: &str = "embeddings.word_embeddings.weight";
+
+/// The weights of one model.
 pub(crate) struct Weights {
-    values: HashMap<String, (Vec<usize>, Vec<f32>)>,
-    /// Hash of the whole file, lower-case hex.
-    pub sha256: String,
+    file: File,
+    path: PathBuf,
+    size: u64,
+    modified: Option<SystemTime>,
+    /// Under their names without a `bert.` prefix; only those the configuration asks for.
+    tensors: HashMap<String, Place>,
+    words: Place,
+    sha256: OnceCell<String>,
+}
+
+/// Where in the file a tensor is.
+#[derive(Clone)]
+struct Place {
+    full_name: String,
+    half: bool,
+    shape: Vec<usize>,
+    start: u64,
+}
+
+impl Place {
+    fn bytes_per_value(&self) -> usize {
+        if self.half { 2 } else { 4 }
+    }
 }
 
 impl Weights {
-    /// Reads the tensors `config` asks for and skips the rest (pooler, position ids), whatever
-    /// their type. F32 and F16 are accepted; a value that is not finite, a wrong shape, a missing
-    /// tensor or a file whose size does not match its header is an error that names it.
-    pub fn read(path: &Path, config: &ModelConfig) -> Result<Weights, Error> {
+    /// Opens the file and checks that it has the tensors `config` asks for, in F32 or F16 and in
+    /// the right shapes, and that its size is what its header says. What else is in it (pooler,
+    /// position ids) does not count.
+    pub fn open(path: &Path, config: &ModelConfig) -> Result<Weights, Error> {
         let (file, size) = open_regular(path)?;
-        let mut reader = HashingReader::new(file, path);
-        let metadata = read_header(&mut reader, size)?;
-
-        let names = metadata.offset_keys();
-        let prefix = if names.iter().any(|name| name.starts_with("bert.embeddings.")) {
-            "bert."
-        } else {
-            ""
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+        let (metadata, data_start) = read_header(&file, path, size)?;
+        let prefix = match metadata.info(&format!("bert.{WORDS}")) {
+            Some(_) => "bert.",
+            None => "",
         };
-        let mut wanted = shapes(config);
-        let mut tensors = HashMap::with_capacity(wanted.len());
-        let mut bytes = Vec::new();
-        for full_name in &names {
-            let Some(info) = metadata.info(full_name) else {
-                return Err(Error::corrupt(path, format_args!("no entry for \"{full_name}\"")));
-            };
-            let length = info.data_offsets.1 - info.data_offsets.0;
-            let name = full_name.strip_prefix(prefix).unwrap_or(full_name);
-            let Some(shape) = wanted.remove(name) else {
-                reader.skip(length)?;
-                continue;
+        let mut tensors = HashMap::new();
+        for (name, shape) in shapes(config) {
+            let full_name = format!("{prefix}{name}");
+            let Some(info) = metadata.info(&full_name) else {
+                return Err(Error::corrupt(
+                    path,
+                    format_args!("tensor \"{full_name}\" is missing"),
+                ));
             };
             if info.shape != shape {
                 return Err(Error::corrupt(
@@ -65,64 +84,153 @@ impl Weights {
                     ),
                 ));
             }
-            bytes.resize(length, 0);
-            reader.fill(&mut bytes)?;
-            let values = to_f32(&bytes, info.dtype).ok_or_else(|| {
-                Error::unsupported(
-                    path,
-                    format_args!(
-                        "tensor \"{full_name}\" is {:?}, only F32 and F16 are read",
-                        info.dtype
-                    ),
-                )
-            })?;
-            if !all_finite(&values) {
-                return Err(Error::corrupt(
-                    path,
-                    format_args!("tensor \"{full_name}\" holds a value that is not finite"),
-                ));
-            }
-            tensors.insert(name.to_owned(), (shape, values));
+            let half = match info.dtype {
+                Dtype::F32 => false,
+                Dtype::F16 => true,
+                other => {
+                    return Err(Error::unsupported(
+                        path,
+                        format_args!(
+                            "tensor \"{full_name}\" is {other:?}, only F32 and F16 are read"
+                        ),
+                    ));
+                }
+            };
+            let start = data_start + info.data_offsets.0 as u64;
+            tensors.insert(name, Place { full_name, half, shape, start });
         }
-        if let Some(name) = wanted.keys().min() {
-            return Err(Error::corrupt(path, format_args!("tensor \"{prefix}{name}\" is missing")));
-        }
-        Ok(Weights { values: tensors, sha256: reader.finish()? })
+        let words = tensors
+            .remove(WORDS)
+            .ok_or_else(|| Error::internal("the word embeddings were not asked for"))?;
+        let path = path.to_owned();
+        Ok(Weights { file, path, size, modified, tensors, words, sha256: OnceCell::new() })
     }
 
-    /// Takes the values of one tensor, row by row.
-    pub fn take(&mut self, name: &str) -> Result<Vec<f32>, Error> {
-        match self.values.remove(name) {
-            Some((_, values)) => Ok(values),
-            None => Err(Error::internal(format_args!("tensor \"{name}\" was not read"))),
+    /// Reads one tensor and appends its values, row by row. A value that is not finite is an error.
+    pub fn read(&self, name: &str, values: &mut Vec<f32>) -> Result<(), Error> {
+        match self.tensors.get(name) {
+            Some(place) => self.read_place(place, values),
+            None => Err(Error::internal(format_args!("tensor \"{name}\" was not asked for"))),
         }
+    }
+
+    /// One tensor in a vector of its own.
+    pub fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let mut values = Vec::new();
+        self.read(name, &mut values)?;
+        Ok(values)
+    }
+
+    /// The embedding of one token.
+    pub fn word(&self, id: u32, row: &mut [f32; DIMS]) -> Result<(), Error> {
+        let mut bytes = [0; 4 * DIMS];
+        let width = DIMS * self.words.bytes_per_value();
+        let start = self.words.start + u64::from(id) * width as u64;
+        self.read_bytes(start, &mut bytes[..width])?;
+        for (value, read) in row.iter_mut().zip(floats(&bytes[..width], self.words.half)) {
+            *value = read;
+        }
+        self.check_finite(row, &self.words)
+    }
+
+    /// Whether somebody wrote into the file since it was opened. (A new file in its place does not
+    /// count: this one stays open and as it is.)
+    pub fn has_changed(&self) -> bool {
+        match self.file.metadata() {
+            Ok(now) => now.len() != self.size || now.modified().ok() != self.modified,
+            Err(_) => true,
+        }
+    }
+
+    /// Hash of the whole file, lower-case hex; computed when it is first asked for, which takes
+    /// 50 ms for MiniLM.
+    pub fn sha256(&self) -> Result<&str, Error> {
+        let hash = self.sha256.get_or_try_init(|| {
+            let mut hasher = Sha256::new();
+            let mut buffer = vec![0; 1 << 20];
+            let mut start = 0;
+            while start < self.size {
+                let part = (self.size - start).min(buffer.len() as u64) as usize;
+                self.read_bytes(start, &mut buffer[..part])?;
+                hasher.update(&buffer[..part]);
+                start += part as u64;
+            }
+            if self.has_changed() {
+                return Err(Error::corrupt(&self.path, "it changed while it was in use"));
+            }
+            Ok(hex(&hasher.finalize()))
+        })?;
+        Ok(hash)
     }
 
     /// The tensors as candle's modules look them up.
-    pub fn var_builder(self) -> candle_core::Result<VarBuilder<'static>> {
-        let tensors = self
-            .values
-            .into_iter()
-            .map(|(name, (shape, values))| {
-                Ok((name, Tensor::from_vec(values, shape, &Device::Cpu)?))
-            })
-            .collect::<candle_core::Result<_>>()?;
+    pub fn var_builder(&self) -> Result<VarBuilder<'static>, Error> {
+        let mut tensors = HashMap::new();
+        let words = std::iter::once((WORDS, &self.words));
+        let others = self.tensors.iter().map(|(name, place)| (name.as_str(), place));
+        for (name, place) in words.chain(others) {
+            let mut values = Vec::new();
+            self.read_place(place, &mut values)?;
+            let tensor = Tensor::from_vec(values, place.shape.as_slice(), &Device::Cpu);
+            tensors.insert(name.to_owned(), tensor.map_err(Error::internal)?);
+        }
         Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
+    }
+
+    fn read_place(&self, place: &Place, values: &mut Vec<f32>) -> Result<(), Error> {
+        let count = place.shape.iter().product::<usize>();
+        let width = place.bytes_per_value();
+        let first = values.len();
+        values.reserve(count);
+        // A buffer of this size stays in the cache.
+        let mut buffer = vec![0; 1 << 17];
+        let mut start = place.start;
+        let mut missing = count;
+        while missing > 0 {
+            let part = missing.min(buffer.len() / width);
+            let bytes = &mut buffer[..part * width];
+            self.read_bytes(start, bytes)?;
+            values.extend(floats(bytes, place.half));
+            start += bytes.len() as u64;
+            missing -= part;
+        }
+        self.check_finite(&values[first..], place)
+    }
+
+    fn check_finite(&self, values: &[f32], place: &Place) -> Result<(), Error> {
+        if all_finite(values) {
+            return Ok(());
+        }
+        let name = &place.full_name;
+        Err(Error::corrupt(
+            &self.path,
+            format_args!("tensor \"{name}\" holds a value that is not finite"),
+        ))
+    }
+
+    fn read_bytes(&self, start: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.file.read_exact_at(bytes, start).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                Error::corrupt(&self.path, "it ends before its last tensor")
+            }
+            _ => Error::io(&self.path, error),
+        })
     }
 }
 
-/// Whether no value is NaN or infinite. Without a way out in the middle, so that it is vectorised:
-/// 5 ms instead of 20 for the 22 million of MiniLM.
-fn all_finite(values: &[f32]) -> bool {
-    const EXPONENT: u32 = 0x7f80_0000;
-    values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT))
-}
-
 /// Reads the length, then the JSON, and checks that the tensors fill the rest of the file exactly.
-fn read_header(reader: &mut HashingReader<'_>, size: u64) -> Result<Metadata, Error> {
-    let path = reader.path;
+/// Returns where they begin, too.
+fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64), Error> {
+    let mut fill = |bytes: &mut [u8]| {
+        file.read_exact(bytes).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                Error::corrupt(path, "it ends before its last tensor")
+            }
+            _ => Error::io(path, error),
+        })
+    };
     let mut length = [0; 8];
-    reader.fill(&mut length)?;
+    fill(&mut length)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER_BYTES || length > size.saturating_sub(8) {
         return Err(Error::corrupt(
@@ -131,7 +239,7 @@ fn read_header(reader: &mut HashingReader<'_>, size: u64) -> Result<Metadata, Er
         ));
     }
     let mut header = vec![0; length as usize];
-    reader.fill(&mut header)?;
+    fill(&mut header)?;
     // Deserializing checks that the tensors lie end to end and that shapes match their sizes.
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| Error::corrupt(path, e))?;
@@ -140,20 +248,21 @@ fn read_header(reader: &mut HashingReader<'_>, size: u64) -> Result<Metadata, Er
         .last()
         .and_then(|name| metadata.info(name))
         .map_or(0, |info| info.data_offsets.1 as u64);
-    if 8 + length + data != size {
+    let needed = (8 + length).saturating_add(data);
+    if needed != size {
         return Err(Error::corrupt(
             path,
-            format_args!("its tensors need {} bytes and it has {size}", 8 + length + data),
+            format_args!("its tensors need {needed} bytes and it has {size}"),
         ));
     }
-    Ok(metadata)
+    Ok((metadata, 8 + length))
 }
 
-/// Name and shape of each tensor of the encoder.
-fn shapes(config: &ModelConfig) -> HashMap<String, Vec<usize>> {
-    let mut shapes = HashMap::new();
+/// Name and shape of each tensor of the encoder, in the order of the layers.
+fn shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let mut shapes = Vec::new();
     let mut add = |name: String, shape: &[usize]| {
-        shapes.insert(name, shape.to_vec());
+        shapes.push((name, shape.to_vec()));
     };
     add("embeddings.word_embeddings.weight".into(), &[config.vocab_size, DIMS]);
     add("embeddings.position_embeddings.weight".into(), &[config.positions, DIMS]);
@@ -178,66 +287,18 @@ fn shapes(config: &ModelConfig) -> HashMap<String, Vec<usize>> {
     shapes
 }
 
-/// Little-endian bytes to f32; `None` for a type that is not a float of 2 or 4 bytes.
-fn to_f32(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
-    match dtype {
-        Dtype::F32 => {
-            Some(bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect())
-        }
-        Dtype::F16 => Some(
-            bytes
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|&chunk| half::f16::from_le_bytes(chunk).to_f32())
-                .collect(),
-        ),
-        _ => None,
-    }
+/// Little-endian bytes as f32.
+fn floats(bytes: &[u8], half: bool) -> impl Iterator<Item = f32> {
+    let (halves, singles): (&[u8], &[u8]) = if half { (bytes, &[]) } else { (&[], bytes) };
+    let halves = halves.as_chunks::<2>().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32());
+    let singles = singles.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b));
+    halves.chain(singles)
 }
 
-/// Reads a file front to back and hashes every byte that passes.
-struct HashingReader<'p> {
-    file: BufReader<File>,
-    path: &'p Path,
-    hasher: Sha256,
-}
-
-impl<'p> HashingReader<'p> {
-    fn new(file: File, path: &'p Path) -> Self {
-        HashingReader { file: BufReader::with_capacity(1 << 16, file), path, hasher: Sha256::new() }
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
-        self.file.read_exact(bytes).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                Error::corrupt(self.path, "it ends before its last tensor")
-            }
-            _ => Error::io(self.path, error),
-        })?;
-        self.hasher.update(&*bytes);
-        Ok(())
-    }
-
-    fn skip(&mut self, mut length: usize) -> Result<(), Error> {
-        let mut buffer = [0; 1 << 14];
-        while length > 0 {
-            let part = length.min(buffer.len());
-            self.fill(&mut buffer[..part])?;
-            length -= part;
-        }
-        Ok(())
-    }
-
-    /// The hash, once nothing is left to read.
-    fn finish(mut self) -> Result<String, Error> {
-        let mut beyond = [0];
-        match self.file.read(&mut beyond) {
-            Ok(0) => Ok(hex(&self.hasher.finalize())),
-            Ok(_) => Err(Error::corrupt(self.path, "it grew while it was read")),
-            Err(error) => Err(Error::io(self.path, error)),
-        }
-    }
+/// Whether no value is NaN or infinite. Without a way out in the middle, so that it is vectorised.
+fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT))
 }
 
 /// Lower-case hexadecimal.

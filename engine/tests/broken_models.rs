@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -244,7 +245,7 @@ fn tensors_that_are_not_what_the_configuration_asks_for_are_named() {
 
     for (from, to, tensor) in [
         ("\"num_hidden_layers\": 1", "\"num_hidden_layers\": 2", "encoder.layer.1."),
-        ("\"intermediate_size\": 64", "\"intermediate_size\": 65", "intermediate"),
+        ("\"intermediate_size\": 64", "\"intermediate_size\": 66", "intermediate"),
         ("\"max_position_embeddings\": 512", "\"max_position_embeddings\": 513", "position"),
         ("\"type_vocab_size\": 2", "\"type_vocab_size\": 3", "token_type"),
         ("\"vocab_size\": ", "\"vocab_size\": 1", "word_embeddings"),
@@ -258,7 +259,9 @@ fn tensors_that_are_not_what_the_configuration_asks_for_are_named() {
 #[test]
 fn weights_that_are_not_numbers_are_refused() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for name in ["embeddings.word_embeddings.weight", "encoder.layer.0.output.LayerNorm.bias"] {
+        for name in
+            ["embeddings.position_embeddings.weight", "encoder.layer.0.output.LayerNorm.bias"]
+        {
             let dir = with_tensors(|tensors| {
                 let bytes = &mut tensors.get_mut(name).unwrap().bytes;
                 let last = bytes.len() - 4;
@@ -276,6 +279,49 @@ fn weights_that_are_not_numbers_are_refused() {
     halves.write_with(dir.path(), damage).unwrap();
     let message = refused_as(Kind::Corrupt, dir.path(), "model.safetensors", "infinity in F16");
     assert!(message.contains(name), "{message}");
+}
+
+/// The word embeddings are read as they are needed, so that is when they are looked at.
+#[test]
+fn a_word_embedding_that_is_no_number_is_refused_when_it_is_used() {
+    let name = "embeddings.word_embeddings.weight";
+    let dir = with_tensors(|tensors| {
+        for row in tensors.get_mut(name).unwrap().bytes.chunks_mut(4 * HIDDEN) {
+            row[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+    });
+    let encoder = Encoder::load(dir.path()).unwrap();
+    let error = encoder.embed("a", &mut || ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains(name), "{error}");
+}
+
+#[test]
+fn weights_cut_short_while_in_use_are_an_error_and_are_noticed() {
+    let dir = Scratch::with(&TinyModel::default());
+    let encoder = Encoder::load(dir.path()).unwrap();
+    let mut go_on = || ControlFlow::Continue(());
+    encoder.embed("a", &mut go_on).unwrap();
+    assert!(!encoder.has_changed());
+    let weights = dir.join("model.safetensors");
+    std::fs::OpenOptions::new().write(true).open(&weights).unwrap().set_len(100).unwrap();
+    assert!(encoder.has_changed());
+    let error = encoder.embed("a", &mut go_on).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert!(encoder.identity().is_err());
+}
+
+#[test]
+fn weights_replaced_by_a_new_file_do_not_disturb_those_in_use() {
+    let dir = Scratch::with(&TinyModel::default());
+    let encoder = Encoder::load(dir.path()).unwrap();
+    let mut go_on = || ControlFlow::Continue(());
+    let before = encoder.embed("a", &mut go_on).unwrap();
+    let other = Scratch::with(&TinyModel { seed: 2, ..Default::default() });
+    std::fs::rename(other.join("model.safetensors"), dir.join("model.safetensors")).unwrap();
+    assert!(!encoder.has_changed());
+    assert_eq!(encoder.embed("a", &mut go_on).unwrap(), before);
+    assert_ne!(Encoder::load(dir.path()).unwrap().embed("a", &mut go_on).unwrap(), before);
 }
 
 #[test]
@@ -311,4 +357,29 @@ fn a_repaired_directory_loads() {
     refused_as(Kind::Corrupt, dir.path(), "model.safetensors", "broken");
     std::fs::write(&path, whole).unwrap();
     assert_eq!(embed(&Encoder::load(dir.path()).unwrap(), "cat").tokens, 3);
+}
+
+/// The tokenizers library indexes without looking, and panics.
+#[test]
+fn a_tokenizer_whose_template_names_a_token_it_does_not_have_is_refused() {
+    let dir = Scratch::with(&TinyModel::default());
+    let path = dir.join("tokenizer.json");
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let tokens = &mut tokenizer["post_processor"]["special_tokens"];
+    assert!(tokens.is_object(), "the tiny tokenizer has a template");
+    *tokens = serde_json::json!({});
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    refused_as(Kind::Corrupt, dir.path(), "tokenizer.json", "a template without its tokens");
+}
+
+#[test]
+fn a_tokenizer_without_special_tokens_is_not_supported() {
+    let dir = Scratch::with(&TinyModel::default());
+    let path = dir.join("tokenizer.json");
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    tokenizer["post_processor"] = serde_json::Value::Null;
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    refused_as(Kind::Unsupported, dir.path(), "tokenizer.json", "no specials");
 }

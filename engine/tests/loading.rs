@@ -67,17 +67,18 @@ fn info_tells_what_was_loaded() {
     TinyModel::default().write(&path).unwrap();
     let encoder = Encoder::load(&path).unwrap();
     let info = encoder.info();
-    assert_eq!(info.name, "my model");
+    let identity = encoder.identity().unwrap();
+    assert_eq!(identity.name, "my model");
     assert_eq!(info.layers, 1);
-    assert_eq!(info.suggested_threshold, None, "nothing is known of a random model");
+    assert_eq!(identity.suggested_threshold, None, "nothing is known of a random model");
     let weights = std::fs::read(path.join("model.safetensors")).unwrap();
-    assert_eq!(info.weights_sha256, format!("{:x}", Sha256::digest(weights)));
+    assert_eq!(identity.weights_sha256, format!("{:x}", Sha256::digest(weights)));
     assert!(info.load_time > std::time::Duration::ZERO);
 }
 
 #[test]
 fn the_fingerprint_follows_weights_tokenizer_and_limit_and_nothing_else() {
-    let fingerprint = |model: &TinyModel| load(model).info().fingerprint.clone();
+    let fingerprint = |model: &TinyModel| load(model).identity().unwrap().fingerprint.clone();
     let base = TinyModel::default();
     let first = fingerprint(&base);
     assert!(first.len() == 64 && first.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
@@ -95,5 +96,5 @@ fn the_fingerprint_follows_weights_tokenizer_and_limit_and_nothing_else() {
     let changed = tokenizer.replace(r#""strip_accents": null"#, r#""strip_accents": false"#);
     assert_ne!(tokenizer, changed);
     std::fs::write(dir.join("tokenizer.json"), changed).unwrap();
-    assert_ne!(first, Encoder::load(dir.path()).unwrap().info().fingerprint);
+    assert_ne!(first, Encoder::load(dir.path()).unwrap().identity().unwrap().fingerprint);
 }

@@ -58,9 +58,13 @@ fn assert_close(name: &str, expected: &[f32], found: &[f32]) {
 #[ignore = "needs GTE_MINILM_DIR; make test runs it"]
 fn the_directory_is_the_model_the_references_were_made_of() {
     let info = ENCODER.info();
-    assert_eq!(info.weights_sha256, MINILM_WEIGHTS_SHA256);
-    assert_eq!((info.name.as_str(), info.layers, info.max_tokens), ("all-MiniLM-L6-v2", 6, 256));
-    assert!(info.suggested_threshold.is_some());
+    let identity = ENCODER.identity().unwrap();
+    assert_eq!(identity.weights_sha256, MINILM_WEIGHTS_SHA256);
+    assert_eq!(
+        (identity.name.as_str(), info.layers, info.max_tokens),
+        ("all-MiniLM-L6-v2", 6, 256)
+    );
+    assert!(identity.suggested_threshold.is_some());
 }
 
 #[test]

@@ -238,3 +238,16 @@ def test_no_forms_for_other_types(connection):
 @pytest.mark.parametrize("kind", ["varchar", "varchar(3)", "char(5)", "name", "text"])
 def test_forms_by_coercion(connection, kind):
     assert one(connection, f"select embed('cat'::{kind})::text = embed('cat')::text")
+
+
+def test_an_error_in_another_encoding_is_still_that_error(encoded):
+    """Letters the encoding lacks, in a message or a name, must not turn it into 22021."""
+    other = encoded("EUC_JP")
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        other.execute("select embed_query('[1,2]')")
+    other.execute(
+        'create table "日本" (content text, embedding vector(12)); create trigger zzz before insert on "日本" '
+        "for each row execute function embed_trigger()"
+    )
+    with pytest.raises(psycopg.errors.DatatypeMismatch):
+        other.execute("""insert into "日本" values ('a cat')""")

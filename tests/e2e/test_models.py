@@ -199,3 +199,38 @@ def test_a_null_call_loads_nothing(connection):
     with counting(connection) as counted:
         connection.execute("select embed(null::text), embed(array[null, null]), embed('{}'::text[])")
     assert counted.model_runs == 0
+
+
+def test_the_directory_does_not_reach_a_client_that_asks_for_log_messages(database):
+    database.configure("gte_small.model_path", "/srv/secret/place")
+    plain = database.connect("gte_plain")
+    heard = []
+    plain.add_notice_handler(lambda notice: heard.append(f"{notice.message_primary} {notice.message_detail}"))
+    plain.execute("set client_min_messages = log")
+    with pytest.raises(psycopg.errors.UndefinedFile) as raised:
+        plain.execute("select embed('a cat')")
+    assert "secret" not in str(raised.value) + "".join(heard)
+    assert "secret" in database.server.cluster.log.read_text()
+
+
+def test_a_model_overwritten_in_place_is_loaded_again(database, connection, model_copy):
+    connection.execute(f"set gte_small.model_path = '{model_copy}'")
+    before = embedding(connection, "a cat")
+    weights = (database.server.tiny_other / "model.safetensors").read_bytes()
+    with open(model_copy / "model.safetensors", "r+b") as file:
+        file.write(weights)
+        file.truncate()
+    connection.execute("set gte_small.memo_size = 0")
+    after = embedding(connection, "a cat")
+    connection.execute(f"set gte_small.model_path = '{database.server.tiny}'")
+    assert before == embedding(connection, "a cat") != after
+
+
+def test_weights_cut_short_while_in_use_are_an_error(connection, model_copy):
+    connection.execute(f"set gte_small.model_path = '{model_copy}'")
+    embedding(connection, "a cat")
+    with open(model_copy / "model.safetensors", "r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(psycopg.errors.DataCorrupted) as raised:
+        connection.execute("select embed('a dog')")
+    assert "model.safetensors" in str(raised.value)

@@ -119,3 +119,23 @@ def test_a_missing_model_does_not_stop_the_server(preloading, server):
         shutil.rmtree(directory, ignore_errors=True)
         preloading.stop()
         preloading.start({"gte_small.model_path": str(server.minilm)})
+
+
+def test_a_tokenizer_its_library_trips_over_does_not_stop_the_server(preloading, server):
+    directory = server.scratch / "trips"
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(server.tiny, directory)
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    tokenizer["post_processor"]["special_tokens"] = {}
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    preloading.stop()
+    preloading.start({"gte_small.model_path": str(directory)})
+    try:
+        with psycopg.connect(preloading.dsn(), autocommit=True) as connection:
+            with pytest.raises(psycopg.errors.DataCorrupted) as raised:
+                connection.execute("select embed('a cat')")
+            assert 'model file "tokenizer.json" is broken' in str(raised.value)
+    finally:
+        shutil.rmtree(directory)
+        preloading.stop()
+        preloading.start({"gte_small.model_path": str(server.minilm)})

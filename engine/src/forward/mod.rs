@@ -33,7 +33,8 @@ use tier::{Precision, Tier};
 /// A packed model.
 pub(crate) struct Forward {
     tier: Tier,
-    words: Vec<f32>,
+    /// Kept open for the word embeddings.
+    weights: Weights,
     positions: Vec<f32>,
     /// Row 0 of the token type table: a single text is all of type 0.
     token_type: Vec<f32>,
@@ -86,45 +87,46 @@ thread_local! {
 impl Forward {
     /// Packs the weights for a tier.
     pub fn new(config: &ModelConfig, weights: Weights, tier: Tier) -> Result<Forward, Error> {
-        let mut weights = weights;
         let head_size = DIMS / config.heads;
         let scale = 1.0 / (head_size as f32).sqrt();
         let mut layers = Vec::with_capacity(config.layers);
+        // One buffer for the matrices of all layers: fresh memory for each costs a page fault per
+        // 4 kB, together as much as packing.
+        let mut matrix = Vec::new();
         for i in 0..config.layers {
             let layer = format!("encoder.layer.{i}");
-            let mut qkv_weight = Vec::with_capacity(3 * DIMS * DIMS);
-            let mut qkv_bias = Vec::with_capacity(3 * DIMS);
+            let mut bias = Vec::with_capacity(3 * DIMS);
+            matrix.clear();
             for part in ["query", "key", "value"] {
-                let factor = if part == "query" { scale } else { 1.0 };
                 let name = format!("{layer}.attention.self.{part}");
-                let weight = weights.take(&format!("{name}.weight"))?;
-                let bias = weights.take(&format!("{name}.bias"))?;
-                qkv_weight.extend(weight.iter().map(|w| w * factor));
-                qkv_bias.extend(bias.iter().map(|b| b * factor));
+                weights.read(&format!("{name}.weight"), &mut matrix)?;
+                weights.read(&format!("{name}.bias"), &mut bias)?;
+                if part == "query" {
+                    matrix.iter_mut().chain(&mut bias).for_each(|value| *value *= scale);
+                }
             }
+            let qkv = LinearWeights::pack(&matrix, bias, DIMS, tier);
             let mut linear = |name: &str, k: usize| -> Result<LinearWeights, Error> {
-                let weight = weights.take(&format!("{layer}.{name}.weight"))?;
-                let bias = weights.take(&format!("{layer}.{name}.bias"))?;
-                Ok(LinearWeights::pack(&weight, bias, k, tier))
+                matrix.clear();
+                weights.read(&format!("{layer}.{name}.weight"), &mut matrix)?;
+                let bias = weights.vector(&format!("{layer}.{name}.bias"))?;
+                Ok(LinearWeights::pack(&matrix, bias, k, tier))
             };
             layers.push(Layer {
-                qkv: LinearWeights::pack(&qkv_weight, qkv_bias, DIMS, tier),
+                qkv,
                 attention_out: linear("attention.output.dense", DIMS)?,
                 up: linear("intermediate.dense", DIMS)?,
                 down: linear("output.dense", config.intermediate)?,
-                attention_norm: NormWeights::take(
-                    &mut weights,
-                    &format!("{layer}.attention.output"),
-                )?,
-                norm: NormWeights::take(&mut weights, &format!("{layer}.output"))?,
+                attention_norm: NormWeights::read(&weights, &format!("{layer}.attention.output"))?,
+                norm: NormWeights::read(&weights, &format!("{layer}.output"))?,
             });
         }
         Ok(Forward {
             tier,
-            words: weights.take("embeddings.word_embeddings.weight")?,
-            positions: weights.take("embeddings.position_embeddings.weight")?,
-            token_type: weights.take("embeddings.token_type_embeddings.weight")?[..DIMS].to_vec(),
-            norm: NormWeights::take(&mut weights, "embeddings")?,
+            positions: weights.vector("embeddings.position_embeddings.weight")?,
+            token_type: weights.vector("embeddings.token_type_embeddings.weight")?[..DIMS].to_vec(),
+            norm: NormWeights::read(&weights, "embeddings")?,
+            weights,
             layers,
             head_size,
             intermediate: config.intermediate,
@@ -149,19 +151,22 @@ impl Forward {
         threads: usize,
         stop: &AtomicBool,
     ) -> Result<Vec<[f32; DIMS]>, Error> {
-        WORKSPACE.with_borrow_mut(|workspace| {
-            let lengths: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
-            self.run_layers(texts, &lengths, threads, stop, workspace)?;
-            let mut start = 0;
-            lengths
-                .iter()
-                .map(|length| {
-                    let states = &workspace.x[start * DIMS..(start + length) * DIMS];
-                    start += length;
-                    crate::oracle::mean_and_normalise(states)
-                })
-                .collect()
-        })
+        // Taken, not borrowed: while this thread waits for the others it may be given another
+        // caller's block to run, which then has a workspace of its own.
+        let mut workspace = WORKSPACE.take();
+        let lengths: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
+        self.run_layers(texts, &lengths, threads, stop, &mut workspace)?;
+        let mut start = 0;
+        let vectors = lengths
+            .iter()
+            .map(|length| {
+                let states = &workspace.x[start * DIMS..(start + length) * DIMS];
+                start += length;
+                crate::oracle::mean_and_normalise(states)
+            })
+            .collect();
+        WORKSPACE.set(workspace);
+        vectors
     }
 
     fn run_layers(
@@ -180,7 +185,7 @@ impl Forward {
         inner.resize(rows * self.intermediate, 0.0);
         let go_on = || if stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) };
 
-        self.embed_tokens(texts, x);
+        self.embed_tokens(texts, x)?;
         self.normalise(&self.norm, x, threads);
         for layer in &self.layers {
             go_on()?;
@@ -206,15 +211,21 @@ impl Forward {
     }
 
     /// Word + position + type, before the normalisation.
-    fn embed_tokens(&self, texts: &[&[u32]], x: &mut [f32]) {
+    fn embed_tokens(&self, texts: &[&[u32]], x: &mut [f32]) -> Result<(), Error> {
         let tokens = texts.iter().flat_map(|ids| ids.iter().enumerate());
         for (row, (position, &id)) in x.as_chunks_mut::<DIMS>().0.iter_mut().zip(tokens) {
-            let word = &self.words[id as usize * DIMS..][..DIMS];
+            self.weights.word(id, row)?;
             let place = &self.positions[position * DIMS..][..DIMS];
             for (i, value) in row.iter_mut().enumerate() {
-                *value = word[i] + self.token_type[i] + place[i];
+                *value = *value + self.token_type[i] + place[i];
             }
         }
+        Ok(())
+    }
+
+    /// The file the model was read from.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     fn linear(
@@ -279,10 +290,10 @@ impl Forward {
 }
 
 impl NormWeights {
-    fn take(weights: &mut Weights, name: &str) -> Result<NormWeights, Error> {
+    fn read(weights: &Weights, name: &str) -> Result<NormWeights, Error> {
         Ok(NormWeights {
-            weight: weights.take(&format!("{name}.LayerNorm.weight"))?,
-            bias: weights.take(&format!("{name}.LayerNorm.bias"))?,
+            weight: weights.vector(&format!("{name}.LayerNorm.weight"))?,
+            bias: weights.vector(&format!("{name}.LayerNorm.bias"))?,
         })
     }
 }
@@ -319,8 +330,12 @@ impl LinearWeights {
 
 /// Two bf16 in one 32-bit word, the first in the low half.
 fn pair(first: f32, second: f32) -> u32 {
-    let bits = |value: f32| u32::from(half::bf16::from_f32(value).to_bits());
-    bits(first) | bits(second) << 16
+    // To nearest even. Weights and hidden states are finite, so NaN needs no care.
+    let round = |value: f32| {
+        let bits = value.to_bits();
+        bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
+    };
+    round(first) | round(second) << 16
 }
 
 /// 32-bit words that start at a cache line, so that no vector of 64 bytes straddles two.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use gte_engine::oracle::StockBert;
-use gte_engine::{DIMS, Embedding, Encoder, ModelInfo};
+use gte_engine::{DIMS, Embedding, Encoder, Identity, ModelInfo};
 
 use crate::failure::{Failure, Kind};
 use crate::published::Published;
@@ -88,8 +88,8 @@ pub fn check(dir: &Path, published: &Published) -> Result<Report, Failure> {
     let texts = texts();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut rows = agreement(&encoder, &stock, &texts).map_err(failed)?;
-    let info = encoder.info();
-    let known = published.weights_sha256() == Some(info.weights_sha256.as_str());
+    let identity = encoder.identity().map_err(failed)?;
+    let known = published.weights_sha256() == Some(identity.weights_sha256.as_str());
     if known {
         for expected in &published.cosines {
             let [a, b] = &expected.texts;
@@ -99,11 +99,25 @@ pub fn check(dir: &Path, published: &Published) -> Result<Report, Failure> {
             rows.push(Row { what, measured, bound: Bound::Near(expected.cosine) });
         }
     }
-    Ok(Report { heading: heading(info, texts.len(), known && !published.cosines.is_empty()), rows })
+    Ok(Report {
+        heading: heading(
+            encoder.info(),
+            identity,
+            texts.len(),
+            known && !published.cosines.is_empty(),
+        ),
+        rows,
+    })
 }
 
-fn heading(info: &ModelInfo, texts: usize, has_published_values: bool) -> String {
-    let ModelInfo { name, layers, max_tokens, .. } = info;
+fn heading(
+    info: &ModelInfo,
+    identity: &Identity,
+    texts: usize,
+    has_published_values: bool,
+) -> String {
+    let ModelInfo { layers, max_tokens, .. } = info;
+    let name = &identity.name;
     let published = if has_published_values { "" } else { ", no published values" };
     format!("{name}: {layers} layers, {max_tokens} tokens, {texts} texts{published}")
 }
