@@ -4,12 +4,13 @@
 # PG_CONFIG=path  one's own PostgreSQL instead
 # MODEL=name      gte-small (default) or all-MiniLM-L6-v2
 # MODEL_DIR=dir   a model directory of one's own
+# XQUAD=dir       XQuAD English for make fidelity (default ../shared/data/xquad)
 
 PYTHON ?= python3
 export PG PG_CONFIG MODEL MODEL_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test clean
+.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers fidelity clean
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -58,6 +59,15 @@ check:          ## format, clippy, tests that need no PostgreSQL
 
 test:           ## every test, on throw-away servers
 	@$(PYTHON) scripts/test.py
+
+bench:          ## the engine alone: by length and batch, every tier of this CPU, 1 and 2 threads
+	@$(PYTHON) scripts/bench.py
+
+bench-peers:    ## the engine beside ONNX Runtime and stock candle; figures and plot into target/bench
+	@$(PYTHON) scripts/bench_peers.py
+
+fidelity:       ## search quality through SQL on XQuAD English, beside the published figures
+	@$(PYTHON) scripts/fidelity.py
 
 clean:          ## remove everything that was made here, servers and models included
 	@$(PYTHON) scripts/demo.py clean

@@ -8,9 +8,12 @@
 
 use std::arch::x86_64::*;
 
-use super::kernels::{self, Linear, MAX_TILE, PANEL_VECTORS, Scratch};
+use super::kernels::{self, Linear, MAX_TILE, Scratch};
 use super::pair;
 use super::simd::Simd;
+
+/// Vectors of a panel's width.
+const PANEL_VECTORS: usize = __m512::PANEL;
 
 /// As [`kernels::linear`], with panels `[n / 48][k / 2][48]` of pairs along `k`, which is even.
 ///

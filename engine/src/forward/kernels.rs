@@ -10,12 +10,10 @@ use std::ops::Range;
 use super::functions::{exp_of_negative, gelu, gelu_tanh};
 use super::simd::Simd;
 
-/// Vectors of a weight panel's width.
-pub(super) const PANEL_VECTORS: usize = 3;
 /// Vectors of the width of a panel of attention's V: heads have 32 columns, two vectors of 16.
 const VALUE_VECTORS: usize = 2;
 /// The largest register tile: 8 rows of 3 vectors of 16 lanes.
-pub(super) const MAX_TILE: usize = 8 * PANEL_VECTORS * 16;
+pub(super) const MAX_TILE: usize = 8 * 3 * 16;
 
 /// What follows a matrix product and its bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +82,7 @@ pub(super) struct Scratch {
 
 /// Weight columns per panel.
 pub(super) const fn panel_width<V: Simd>() -> usize {
-    PANEL_VECTORS * V::LANES
+    V::PANEL * V::LANES
 }
 
 /// # Safety
@@ -102,7 +100,7 @@ pub(super) unsafe fn linear<V: Simd>(job: &Linear) {
             unsafe {
                 let a = job.a.add(row * job.k);
                 let b = job.weight.cast::<f32>().add(panel * job.k * width);
-                multiply::<V, PANEL_VECTORS>(count, job.k, a, job.k, b, tile.as_mut_ptr(), width);
+                multiply_panel::<V>(count, job.k, a, job.k, b, tile.as_mut_ptr(), width);
                 finish::<V>(job, &mut tile, row..row + count, panel);
             }
             row += count;
@@ -191,7 +189,7 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) {
                 let count = V::MR.min(length - row);
                 let scores = scratch.scores.as_mut_ptr();
                 for panel in 0..key_panels {
-                    multiply::<V, PANEL_VECTORS>(
+                    multiply_panel::<V>(
                         count,
                         size,
                         queries.add(row * stride),
@@ -327,6 +325,26 @@ unsafe fn pack_columns(
             };
             to[..columns].copy_from_slice(from);
             to[columns..].fill(0.0);
+        }
+    }
+}
+
+/// [`multiply`] with a weight panel's width.
+#[inline(always)]
+unsafe fn multiply_panel<V: Simd>(
+    count: usize,
+    k: usize,
+    a: *const f32,
+    a_stride: usize,
+    b: *const f32,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    // SAFETY: the callers' word.
+    unsafe {
+        match V::PANEL {
+            3 => multiply::<V, 3>(count, k, a, a_stride, b, out, out_stride),
+            _ => multiply::<V, 2>(count, k, a, a_stride, b, out, out_stride),
         }
     }
 }

@@ -1,0 +1,130 @@
+"""`make fidelity`: does search through SQL find what the published figures of all-MiniLM-L6-v2 say it finds?
+
+XQuAD English: 1190 questions, 240 paragraphs, one right paragraph each. The data is not part of the project; it is read
+from shared/data/xquad beside the clone, or from the directory that XQUAD names: corpus.jsonl, queries.jsonl, qrels.tsv
+in BEIR's form. Everything is embedded and searched by SQL on a throw-away server, exactly (no index), in f32 and in
+bf16; the exit code says whether both are near the published figures.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+import model
+import postgres
+import state
+import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
+from session import Session
+from state import CLONE, Failure, say
+
+# What sentence-transformers gets on the same data; how far off is still the same search.
+PUBLISHED = {"nDCG@10": (0.94357, 0.003), "recall@1": (0.88523, 0.005)}
+PRECISIONS = ("f32", "bf16")
+FOUND = 10
+
+
+def data_directory() -> Path:
+    directory = Path(os.environ.get("XQUAD") or CLONE.parent / "shared" / "data" / "xquad")
+    missing = [name for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv") if not (directory / name).is_file()]
+    if missing:
+        raise Failure(f"{directory / missing[0]} is missing, so search can't be compared with the published figures; "
+                      "name a directory with XQuAD English in BEIR's form by XQUAD=directory")
+    return directory
+
+
+def texts(path: Path) -> dict:
+    """Text by id; a title, where there is one, is part of the text."""
+    records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
+    return {r["_id"]: f"{r.get('title') or ''} {r['text']}".strip() for r in records}
+
+
+def relevant(path: Path) -> dict:
+    """The ids of the right paragraphs by question, each with its grade."""
+    grades = {}
+    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        question, paragraph, grade = line.split("\t")
+        if int(grade) > 0:
+            grades.setdefault(question, {})[paragraph] = int(grade)
+    return grades
+
+
+def load(session: Session, table: str, rows: dict) -> None:
+    values = ",\n".join(f"({postgres.quote_literal(i)}, {postgres.quote_literal(text)})" for i, text in rows.items())
+    session.run(f"create table {table} (id text primary key, content text not null, embedding vector(384));\n"
+                f"insert into {table} (id, content) values\n{values};")
+
+
+def search(session: Session, precision: str) -> tuple:
+    """Embeds everything and searches every question: (ids found by question, best first; seconds; kernels)."""
+    session.run(f"set gte_small.precision = '{precision}';")
+    used, kernels = session.value("select precision || ' ' || kernels from embed_model()").split()
+    if used != precision:
+        raise Failure(f"the server runs {used} instead of {precision}, so {precision} was not measured")
+    began = time.monotonic()
+    for table in ("paragraphs", "questions"):
+        session.run(f"update {table} set embedding = embed(content);")
+    seconds = time.monotonic() - began
+    answer = session.value(
+        "select json_object_agg(q.id, (select json_agg(id order by distance, id) from "
+        f"(select p.id, p.embedding <=> q.embedding as distance from paragraphs p order by 2, 1 limit {FOUND}) as best)) "
+        "from questions q")
+    return json.loads(answer), seconds, kernels
+
+
+def measure(found: dict, grades: dict) -> dict:
+    """nDCG@10 and recall@1, means over the questions."""
+    gains, recalls = [], []
+    for question, right in grades.items():
+        ranked = found[question]
+        gain = sum(right.get(paragraph, 0) / math.log2(rank + 2) for rank, paragraph in enumerate(ranked[:FOUND]))
+        best = sorted(right.values(), reverse=True)[:FOUND]
+        gains.append(gain / sum(grade / math.log2(rank + 2) for rank, grade in enumerate(best)))
+        recalls.append((ranked[0] in right) / len(right))
+    return {"nDCG@10": sum(gains) / len(gains), "recall@1": sum(recalls) / len(recalls)}
+
+
+def compare(session: Session, data: Path) -> bool:
+    paragraphs, questions = texts(data / "corpus.jsonl"), texts(data / "queries.jsonl")
+    grades = relevant(data / "qrels.tsv")
+    load(session, "paragraphs", paragraphs)
+    load(session, "questions", questions)
+    print(f"XQuAD English, {len(paragraphs)} paragraphs, {len(grades)} questions, {model.MINILM}, exact search")
+    print("".join([f"{'':<22}", *(f"{name:>10}" for name in PUBLISHED), f"{'off by':>20}"]))
+    print("".join([f"{'published':<22}", *(f"{value:>10.5f}" for value, _ in PUBLISHED.values())]))
+    near = True
+    for precision in PRECISIONS:
+        found, seconds, kernels = search(session, precision)
+        figures = measure(found, grades)
+        off = {name: figures[name] - value for name, (value, _) in PUBLISHED.items()}
+        near &= all(abs(off[name]) <= allowed for name, (_, allowed) in PUBLISHED.items())
+        print("".join([f"{f'{precision} ({kernels})':<22}", *(f"{value:>10.5f}" for value in figures.values()),
+                       *(f"{apart:>+10.5f}" for apart in off.values()), f"   embedded in {seconds:.1f} s"]), flush=True)
+    allowed = ", ".join(f"{name} {most}" for name, (_, most) in PUBLISHED.items())
+    print(f"{'within' if near else 'NOT within'} what is allowed ({allowed})")
+    return near
+
+
+def main() -> int:
+    data = data_directory()
+    version = int(os.environ.get("PG") or 18)
+    with state.lock("fidelity"):
+        work = state.directory("fidelity")
+        try:
+            pg_config = tests.installed(version, work)
+            settings = {**tests.SERVER_SETTINGS, "gte_small.model_path": str(model.minilm())}
+            with postgres.Cluster(pg_config, work / "cluster", settings) as cluster:
+                cluster.destroy()
+                cluster.create()
+                cluster.start()
+                cluster.psql('create extension "gte-small" cascade;')
+                with Session(cluster, "postgres") as session:
+                    return 0 if compare(session, data) else 1
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    state.verb(main)

@@ -1,0 +1,208 @@
+"""The ONNX Runtime side of `make bench-peers`: a BERT's graph from its safetensors, fp32 and dynamic int8, and a process
+that runs it.
+
+    peers_onnx.py build MODEL_DIR GRAPHS   GRAPHS/fp32.onnx and GRAPHS/int8.onnx
+    peers_onnx.py run GRAPH                the dialogue of engine/examples/peer.rs, with ONNX Runtime
+
+The graph is what ONNX Runtime's own optimizer for transformers makes of an exported BERT: its fused operators
+EmbedLayerNormalization, Attention (Q, K and V in one product), BiasGelu and SkipLayerNormalization (bias and residual
+included), then masked mean and L2 norm. Sessions optimize it further at the highest level. Needs numpy, onnx and
+onnxruntime; everything else here is of the standard library.
+"""
+
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+FUSED = "com.microsoft"
+
+
+# --- building the graph ---
+
+
+def safetensors(path: Path) -> dict:
+    """Tensors by name, in f32, without a model's own prefix."""
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + size])
+    kinds = {"F32": np.float32, "F16": np.float16}
+    tensors = {}
+    for name, about in header.items():
+        if about.get("dtype") in kinds:
+            start, end = (8 + size + offset for offset in about["data_offsets"])
+            values = np.frombuffer(data[start:end], kinds[about["dtype"]]).reshape(about["shape"])
+            tensors[name.removeprefix("bert.")] = values.astype(np.float32)
+    return tensors
+
+
+class Graph:
+    """Nodes and constants, added in the order they run."""
+
+    def __init__(self, weights: dict):
+        from onnx import helper, numpy_helper
+        self._helper, self._numpy = helper, numpy_helper
+        self.weights, self.nodes, self.constants = weights, [], []
+
+    def constant(self, name: str, values) -> str:
+        self.constants.append(self._numpy.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def weight(self, name: str) -> str:
+        return self.constant(name, self.weights[name])
+
+    def transposed(self, name: str) -> str:
+        """A linear layer's weight as MatMul wants it: [in, out]."""
+        return self.constant(name, self.weights[name].T)
+
+    def node(self, op: str, inputs, output: str, domain: str = "", **attributes) -> str:
+        self.nodes.append(self._helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
+        return output
+
+
+def bert(weights: dict, config: dict):
+    """ids and mask, int32 [b, s] -> vectors [b, 384]."""
+    from onnx import TensorProto, helper
+    graph = Graph(weights)
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    names = ["word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
+             "LayerNorm.weight", "LayerNorm.bias"]
+    graph.nodes.append(helper.make_node(
+        "EmbedLayerNormalization", ["ids", "", *(graph.weight(f"embeddings.{name}") for name in names[:2]), "",
+                                    *(graph.weight(f"embeddings.{name}") for name in names[3:])],
+        ["embedded", "unused"], name="embed", domain=FUSED, epsilon=epsilon))
+    # All tokens are of type 0: its row is added to each position's.
+    types = weights["embeddings.token_type_embeddings.weight"][0]
+    positions = weights["embeddings.position_embeddings.weight"] + types
+    graph.constants[1].CopyFrom(graph._numpy.from_array(positions, "embeddings.position_embeddings.weight"))
+    state = "embedded"
+    for number in range(config["num_hidden_layers"]):
+        state = layer(graph, f"encoder.layer.{number}", state, config, epsilon)
+    graph.node("Cast", ["mask"], "real", to=TensorProto.FLOAT)
+    graph.node("Unsqueeze", ["real", graph.constant("last_axis", np.array([2]))], "weighting")
+    graph.node("Mul", [state, "weighting"], "kept")
+    # The mean's divisor cancels in the norm.
+    graph.node("ReduceSum", ["kept", graph.constant("sequence_axis", np.array([1]))], "sum", keepdims=0)
+    graph.node("LpNormalization", ["sum"], "vectors", axis=-1, p=2)
+    shape = ["b", "s"]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, shape) for name in ("ids", "mask")]
+    outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["b", config["hidden_size"]])]
+    made = helper.make_graph(graph.nodes, "bert", inputs, outputs, graph.constants)
+    return helper.make_model(made, ir_version=9,
+                             opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(FUSED, 1)])
+
+
+def layer(graph: Graph, name: str, state: str, config: dict, epsilon: float) -> str:
+    parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+    qkv = graph.constant(f"{name}.qkv.weight", np.hstack([graph.weights[f"{part}.weight"].T for part in parts]))
+    bias = graph.constant(f"{name}.qkv.bias", np.hstack([graph.weights[f"{part}.bias"] for part in parts]))
+    context = graph.node("Attention", [state, qkv, bias, "mask"], f"{name}.context", FUSED,
+                         num_heads=config["num_attention_heads"])
+
+    def add_and_norm(part: str, x: str, residual: str) -> str:
+        product = graph.node("MatMul", [x, graph.transposed(f"{part}.dense.weight")], f"{part}.product")
+        inputs = [product, residual, *(graph.weight(f"{part}.{w}") for w in
+                                       ("LayerNorm.weight", "LayerNorm.bias", "dense.bias"))]
+        return graph.node("SkipLayerNormalization", inputs, f"{part}.normed", FUSED, epsilon=epsilon)
+
+    attended = add_and_norm(f"{name}.attention.output", context, state)
+    up = f"{name}.intermediate"
+    inner = graph.node("MatMul", [attended, graph.transposed(f"{up}.dense.weight")], f"{up}.product")
+    inner = graph.node("BiasGelu", [inner, graph.weight(f"{up}.dense.bias")], f"{up}.gelu", FUSED)
+    return add_and_norm(f"{name}.output", inner, attended)
+
+
+def build(model_dir: Path, graphs: Path) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    graphs.mkdir(parents=True, exist_ok=True)
+    fp32 = graphs / "fp32.onnx"
+    onnx.save(bert(safetensors(model_dir / "model.safetensors"), config), str(fp32))
+    # A scale per output channel: Q, K and V share a tensor. Types behind ONNX Runtime's own operators are unknown to
+    # onnx, so the one there is needs to be said.
+    quantize_dynamic(str(fp32), str(graphs / "int8.onnx"), weight_type=QuantType.QInt8, per_channel=True,
+                     op_types_to_quantize=["MatMul", "Attention"],
+                     extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
+
+
+# --- running it ---
+
+
+class Runner:
+    def __init__(self, graph: Path):
+        import onnxruntime
+        self._ort, self._graph = onnxruntime, graph
+        onnxruntime.set_default_logger_severity(3)
+        self._sessions, self._texts = {}, {}
+        self.about = {"kernels": "CPUExecutionProvider", "version": onnxruntime.__version__}
+
+    def session(self, threads: int):
+        """One per number of threads, kept."""
+        if threads not in self._sessions:
+            options = self._ort.SessionOptions()
+            options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            # Its threads spin while they wait for work; after a run they would take the next contender's time.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+            self._sessions[threads] = self._ort.InferenceSession(str(self._graph), options,
+                                                                providers=["CPUExecutionProvider"])
+        return self._sessions[threads]
+
+    def groups(self, texts, size: int) -> list:
+        """Padded inputs, `size` texts each, in the order given."""
+        made = []
+        for first in range(0, len(texts), size):
+            group = texts[first:first + size]
+            longest = max(len(ids) for ids in group)
+            ids = np.zeros((len(group), longest), np.int32)
+            mask = np.zeros_like(ids)
+            for row, text in enumerate(group):
+                ids[row, :len(text)], mask[row, :len(text)] = text, 1
+            made.append({"ids": ids, "mask": mask})
+        return made
+
+    def answer(self, question: dict) -> dict:
+        if "ids" in question:
+            self._texts[question["ids"]] = question["texts"]
+            return {}
+        if "vectors" in question:
+            inputs = self.groups(self._texts[question["vectors"]], 1)
+            vectors = [self.session(1).run(None, one)[0][0].tolist() for one in inputs]
+            return {"vectors": vectors}
+        # Neither sorting nor padding is what is measured.
+        texts = sorted(self._texts[question["run"]], key=len)
+        inputs = self.groups(texts, question["group"])
+        session, times = self.session(question["threads"]), []
+        for _ in range(question["times"]):
+            began = time.perf_counter()
+            for one in inputs:
+                session.run(None, one)
+            times.append((time.perf_counter() - began) * 1e3)
+        return {"ms": times}
+
+
+def run(graph: Path) -> None:
+    runner = Runner(graph)
+    print(json.dumps(runner.about), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(runner.answer(json.loads(line))), flush=True)
+
+
+def main(arguments) -> int:
+    if arguments[:1] == ["build"] and len(arguments) == 3:
+        build(Path(arguments[1]), Path(arguments[2]))
+    elif arguments[:1] == ["run"] and len(arguments) == 2:
+        run(Path(arguments[1]))
+    else:
+        print("usage: peers_onnx.py build MODEL_DIR GRAPHS | run GRAPH", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
