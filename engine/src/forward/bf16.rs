@@ -54,6 +54,9 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) {
 }
 
 /// Rounds floats to pairs, to nearest even.
+///
+/// # Safety
+/// As [`linear`], for the sizes it is called with.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn round(from: *const f32, to: &mut [u32]) {
     let (whole, rest) = to.as_chunks_mut::<8>();
@@ -72,6 +75,9 @@ unsafe fn round(from: *const f32, to: &mut [u32]) {
 }
 
 /// `out[ROWS, 48] = a[ROWS, 2 * pairs] · b`.
+///
+/// # Safety
+/// As [`linear`], for the sizes it is called with.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn multiply<const ROWS: usize>(pairs: usize, a: *const u32, b: *const u32, out: *mut f32) {
     // SAFETY: the caller's word on the sizes; 512 bits are 32 bf16 whatever their type's name.

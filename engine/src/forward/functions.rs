@@ -86,6 +86,9 @@ pub(super) unsafe fn gelu_tanh<V: Simd>(x: V) -> V {
 }
 
 /// `1 / y` for `1 <= y <= 2`: a line, then three Newton steps.
+///
+/// # Safety
+/// As [`Simd`].
 #[inline(always)]
 unsafe fn reciprocal_of_one_to_two<V: Simd>(y: V) -> V {
     // SAFETY: the caller's word on the instruction set.

@@ -230,6 +230,9 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) {
 }
 
 /// `scores = exp(scores - max)`; returns their sum. What is beyond `length` counts for nothing.
+///
+/// # Safety
+/// As [`linear`], for the sizes it is called with.
 #[inline(always)]
 unsafe fn exponentiate<V: Simd>(scores: *mut f32, length: usize, padded: usize) -> f32 {
     // SAFETY: the row has `padded` floats, a multiple of the lanes.
@@ -308,6 +311,9 @@ unsafe fn pack_rows(
 }
 
 /// Packs the columns of a matrix `[k, n]` as panels `[n / width][k][width]`, zero beyond `n`.
+///
+/// # Safety
+/// As [`linear`], for the sizes it is called with.
 unsafe fn pack_columns(
     to: &mut [f32],
     from: *const f32,
@@ -330,6 +336,9 @@ unsafe fn pack_columns(
 }
 
 /// [`multiply`] with a weight panel's width.
+///
+/// # Safety
+/// As [`linear`], for the sizes it is called with.
 #[inline(always)]
 unsafe fn multiply_panel<V: Simd>(
     count: usize,
@@ -350,6 +359,9 @@ unsafe fn multiply_panel<V: Simd>(
 }
 
 /// `out[count, W] = a[count, k] · b[k, W]` with `W = VECTORS * LANES`, `b` packed densely.
+///
+/// # Safety
+/// As [`linear`], for the sizes it is called with.
 #[inline(always)]
 unsafe fn multiply<V: Simd, const VECTORS: usize>(
     count: usize,
@@ -376,6 +388,9 @@ unsafe fn multiply<V: Simd, const VECTORS: usize>(
 }
 
 /// The register tile: `ROWS × VECTORS` accumulators over the whole of `k`.
+///
+/// # Safety
+/// As [`linear`], for the sizes it is called with.
 #[inline(always)]
 unsafe fn tile<V: Simd, const ROWS: usize, const VECTORS: usize>(
     k: usize,
