@@ -108,7 +108,7 @@ def test_a_missing_model_does_not_stop_the_server(preloading, server):
     preloading.stop()
     preloading.start({"gte_small.model_path": str(directory)})
     try:
-        assert 'model file "model.safetensors" does not exist' in preloading.log.read_text()
+        assert 'model file "model.safetensors" does not exist' in preloading.log.read_text(errors="replace")
         with psycopg.connect(preloading.dsn(), autocommit=True) as connection:
             with pytest.raises(psycopg.errors.UndefinedFile):
                 connection.execute("select embed('a cat')")
