@@ -97,8 +97,8 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
     }
 }
 
-/// A text with more tokens than the model reads, where the setting says that this is an error.
-pub fn truncated(count: usize, of: usize, max_tokens: usize) -> Failure {
+/// Texts with more tokens than the model reads.
+fn truncated(count: usize, of: usize, max_tokens: usize) -> Failure {
     let message = if of == 1 {
         format!("text is longer than the model's {max_tokens} tokens")
     } else {
@@ -110,11 +110,6 @@ pub fn truncated(count: usize, of: usize, max_tokens: usize) -> Failure {
         "What lies beyond has no influence on the embedding.",
         "Split the text into shorter ones, or set gte_small.on_truncate to \"silent\".",
     )
-}
-
-/// The same as a warning.
-pub fn warn_truncated(count: usize, of: usize, max_tokens: usize) {
-    truncated(count, of, max_tokens).report(PgLogLevel::WARNING);
 }
 
 /// `consequence`, preceded by the directory for those who may see the server's settings. For the
@@ -154,7 +149,7 @@ pub fn apply_on_truncate(truncated_texts: usize, of: usize, max_tokens: usize) -
     match settings::on_truncate() {
         settings::OnTruncate::Silent => Ok(()),
         settings::OnTruncate::Warning => {
-            warn_truncated(truncated_texts, of, max_tokens);
+            truncated(truncated_texts, of, max_tokens).report(PgLogLevel::WARNING);
             Ok(())
         }
         settings::OnTruncate::Error => Err(truncated(truncated_texts, of, max_tokens)),

@@ -38,16 +38,12 @@ impl Memo {
         if let Some((old, _)) = self.entries.push(text.into(), embedding) {
             self.bytes -= cost(&old);
         }
-        self.shrink(size, MAX_BYTES);
+        self.shrink_to(size);
     }
 
-    /// Forgets what is beyond `size` texts.
+    /// Forgets what is beyond `size` texts or the limit of bytes.
     pub fn shrink_to(&mut self, size: usize) {
-        self.shrink(size, MAX_BYTES);
-    }
-
-    fn shrink(&mut self, size: usize, bytes: usize) {
-        while self.entries.len() > size || self.bytes > bytes {
+        while self.entries.len() > size || self.bytes > MAX_BYTES {
             match self.entries.pop_lru() {
                 Some((old, _)) => self.bytes -= cost(&old),
                 None => break,

@@ -209,26 +209,22 @@ impl Weights {
     }
 
     fn read_bytes(&self, start: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        self.file.read_exact_at(bytes, start).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                Error::corrupt(&self.path, "it ends before its last tensor")
-            }
-            _ => Error::io(&self.path, error),
-        })
+        self.file.read_exact_at(bytes, start).map_err(|error| unread(&self.path, error))
+    }
+}
+
+/// Why bytes that should be there could not be read.
+fn unread(path: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::corrupt(path, "it ends before its last tensor"),
+        _ => Error::io(path, error),
     }
 }
 
 /// Reads the length, then the JSON, and checks that the tensors fill the rest of the file exactly.
 /// Returns where they begin, too.
 fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64), Error> {
-    let mut fill = |bytes: &mut [u8]| {
-        file.read_exact(bytes).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                Error::corrupt(path, "it ends before its last tensor")
-            }
-            _ => Error::io(path, error),
-        })
-    };
+    let mut fill = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|error| unread(path, error));
     let mut length = [0; 8];
     fill(&mut length)?;
     let length = u64::from_le_bytes(length);
