@@ -105,14 +105,27 @@ def build(pg_config: Path, profile: str = "fast") -> Path:
 def _files(pg_config: Path) -> dict:
     """The installed place of every file but the library."""
     extension = Path(postgres.config(pg_config, "--sharedir")) / "extension"
-    scripts = sorted((CLONE / "sql").glob("gte-small--*.sql"))
-    return {extension / file.name: file for file in [CLONE / CONTROL, *scripts]}
+    return {extension / file.name: file for file in [CLONE / CONTROL, _install_script()]}
+
+
+def _sql() -> str:
+    """The install script: the files of sql/extension in their order."""
+    parts = sorted((CLONE / "sql" / "extension").glob("*.sql"))
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
+
+
+def _install_script() -> Path:
+    """The same as a file with the name PostgreSQL looks for."""
+    version = re.search(r"^default_version *= *'(.+)'", (CLONE / CONTROL).read_text(encoding="utf-8"), re.MULTILINE)[1]
+    script = state.directory("sql") / f"gte-small--{version}.sql"
+    if not script.is_file() or script.read_text(encoding="utf-8") != _sql():
+        script.write_text(_sql(), encoding="utf-8")
+    return script
 
 
 def sql_fingerprint() -> str:
     """Changes with the extension's SQL, also where its version does not."""
-    scripts = sorted((CLONE / "sql").glob("gte-small--*.sql"))
-    return hashlib.sha256(b"".join(script.read_bytes() for script in scripts)).hexdigest()
+    return hashlib.sha256(_sql().encode()).hexdigest()
 
 
 def library_place(pg_config: Path) -> Path:

@@ -20,8 +20,11 @@ mod trigger;
 
 pg_module_magic!();
 
-// One script for both ways of installing: `make install` copies it, `cargo pgrx` includes it.
-extension_sql_file!("../sql/gte-small--0.1.0.sql", name = "gte_small", finalize);
+// The same files for both ways of installing: `make install` joins them, `cargo pgrx` includes them.
+extension_sql_file!("../sql/extension/10-guard.sql", name = "guard", bootstrap);
+extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
+extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
+extension_sql_file!("../sql/extension/80-info.sql", name = "info", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster
 /// (`shared_preload_libraries`) loads the model. Starts no thread: none would survive the fork.

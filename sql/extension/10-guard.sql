@@ -1,4 +1,4 @@
--- gte-small 0.1.0
+-- gte-small: the install script, put together from the files of this directory in their order.
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION "gte-small" CASCADE" to load this file. \quit
 
@@ -43,60 +43,3 @@ BEGIN
   END LOOP;
 END
 $check$;
-
--- COST 1000000: a forward pass takes milliseconds. At a cost of 100 the planner goes for a generic
--- plan of a prepared search and runs the model seven times a query; at this one it stays with the
--- custom plan and runs it once.
-CREATE FUNCTION embed(content pg_catalog.text) RETURNS vector(384)
-  AS 'MODULE_PATHNAME', 'embed_gte_small'
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
-COMMENT ON FUNCTION embed(pg_catalog.text) IS
-  'embedding of a text: 384 dimensions, unit length';
-
-CREATE FUNCTION embed(contents pg_catalog.text[]) RETURNS vector[]
-  AS 'MODULE_PATHNAME', 'embed_array_gte_small'
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
-COMMENT ON FUNCTION embed(pg_catalog.text[]) IS
-  'embeddings of many texts, in their order; NULL for NULL';
-
-CREATE FUNCTION embed_query(search pg_catalog.text) RETURNS vector(384)
-  AS 'MODULE_PATHNAME', 'embed_query_gte_small'
-  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
-COMMENT ON FUNCTION embed_query(pg_catalog.text) IS
-  'embedding of a search string; refuses a blank one and one that is a vector literal';
-
-CREATE FUNCTION embed_trigger() RETURNS trigger
-  AS 'MODULE_PATHNAME', 'embed_trigger_gte_small'
-  LANGUAGE c;
-COMMENT ON FUNCTION embed_trigger() IS
-  'BEFORE INSERT OR UPDATE trigger that embeds text columns: embed_trigger(embedding column, text column, ...)';
-
-CREATE FUNCTION embed_model(
-    OUT name pg_catalog.text,
-    OUT fingerprint pg_catalog.text,
-    OUT dims pg_catalog.int4,
-    OUT max_tokens pg_catalog.int4,
-    OUT suggested_threshold pg_catalog.float8,
-    OUT "precision" pg_catalog.text,
-    OUT kernels pg_catalog.text,
-    OUT threads pg_catalog.int4,
-    OUT preloaded pg_catalog.bool,
-    OUT load_seconds pg_catalog.float8,
-    OUT source pg_catalog.text)
-  AS 'MODULE_PATHNAME', 'embed_model_gte_small'
-  LANGUAGE c STABLE PARALLEL SAFE;
-COMMENT ON FUNCTION embed_model() IS
-  'the model this session embeds with; its directory only for members of pg_read_all_settings';
-
-CREATE FUNCTION embed_stats(
-    OUT calls pg_catalog.int8,
-    OUT memo_hits pg_catalog.int8,
-    OUT model_runs pg_catalog.int8,
-    OUT texts pg_catalog.int8,
-    OUT tokens pg_catalog.int8,
-    OUT truncated_texts pg_catalog.int8,
-    OUT model_seconds pg_catalog.float8)
-  AS 'MODULE_PATHNAME', 'embed_stats_gte_small'
-  LANGUAGE c VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION embed_stats() IS
-  'what this session has embedded so far: texts asked for, memo hits, forward passes, texts and tokens the model read, truncated texts, seconds';

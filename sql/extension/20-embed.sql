@@ -1,0 +1,28 @@
+-- Texts to embeddings, and the trigger that keeps them.
+
+-- COST 1000000: a forward pass takes milliseconds. At a cost of 100 the planner goes for a generic
+-- plan of a prepared search and runs the model seven times a query; at this one it stays with the
+-- custom plan and runs it once.
+CREATE FUNCTION embed(content pg_catalog.text) RETURNS vector(384)
+  AS 'MODULE_PATHNAME', 'embed_gte_small'
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION embed(pg_catalog.text) IS
+  'embedding of a text: 384 dimensions, unit length';
+
+CREATE FUNCTION embed(contents pg_catalog.text[]) RETURNS vector[]
+  AS 'MODULE_PATHNAME', 'embed_array_gte_small'
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION embed(pg_catalog.text[]) IS
+  'embeddings of many texts, in their order; NULL for NULL';
+
+CREATE FUNCTION embed_query(search pg_catalog.text) RETURNS vector(384)
+  AS 'MODULE_PATHNAME', 'embed_query_gte_small'
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION embed_query(pg_catalog.text) IS
+  'embedding of a search string; refuses a blank one and one that is a vector literal';
+
+CREATE FUNCTION embed_trigger() RETURNS trigger
+  AS 'MODULE_PATHNAME', 'embed_trigger_gte_small'
+  LANGUAGE c;
+COMMENT ON FUNCTION embed_trigger() IS
+  'BEFORE INSERT OR UPDATE trigger that embeds text columns: embed_trigger(embedding column, text column, ...)';

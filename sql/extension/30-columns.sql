@@ -1,0 +1,60 @@
+-- Which columns of a table hold embeddings.
+
+-- A column is known by its trigger, of which there is one on each table (partitions have clones of
+-- their parent's). The trigger's comment holds what else is known, as JSON behind "gte-small ":
+-- it changes with the transaction, belongs to the owner, and goes with a dump.
+CREATE FUNCTION embedding_columns(
+    target pg_catalog.regclass,
+    OUT embedding pg_catalog.name,
+    OUT content pg_catalog.name[],
+    OUT trigger_name pg_catalog.name,
+    OUT trigger_enabled pg_catalog.bool,
+    OUT note pg_catalog.jsonb)
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  one record;
+BEGIN
+  FOR one IN
+    WITH RECURSIVE ours AS (
+      SELECT t.oid, t.tgname, t.tgenabled, t.tgnargs, t.tgargs, t.tgparentid
+        FROM pg_trigger t
+        JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid
+                        AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+        JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'gte-small'
+       WHERE t.tgrelid = target AND NOT t.tgisinternal
+    ), origins (oid, origin, parent) AS (
+      SELECT o.oid, o.oid, o.tgparentid FROM ours o
+      UNION ALL
+      SELECT o.oid, t.oid, t.tgparentid FROM origins o JOIN pg_trigger t ON t.oid = o.parent
+    )
+    SELECT o.tgname, o.tgenabled, arguments.names,
+           obj_description((SELECT a.origin FROM origins a WHERE a.oid = o.oid AND a.parent = 0), 'pg_trigger') AS description
+      FROM ours o
+      -- The arguments stand in tgargs one after the other, each with a zero byte behind it.
+      CROSS JOIN LATERAL (
+        SELECT array_agg(convert_from(decode(replace(hex, ' ', ''), 'hex'), getdatabaseencoding())::name ORDER BY n) AS names
+          FROM regexp_split_to_table(regexp_replace(encode(o.tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ')
+               WITH ORDINALITY AS argument (hex, n)
+         WHERE n <= o.tgnargs) AS arguments
+     ORDER BY o.tgname
+  LOOP
+    embedding := coalesce(one.names[1], 'embedding');
+    content := coalesce(one.names[2:], '{content}');
+    trigger_name := one.tgname;
+    trigger_enabled := one.tgenabled IN ('O', 'A');
+    note := NULL;
+    IF one.description LIKE 'gte-small {%' THEN
+      BEGIN
+        note := substr(one.description, 11)::jsonb;
+      EXCEPTION WHEN invalid_text_representation OR untranslatable_character THEN
+        -- Somebody edited the comment: nothing is known.
+      END;
+    END IF;
+    RETURN NEXT;
+  END LOOP;
+END
+$body$;
+COMMENT ON FUNCTION embedding_columns(pg_catalog.regclass) IS
+  'the embedding columns of a table: their text columns, trigger, and what is known of their model';
