@@ -139,7 +139,7 @@ class Demo:
             with step("creating a private server"):
                 self.cluster.create()
         elif self.memory.get("sql") != written:
-            say("note: the extension's SQL is not what this demo was made with;  make reset  and  make run  start anew")
+            raise Failure("the extension's SQL is not what this demo was made with;  make reset  and  make run  start anew")
         self.remember()
         # Sessions hold the library they began with; after this none has the old one.
         if replaced and self.cluster.running():

@@ -24,6 +24,8 @@ pg_module_magic!();
 extension_sql_file!("../sql/extension/10-guard.sql", name = "guard", bootstrap);
 extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
+extension_sql_file!("../sql/extension/40-enable.sql", name = "enable");
+extension_sql_file!("../sql/extension/45-generate.sql", name = "generate");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster

@@ -34,7 +34,9 @@ def objects(connection):
         "select 'trigger', pg_get_triggerdef(oid) from pg_trigger where tgrelid = 'embeddings'::regclass "
         "union all select 'index', pg_get_indexdef(indexrelid) from pg_index where indrelid = 'embeddings'::regclass "
         "union all select 'rls', relrowsecurity::text from pg_class where oid = 'embeddings'::regclass "
-        "union all select 'function', pg_get_functiondef(oid) from pg_proc where proname = 'query_embeddings' "
+        "union all select 'function', pg_get_functiondef(oid) from pg_proc where proname like '%\\_embeddings' "
+        "union all select 'note', obj_description(oid, 'pg_trigger') from pg_trigger where tgrelid = 'embeddings'::regclass "
+        "union all select 'comment', obj_description(indexrelid, 'pg_class') from pg_index where indrelid = 'embeddings'::regclass "
         "union all select 'belongs', objid::regprocedure::text from pg_depend d join pg_extension e on refobjid = e.oid "
         "where d.deptype = 'x' and e.extname = 'gte-small' and d.classid = 'pg_proc'::regclass order by 1, 2"
     ).fetchall()
@@ -51,7 +53,7 @@ def test_dump_and_restore(database, tutorial, empty, options):
     restored = empty.connect()
     assert rows(restored) == rows(tutorial)
     assert objects(restored) == objects(tutorial)
-    assert len([kind for kind, _ in objects(restored) if kind == "belongs"]) == 4
+    assert len([kind for kind, _ in objects(restored) if kind == "belongs"]) == 5
     assert one(restored, "select model_runs from embed_stats()") == 0
     # The search by vector needs no model; the trigger is awake and asks for it.
     nearest = one(restored, "select content from query_embeddings(%s::vector, 0.9)", [unit_axis(3)])

@@ -39,10 +39,10 @@ def test_planted_functions_do_not_run(database, connection, signature, call):
 @pytest.mark.parametrize(
     "made, sqlstate",
     [
-        ("create table embeddings (id int, content text, embedding vector(1536))", "42P07"),
-        ("create table embeddings (id int, content int, embedding vector(384))", "42P07"),
-        ("create table embeddings (id int, content text)", "42P07"),
-        ("create view embeddings as select 'a'::text as content, null::vector(384) as embedding", "42P07"),
+        ("create table embeddings (id int, content text, embedding vector(1536))", "42804"),
+        ("create table embeddings (id int, content int, embedding vector(384))", "42804"),
+        ("create table embeddings (id int, body text)", "42703"),
+        ("create view embeddings as select 'a'::text as content, null::vector(384) as embedding", "42809"),
         (
             "create table embeddings (id int, content text, embedding vector(384)); create function "
             "query_embeddings(embedding vector(384), match_threshold float) returns setof embeddings language plpgsql "
@@ -88,4 +88,4 @@ def test_a_second_run_keeps_what_the_owner_changed(database, tutorial):
     database.apply_embeddings_sql(tutorial)
     assert one(tutorial, "select obj_description('embeddings'::regclass)") == "changed"
     assert not one(tutorial, "select relrowsecurity from pg_class where oid = 'embeddings'::regclass")
-    assert one(tutorial, "select count(*) from pg_indexes where tablename = 'embeddings'") == 2
+    assert one(tutorial, "select count(*) from pg_indexes where tablename = 'embeddings'") == 3
