@@ -66,7 +66,9 @@ def test_the_model_runs_once(docs):
 
 
 def test_both_indexes_serve_it(docs):
-    docs.execute("insert into docs select i, 'w' || i || ' v' || i % 1000 from generate_series(10000, 11500) i; analyze docs; set jit = off")
+    docs.execute("drop index docs_embedding_idx; insert into docs (id, body, embedding) select i, 'w' || i || ' v' || i % 1000, "
+                 "l2_normalize((select array_agg(random() - 0.5 + 0 * (i + place)) from generate_series(1, 384) place)::vector(384)) "
+                 "from generate_series(10000, 15000) i; select enable_semantic_search('docs', '{body}'); analyze docs; set jit = off")
     plan = json.dumps(docs.execute("explain (format json) select * from hybrid_docs('w10007 E4711')").fetchone()[0])
     for part in ["docs_to_tsvector_idx", "docs_embedding_idx", "Tid Scan"]:
         assert part in plan
