@@ -10,7 +10,7 @@ PYTHON ?= python3
 export PG PG_CONFIG MODEL MODEL_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers fidelity clean
+.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql fidelity clean
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -65,6 +65,9 @@ bench:          ## the engine alone: by length and batch, every tier of this CPU
 
 bench-peers:    ## the engine beside ONNX Runtime and stock candle; figures and plot into target/bench
 	@$(PYTHON) scripts/bench_peers.py
+
+bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, the thread rule
+	@$(PYTHON) scripts/bench_sql.py
 
 fidelity:       ## search quality through SQL on XQuAD English, beside the published figures
 	@$(PYTHON) scripts/fidelity.py

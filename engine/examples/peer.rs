@@ -7,6 +7,9 @@
 //! - `{"ids": "W1", "texts": [[101, 2023, 102]]}` keeps token ids under a name → `{}`
 //! - `{"run": "W1", "threads": 1, "group": 8, "times": 3}` → `{"ms": [5.1, 5.0, 5.0]}`. `group`
 //!   texts share a padded pass, which is for candle: the engine has its own way with a batch.
+//! - `{"strings": "rows", "texts": ["a", "b"]}` keeps texts under a name → `{}`; the engine runs
+//!   them with their tokenizing, each for itself: `{"run": "rows", "threads": 1, "times": 1}`, or
+//!   with `"batch": true` in one call
 //! - `{"vectors": "W1"}` → `{"vectors": [[0.1, …]]}`, of the texts in the order given
 
 use std::collections::HashMap;
@@ -83,11 +86,11 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (model, about) = Model::load(&arguments)?;
-    let mut workloads = HashMap::new();
+    let (mut workloads, mut strings) = (HashMap::new(), HashMap::new());
     let mut out = std::io::stdout().lock();
     writeln!(out, "{about}")?;
     for line in std::io::stdin().lock().lines() {
-        let answer = answer(&model, &serde_json::from_str(&line?)?, &mut workloads)?;
+        let answer = answer(&model, &serde_json::from_str(&line?)?, &mut workloads, &mut strings)?;
         writeln!(out, "{answer}")?;
     }
     Ok(())
@@ -97,13 +100,21 @@ fn answer(
     model: &Model,
     question: &Value,
     workloads: &mut HashMap<String, Vec<Vec<u32>>>,
+    strings: &mut HashMap<String, Vec<String>>,
 ) -> Outcome<Value> {
+    if let Some(name) = question["strings"].as_str() {
+        strings.insert(name.to_owned(), serde_json::from_value(question["texts"].clone())?);
+        return Ok(json!({}));
+    }
     if let Some(name) = question["ids"].as_str() {
         let texts = serde_json::from_value(question["texts"].clone())?;
         workloads.insert(name.to_owned(), texts);
         return Ok(json!({}));
     }
     let name = question["run"].as_str().or(question["vectors"].as_str()).ok_or("no command")?;
+    if let (Some(texts), Model::Engine(encoder)) = (strings.get(name), model) {
+        return run_strings(encoder, texts, question);
+    }
     let texts = workloads.get(name).ok_or("no such workload")?;
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     if question["run"].is_null() {
@@ -125,6 +136,27 @@ fn answer(
         let vectors = model.embed(&sorted, group)?;
         times.push(began.elapsed().as_secs_f64() * 1e3);
         std::hint::black_box(vectors);
+    }
+    Ok(json!({ "ms": times }))
+}
+
+/// Milliseconds of each run over the texts.
+fn run_strings(encoder: &Encoder, texts: &[String], question: &Value) -> Outcome<Value> {
+    encoder.set_threads(question["threads"].as_u64().ok_or("no threads")? as usize);
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let together = question["batch"].as_bool().unwrap_or(false);
+    let mut go_on = || ControlFlow::Continue(());
+    let mut times = Vec::new();
+    for _ in 0..question["times"].as_u64().ok_or("no times")? {
+        let began = Instant::now();
+        if together {
+            std::hint::black_box(encoder.embed_batch(&texts, &mut go_on)?);
+        } else {
+            for text in &texts {
+                std::hint::black_box(encoder.embed(text, &mut go_on)?);
+            }
+        }
+        times.push(began.elapsed().as_secs_f64() * 1e3);
     }
     Ok(json!({ "ms": times }))
 }

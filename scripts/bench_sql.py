@@ -1,0 +1,257 @@
+"""`make bench-sql`: what the extension costs its user through SQL, beside the engine alone, in interleaved rounds.
+
+On a throw-away server with MiniLM, measured by pgbench (median of its transaction log) and /proc/PID/smaps_rollup;
+`gte_small.memo_size = 0` throughout. The engine runs the same texts, tokenizing included, in a process of its own
+(engine/examples/peer.rs), in turn with each round of pgbench. Results go to target/bench/sql.json.
+
+    bench_sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import bench_peers
+import model
+import postgres
+import state
+import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
+from session import Session
+from state import CLONE, Failure, say
+
+RESULTS = CLONE / "target" / "bench"
+PARTS = ("latency", "insert", "array", "first", "memory", "sessions")
+# Words that are one token each, so that a text has as many tokens as asked for.
+WORDS = ("water", "house", "night", "music", "paper", "river", "stone", "light", "green", "market", "school", "winter",
+         "mother", "street", "window", "garden", "letter", "summer", "doctor", "engine", "people", "system", "number")
+LENGTHS = (12, 32, 128, 256)
+SESSIONS = (1, 2, 4, 16)
+
+
+def text(tokens: int, seed: int = 0) -> str:
+    """[CLS] and [SEP] count."""
+    return " ".join(WORDS[(seed * 7 + i * (1 + seed % 5)) % len(WORDS)] for i in range(tokens - 2))
+
+
+def rows() -> list:
+    """Texts as tables have them: 8 to 127 tokens, about 40 in the middle."""
+    return [text(8 + (i * i * 17 + i) % 40 + (80 if i % 8 == 0 else 0), i) for i in range(200)]
+
+
+class Bench:
+    """The server, the engine beside it, and what was found."""
+
+    def __init__(self, cluster, engine, work: Path, scale: float):
+        self.cluster, self.engine, self.work, self.scale = cluster, engine, work, scale
+        self.found = []
+
+    def times(self, count: int) -> int:
+        return max(3, round(count * self.scale))
+
+    def pgbench(self, script: str, *, transactions=0, seconds=0, clients=1, threads=1, reconnect=False) -> list:
+        """Milliseconds of each transaction; with `seconds`, (transactions, seconds) of the run."""
+        with tempfile.TemporaryDirectory(dir=self.work) as folder:
+            os.chmod(folder, 0o777)
+            (Path(folder) / "script.sql").write_text(script, encoding="utf-8")
+            length = ["-T", str(seconds)] if seconds else ["-t", str(transactions)]
+            env = {"PGOPTIONS": f"-c gte_small.memo_size=0 -c gte_small.threads={threads}"}
+            done = self.cluster.tool(
+                "pgbench", "-n", "-M", "simple", "-f", str(Path(folder) / "script.sql"), "-c", str(clients),
+                "-j", str(min(clients, 2)), *length, *(["-C"] if reconnect else []), "-l",
+                "--log-prefix", str(Path(folder) / "log"), "-U", "postgres", "postgres", env=env)
+            if "0 (0.000%)" not in done.stdout and "failed transactions" in done.stdout:
+                raise Failure(f"transactions failed:\n{done.stdout}")
+            logged = [line.split() for file in Path(folder).glob("log*") for line in file.read_text().splitlines()]
+            return [(float(line[4]) + float(line[5]) / 1e6, float(line[2]) / 1e3) for line in logged]
+
+    def say(self, part: str, what: str, value: str, target: str = "", met=None, **figures) -> None:
+        verdict = "" if met is None else "  met" if met else "  MISSED"
+        print(f"{part:<9} {what:<44} {value:<52} {target}{verdict}", flush=True)
+        self.found.append({"part": part, "what": what, "target": target, "met": met, **figures})
+
+
+def embed_call(content: str) -> str:
+    return f"select embed('{content}');\n"
+
+
+def latency(bench: Bench) -> None:
+    """One query by length: pgbench's median against the engine's, in turn."""
+    for tokens in LENGTHS:
+        content = text(tokens)
+        bench.engine.ask({"strings": "one", "texts": [content]})
+        sql, engine = [], []
+        for _ in range(bench.times(9)):
+            engine += bench.engine.ask({"run": "one", "threads": 1, "times": 40})["ms"]
+            # The first transactions load the model and warm the caches.
+            sql += [ms for _, ms in bench.pgbench(embed_call(content), transactions=50)][10:]
+        one, other = statistics.median(engine), statistics.median(sql)
+        over = (other - one) * 1e3
+        bench.say("latency", f"select embed(...), {tokens} tokens", f"{other:.3f} ms, engine {one:.3f} ms: +{over:.0f} us",
+                  "<= 5 % + 50 us", other <= one * 1.05 + 0.05, tokens=tokens, sql_ms=other, engine_ms=one)
+
+
+def fill_texts(bench: Bench) -> list:
+    contents = rows()
+    values = ", ".join(f"({i}, '{content}')" for i, content in enumerate(contents, 1))
+    bench.cluster.psql("drop table if exists texts, filled; create table texts (id int primary key, content text); "
+                       "create table filled (content text, embedding vector(384)); "
+                       "create trigger zzz_filled before insert or update on filled for each row execute function embed_trigger(); "
+                       f"insert into texts values {values}; analyze texts;")
+    bench.engine.ask({"strings": "rows", "texts": contents})
+    return contents
+
+
+def insert(bench: Bench) -> None:
+    """Single-row INSERTs through the trigger, autocommit, no index; and one INSERT of all rows."""
+    contents = fill_texts(bench)
+    singles = "\n".join(f"insert into filled (content) values ('{content}');" for content in contents)
+    for what, script, warm in [
+        ("INSERT of one row, a statement each", f"select embed('warm');\n{singles}\n", 1),
+        ("INSERT ... SELECT of 200 rows", "insert into filled (content) select content from texts;\n", 2),
+    ]:
+        sql, engine = [], []
+        for _ in range(bench.times(7)):
+            engine += bench.engine.ask({"run": "rows", "threads": 1, "times": 2})["ms"]
+            sql += [ms for _, ms in bench.pgbench(script, transactions=2 + warm)][warm:]
+            bench.cluster.psql("truncate filled;")
+        rate, best = len(contents) / statistics.median(sql) * 1e3, len(contents) / statistics.median(engine) * 1e3
+        bench.say("insert", what, f"{rate:.0f} rows/s, engine {best:.0f} texts/s: {rate / best:.1%}", ">= 90 %",
+                  rate >= 0.9 * best, rows_per_s=rate, engine_texts_per_s=best)
+
+
+def array(bench: Bench) -> None:
+    """embed(text[]) of 200 texts in one call against the engine's batch and the single form."""
+    contents = fill_texts(bench)
+    script = "select embed((select array_agg(content) from texts)) is null;\n"
+    sql, batch, single = [], [], []
+    for _ in range(bench.times(7)):
+        batch += bench.engine.ask({"run": "rows", "threads": 1, "times": 2, "batch": True})["ms"]
+        single += bench.engine.ask({"run": "rows", "threads": 1, "times": 2})["ms"]
+        sql += [ms for _, ms in bench.pgbench(script, transactions=4)][2:]
+    rate, best, alone = (len(contents) / statistics.median(times) * 1e3 for times in (sql, batch, single))
+    bench.say("array", "embed(text[]), 200 texts", f"{rate:.0f} texts/s, engine's batch {best:.0f}, one by one {alone:.0f}",
+              rows_per_s=rate, engine_batch_per_s=best, engine_single_per_s=alone)
+
+
+def first(bench: Bench, preloaded: bool) -> None:
+    """What the first embed() adds to a new connection."""
+    with_embed, without = [], []
+    for _ in range(bench.times(5)):
+        without += [ms for _, ms in bench.pgbench("select 1;\n", transactions=20, reconnect=True)]
+        with_embed += [ms for _, ms in bench.pgbench(embed_call(text(12)), transactions=20, reconnect=True)]
+    added = statistics.median(with_embed) - statistics.median(without)
+    limit = 10 if preloaded else 60
+    bench.say("first", f"first embed() of a connection, {'preloaded' if preloaded else 'not preloaded'}",
+              f"{added:.1f} ms more than select 1", f"<= {limit} ms", added <= limit, added_ms=added, preloaded=preloaded)
+
+
+def private_kb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+
+
+def memory(bench: Bench, preloaded: bool) -> None:
+    """Private memory of connections after their first embed(), against ones that never embed."""
+    def measure(statement: str) -> float:
+        sessions = [Session(bench.cluster, "postgres") for _ in range(4)]
+        try:
+            pids = []
+            for session in sessions:
+                session.run(statement)
+                pids.append(int(session.value("select pg_backend_pid()")))
+            return statistics.median(private_kb(pid) for pid in pids)
+        finally:
+            for session in sessions:
+                session.__exit__()
+    idle, used = measure("select 1;"), measure(f"{embed_call(text(12))}")
+    added = (used - idle) / 1024
+    bench.say("memory", f"private memory of a connection, {'preloaded' if preloaded else 'not preloaded'}",
+              f"{added:.1f} MB more than without embed()", "<= 8 MB" if preloaded else "",
+              added <= 8 if preloaded else None, added_mb=added, preloaded=preloaded)
+
+
+def sessions(bench: Bench) -> None:
+    """Texts a second of 1 to 16 sessions, with one thread, two threads and the automatic rule, in turn."""
+    fill_texts(bench)
+    script = "\\set i random(1, 200)\nselect embed(content) from texts where id = :i;\n"
+    rates = {}
+    for _ in range(bench.times(5)):
+        for clients in SESSIONS:
+            for threads in (1, 2, 0):
+                log = bench.pgbench(script, seconds=3, clients=clients, threads=threads)
+                # Without the time in which the sessions load the model.
+                ends = sorted(end for end, _ in log)
+                steady = [end for end in ends if end >= ends[0] + 1]
+                rates.setdefault((clients, threads), []).append((len(steady) - 1) / (steady[-1] - steady[0]))
+    rate = {key: statistics.median(values) for key, values in rates.items()}
+    for clients in SESSIONS:
+        one, two, auto = (rate[clients, threads] for threads in (1, 2, 0))
+        bench.say("sessions", f"{clients} session{'s' * (clients > 1)}, texts/s",
+                  f"1 thread {one:.0f}, 2 threads {two:.0f}, automatic {auto:.0f}: {auto / max(one, two):.2f} of the better",
+                  ">= 0.90", auto >= 0.9 * max(one, two), clients=clients, one=one, two=two, automatic=auto)
+    gain = rate[2, 1] / rate[1, 1]
+    bench.say("sessions", "two sessions of one thread", f"{gain:.2f} times the texts of one", ">= 1.8", gain >= 1.8, gain=gain)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=float, default=1.0, help="times the usual number of rounds")
+    parser.add_argument("--only", default=",".join(PARTS))
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    if set(options.only) - set(PARTS):
+        parser.error(f"the parts are {', '.join(PARTS)}")
+    return options
+
+
+def main() -> int:
+    options = arguments()
+    version = int(os.environ.get("PG") or 18)
+    say(f"{bench_peers.cpu()}; load {os.getloadavg()[0]:.1f} before")
+    with state.lock("bench-sql"):
+        work = state.directory("bench-sql")
+        engine = None
+        try:
+            programs = bench_peers.examples()
+            pg_config = tests.installed(version, work)
+            directory = model.minilm()
+            settings = {**tests.SERVER_SETTINGS, "gte_small.model_path": str(directory)}
+            with postgres.Cluster(pg_config, work / "cluster", settings) as cluster:
+                cluster.destroy()
+                cluster.create()
+                cluster.start()
+                cluster.psql('create extension "gte-small" cascade;')
+                with Session(cluster, "postgres") as session:
+                    precision = session.value("select precision from embed_model()")
+                engine = bench_peers.Process([programs["peer"], "gte-small", directory, precision])
+                say(f"{model.MINILM}, {precision} ({engine.about['kernels']}), one thread where nothing else is said")
+                bench = Bench(cluster, engine, work, options.rounds)
+                for preloaded in (False, True):
+                    if preloaded:
+                        cluster.stop()
+                        cluster.start({"shared_preload_libraries": "gte-small"})
+                    for name, part in (("first", first), ("memory", memory)):
+                        if name in options.only:
+                            part(bench, preloaded)
+                for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions)):
+                    if name in options.only:
+                        part(bench)
+                RESULTS.mkdir(parents=True, exist_ok=True)
+                (RESULTS / "sql.json").write_text(json.dumps({
+                    "cpu": bench_peers.cpu(), "kernels": engine.about["kernels"], "precision": precision,
+                    "weights_sha256": state.sha256(directory / "model.safetensors"), "found": bench.found}, indent=1) + "\n")
+                say(f"load {os.getloadavg()[0]:.1f} after; {RESULTS / 'sql.json'}")
+                return 1 if any(entry["met"] is False for entry in bench.found) else 0
+        finally:
+            if engine is not None:
+                engine.end()
+            shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    state.verb(main)
