@@ -13,6 +13,7 @@ mod errors;
 mod functions;
 mod info;
 mod memo;
+mod note;
 mod row;
 mod settings;
 mod text;

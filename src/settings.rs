@@ -16,6 +16,7 @@ static PRECISION: GucSetting<WantedPrecision> =
     GucSetting::<WantedPrecision>::new(WantedPrecision::Auto);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static KERNELS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static DEFER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Silent);
 
 /// Most entries of the memo; with 1.6 kB each that is 26 MB, and the memo's own limit of bytes is
@@ -112,6 +113,14 @@ pub fn define() {
         GucContext::Userset,
         IN_PARALLEL,
     );
+    GucRegistry::define_bool_guc(
+        c"gte_small.defer",
+        c"Leaves embeddings to a later backfill.",
+        c"The trigger stores NULL where it would embed, and no model is needed.",
+        &DEFER,
+        GucContext::Userset,
+        IN_PARALLEL,
+    );
     // SAFETY: the prefix is a NUL-terminated string that Postgres copies.
     unsafe {
         #[cfg(not(feature = "pg14"))]
@@ -159,6 +168,11 @@ pub fn kernels() -> Option<String> {
 /// How many texts the memo holds; 0 = off.
 pub fn memo_size() -> usize {
     usize::try_from(MEMO_SIZE.get()).unwrap_or(0)
+}
+
+/// Whether the trigger leaves embeddings to a later backfill.
+pub fn defer() -> bool {
+    DEFER.get()
 }
 
 /// What to do with a text that is too long.

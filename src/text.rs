@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
+use std::ffi::CStr;
 
 use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 
@@ -50,16 +51,28 @@ pub fn database_is_utf8() -> bool {
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
 }
 
+/// Whether the database takes UTF-8 as it is: with encoding SQL_ASCII it takes any bytes.
+pub fn database_keeps_utf8() -> bool {
+    // SAFETY: reads the encoding of the database this backend is connected to.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    encoding == pg_sys::pg_enc::PG_UTF8 as i32 || encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32
+}
+
+/// A name for a message.
+pub fn readable(name: &CStr) -> String {
+    match to_utf8(name.to_bytes()) {
+        Ok(name) => name.into_owned(),
+        Err(_) => name.to_string_lossy().into_owned(),
+    }
+}
+
 /// Bytes in the database's encoding as UTF-8.
 ///
 /// # Errors
 /// 22021 for bytes that are not valid: in a `SQL_ASCII` database, which stores anything, whatever
 /// is not UTF-8.
 pub fn to_utf8(bytes: &[u8]) -> Outcome<Cow<'_, str>> {
-    // SAFETY: reads the encoding of the database this backend is connected to.
-    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
-    let (utf8, ascii) = (pg_sys::pg_enc::PG_UTF8 as i32, pg_sys::pg_enc::PG_SQL_ASCII as i32);
-    if encoding == utf8 || encoding == ascii || bytes.is_ascii() {
+    if database_keeps_utf8() || bytes.is_ascii() {
         return std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| invalid(e.valid_up_to()));
     }
     converted(bytes).map(Cow::Owned)
@@ -81,7 +94,7 @@ fn converted(bytes: &[u8]) -> Outcome<String> {
                 .map(str::to_owned)
                 .map_err(|e| invalid(e.valid_up_to()));
         }
-        let text = std::ffi::CStr::from_ptr(result).to_str().map(str::to_owned);
+        let text = CStr::from_ptr(result).to_str().map(str::to_owned);
         pg_sys::pfree(result.cast());
         text.map_err(|e| invalid(e.valid_up_to()))
     }

@@ -6,6 +6,7 @@
 //! - UPDATE: embed if a source changed and the target is what it was, or NULL; otherwise leave the
 //!   row alone.
 //! - All sources NULL: the embedding is NULL.
+//! - Under `gte_small.defer` it is NULL in each case that would embed.
 //!
 //! Columns are found by name in the relation at hand: the leaf of a partitioned table may have
 //! them at other positions than its parent.
@@ -22,26 +23,33 @@ use crate::call::{Call, export};
 use crate::embedder;
 use crate::errors::{Failure, Outcome, error};
 use crate::functions::to_datum;
-use crate::text::{Detoasted, to_utf8};
+use crate::text::{Detoasted, readable, to_utf8};
+use crate::{note, settings};
 
 export!(embed_trigger_gte_small, pg_finfo_embed_trigger_gte_small, embed_trigger);
 
 /// The columns of the tutorial's table, for a trigger without arguments.
-const DEFAULT_ARGUMENTS: [&CStr; 2] = [c"embedding", c"content"];
+const DEFAULT_ARGUMENTS: [&CStr; 2] = [note::DEFAULT_TARGET, c"content"];
 
 fn embed_trigger(call: Call) -> Outcome<pg_sys::Datum> {
     let trigger = Trigger::of(call)?;
     let arguments = trigger.arguments()?;
-    let (target, sources) = arguments.split_at(1);
-    let target = trigger.target(&target[0])?;
+    let (column, sources) = arguments.split_at(1);
+    let target = trigger.target(&column[0])?;
     let sources =
         sources.iter().map(|name| trigger.source(name)).collect::<Outcome<Vec<Source>>>()?;
 
     if !trigger.must_embed(target, &sources) {
         return Ok(pg_sys::Datum::from(trigger.new));
     }
-    let embedding = match trigger.text(&sources)? {
-        Some(text) => Some(to_datum(&*embedder::embed_one(&text)?)?),
+    // Never the old vector beside the new text.
+    let text = if settings::defer() { None } else { trigger.text(&sources)? };
+    let embedding = match text {
+        Some(text) => {
+            let embedding = to_datum(&*embedder::embed_one(&text)?)?;
+            trigger.keep_note(&column[0])?;
+            Some(embedding)
+        }
         None => None,
     };
     Ok(pg_sys::Datum::from(trigger.with_target(target, embedding)))
@@ -282,10 +290,6 @@ impl Trigger {
         // SAFETY: the relation is open during the call; the name is a NUL-terminated NameData.
         let table =
             unsafe { CStr::from_ptr((*(*(*self.data).tg_relation).rd_rel).relname.data.as_ptr()) };
-        let readable = |name: &CStr| match to_utf8(name.to_bytes()) {
-            Ok(name) => name.into_owned(),
-            Err(_) => name.to_string_lossy().into_owned(),
-        };
         format!("\"{}\" of relation \"{}\"", readable(column), readable(table))
     }
 
@@ -294,6 +298,12 @@ impl Trigger {
         // SAFETY: the tuple belongs to the descriptor and the position was checked.
         let datum = unsafe { pg_sys::SPI_getbinval(tuple, self.descriptor, number, &mut is_null) };
         (!is_null).then_some(datum)
+    }
+
+    /// The loaded model's embedding goes into `column`: its note says so.
+    fn keep_note(&self, column: &CStr) -> Outcome<()> {
+        // SAFETY: the relation is open during the call, and the trigger is its own.
+        unsafe { note::written((*self.data).tg_relation, (*self.data).tg_trigger, column) }
     }
 
     fn with_target(&self, number: i32, value: Option<pg_sys::Datum>) -> pg_sys::HeapTuple {

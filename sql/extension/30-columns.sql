@@ -58,3 +58,11 @@ END
 $body$;
 COMMENT ON FUNCTION embedding_columns(pg_catalog.regclass) IS
   'the embedding columns of a table: their text columns, trigger, and what is known of their model';
+
+-- What embed_trigger() does by itself when it embeds; a backfill's UPDATE it leaves alone.
+CREATE FUNCTION embedding_written(target pg_catalog.regclass, embedding pg_catalog.name DEFAULT 'embedding')
+  RETURNS pg_catalog.void
+  AS 'MODULE_PATHNAME', 'embedding_written_gte_small'
+  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION embedding_written(pg_catalog.regclass, pg_catalog.name) IS
+  'notes for a column that embeddings of the model in use were written to it';

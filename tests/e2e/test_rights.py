@@ -75,7 +75,7 @@ def test_the_source_is_shown_to_members_of_pg_read_all_settings(server, database
 # --- settings ---
 
 
-@pytest.mark.parametrize("setting, value", [("memo_size", "5"), ("on_truncate", "error")])
+@pytest.mark.parametrize("setting, value", [("memo_size", "5"), ("on_truncate", "error"), ("defer", "on")])
 def test_settings_a_plain_role_changes(database, setting, value):
     plain = database.connect("gte_plain")
     embedding(plain, "load the library")

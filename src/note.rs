@@ -1,0 +1,406 @@
+//! The note of an embedding column: which model its vectors are of.
+//!
+//! It is JSON in the comment of the column's trigger, `gte-small {"fingerprint": ...}`; partitions
+//! share the one of their parent's trigger. What a write by a model does to it:
+//!
+//! - `fingerprint` absent: there were no vectors, the model is noted.
+//! - `fingerprint` is that model, or null (vectors of unknown models were there): nothing.
+//! - `fingerprint` is another model: `mixed` becomes true, and a warning says so, once for each
+//!   session and table.
+//! - while `force` is there, everything is being embedded again: a write by `force.fingerprint` is
+//!   right, one by another model sets `force.mixed` and warns.
+//!
+//! It is read for each row that is embedded, which costs 4 µs where a model runs for milliseconds,
+//! so that it is never remembered wrongly beyond a ROLLBACK TO SAVEPOINT or a COMMENT in the same
+//! transaction. It is written a handful of times in a table's life.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+
+use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, pg_sys};
+use serde_json::{Map, Value};
+
+use crate::call::{Call, export};
+use crate::embedder::Model;
+use crate::errors::{Failure, Outcome, error, from_engine, internal};
+use crate::text::{database_keeps_utf8, readable, to_utf8};
+
+/// The column that a trigger without arguments fills.
+pub const DEFAULT_TARGET: &CStr = c"embedding";
+
+const EXTENSION: &CStr = c"gte-small";
+
+/// What a comment of ours begins with; JSON follows.
+const PREFIX: &str = "gte-small ";
+
+export!(embedding_written_gte_small, pg_finfo_embedding_written_gte_small, embedding_written);
+
+thread_local! {
+    /// Tables whose mixture this backend has warned about.
+    static WARNED: RefCell<HashSet<u32>> = RefCell::new(HashSet::new());
+}
+
+/// Keeps the note true when the loaded model's embedding is written to the column that `trigger`,
+/// of `relation`, fills. Nobody waits for anybody: while another transaction is at the same note,
+/// it stays for the next row.
+///
+/// # Safety
+/// `relation` must be open, and `trigger` one of its triggers.
+pub unsafe fn written(
+    relation: pg_sys::Relation,
+    trigger: *const pg_sys::Trigger,
+    column: &CStr,
+) -> Outcome<()> {
+    // A read-only transaction may write rows of temporary tables, but nothing to a catalogue.
+    // SAFETY: plain flags of this backend.
+    if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } {
+        return Ok(());
+    }
+    // SAFETY: the caller's word.
+    let Some(origin) = (unsafe { Origin::of(relation, trigger) }) else {
+        return Ok(());
+    };
+    let Some(note) = origin.note() else {
+        return Ok(());
+    };
+    // Asking a backend's model for its fingerprint takes 50 ms the first time, hence not earlier.
+    if !note.depends_on_model() {
+        return Ok(());
+    }
+    let model = Model::current()?;
+    let fingerprint = &model.encoder()?.identity().map_err(|e| from_engine(&e))?.fingerprint;
+    let mut verdict = note.after_write(fingerprint);
+    if verdict.changed.is_some() && origin.lock() {
+        // Again, now that nobody else changes it.
+        let Some(note) = origin.note() else {
+            return Ok(());
+        };
+        verdict = note.after_write(fingerprint);
+        if let Some(changed) = &verdict.changed {
+            origin.store(changed)?;
+        }
+    }
+    if verdict.foreign && WARNED.with_borrow_mut(|warned| warned.insert(origin.table.to_u32())) {
+        origin.warn(column);
+    }
+    Ok(())
+}
+
+/// `embedding_written(target regclass, embedding name)`, STRICT: the same for a backfill, whose
+/// UPDATE the trigger leaves alone.
+fn embedding_written(call: Call) -> Outcome<pg_sys::Datum> {
+    let (Some(target), Some(column)) = (call.argument(0), call.argument(1)) else {
+        return Err(internal("a STRICT function was called with NULL"));
+    };
+    // SAFETY: the SQL script declares a regclass and a name, which is NUL-terminated; a write
+    // takes the same lock, which keeps the triggers as they are until the end of the transaction.
+    unsafe {
+        let target = pg_sys::Oid::from_datum(target, false).unwrap_or(pg_sys::InvalidOid);
+        let column = CStr::from_ptr(column.cast_mut_ptr());
+        require_write_privilege(target)?;
+        if pg_sys::RecoveryInProgress() {
+            return Ok(pg_sys::Datum::null());
+        }
+        let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::try_relation_open(target, lock);
+        if relation.is_null() {
+            return Err(no_such_table(target));
+        }
+        let done = triggers_for(relation, column)
+            .into_iter()
+            .try_for_each(|trigger| written(relation, trigger, column));
+        pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        done?;
+    }
+    Ok(pg_sys::Datum::null())
+}
+
+/// Whoever may not write to a table has no say in what is noted of its column.
+fn require_write_privilege(table: pg_sys::Oid) -> Outcome<()> {
+    let mode = pg_sys::AclMode::from(pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE);
+    // SAFETY: catalogue look-ups by OID; a null is the name of no relation.
+    unsafe {
+        let name = pg_sys::get_rel_name(table);
+        if name.is_null() {
+            return Err(no_such_table(table));
+        }
+        let (user, granted) = (pg_sys::GetUserId(), pg_sys::AclResult::ACLCHECK_OK);
+        let any = pg_sys::AclMaskHow::ACLMASK_ANY;
+        if pg_sys::pg_class_aclcheck(table, user, mode) == granted
+            || pg_sys::pg_attribute_aclcheck_all(table, user, mode, any) == granted
+        {
+            return Ok(());
+        }
+        Err(error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for table {}", readable(CStr::from_ptr(name))),
+            "Only who may write embeddings notes whose they are.",
+            "Ask the table's owner for the privilege INSERT or UPDATE.",
+        ))
+    }
+}
+
+fn no_such_table(table: pg_sys::Oid) -> Failure {
+    error(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+        format!("relation with OID {} does not exist", table.to_u32()),
+        "Nothing was noted.",
+        "Name a table that exists.",
+    )
+}
+
+/// The triggers of this extension that fill a column.
+///
+/// # Safety
+/// `relation` must be open; the pointers live as long as it is.
+unsafe fn triggers_for(relation: pg_sys::Relation, column: &CStr) -> Vec<*const pg_sys::Trigger> {
+    // SAFETY: trigdesc is null or has numtriggers triggers, each with tgnargs strings.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(EXTENSION.as_ptr(), true);
+        let Some(descriptor) = (*relation).trigdesc.as_ref() else {
+            return Vec::new();
+        };
+        (0..descriptor.numtriggers as usize)
+            .map(|i| descriptor.triggers.add(i).cast_const())
+            .filter(|&trigger| {
+                let target = match (*trigger).tgnargs {
+                    0 => DEFAULT_TARGET,
+                    _ => CStr::from_ptr(*(*trigger).tgargs),
+                };
+                target == column
+                    && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, (*trigger).tgfoid)
+                        == extension
+            })
+            .collect()
+    }
+}
+
+/// What is known of a column.
+#[derive(Clone)]
+struct Note(Map<String, Value>);
+
+/// What a write means to a note.
+struct Verdict {
+    /// What the note becomes, if that is something else.
+    changed: Option<Note>,
+    /// Whether the column has embeddings of another model.
+    foreign: bool,
+}
+
+impl Note {
+    /// `None` for a comment that is not a note, or is one that somebody broke.
+    fn parse(comment: &[u8]) -> Option<Note> {
+        let json = comment.strip_prefix(PREFIX.as_bytes()).filter(|json| json.starts_with(b"{"))?;
+        match serde_json::from_str(&to_utf8(json).ok()?).ok()? {
+            Value::Object(note) => Some(Note(note)),
+            _ => None,
+        }
+    }
+
+    fn force(&self) -> Option<&Value> {
+        self.0.get("force").filter(|force| !force.is_null())
+    }
+
+    /// Whether a write can change it, for some model at least.
+    fn depends_on_model(&self) -> bool {
+        match (self.force(), self.0.get("fingerprint")) {
+            (Some(force), _) => force.is_object(),
+            (None, known) => known.is_none_or(Value::is_string),
+        }
+    }
+
+    fn after_write(&self, fingerprint: &str) -> Verdict {
+        if !self.depends_on_model() {
+            return Verdict { changed: None, foreign: false };
+        }
+        let mut note = self.clone();
+        let forced = self.force().is_some();
+        let part = match note.0.get_mut("force") {
+            Some(Value::Object(force)) => force,
+            _ => &mut note.0,
+        };
+        let known = part.get("fingerprint").and_then(Value::as_str);
+        let (key, value) = match known {
+            None if !forced => ("fingerprint", Value::from(fingerprint)),
+            Some(known) if known == fingerprint => {
+                return Verdict { changed: None, foreign: false };
+            }
+            _ => ("mixed", Value::from(true)),
+        };
+        let before = part.insert(key.to_owned(), value.clone());
+        let changed = (before != Some(value)).then_some(note);
+        Verdict { changed, foreign: key == "mixed" }
+    }
+
+    /// The comment, in the database's encoding.
+    fn comment(&self) -> Outcome<CString> {
+        let json = serde_json::to_string(&self.0).map_err(internal)?;
+        let mut comment = String::from(PREFIX);
+        for c in json.chars() {
+            if c.is_ascii() || database_keeps_utf8() {
+                comment.push(c);
+            } else {
+                // Letters stand in strings only, where JSON has this for them.
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    comment.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+        CString::new(comment).map_err(internal)
+    }
+}
+
+/// The trigger whose comment is the note, and its table: those at hand, or where they are of a
+/// partition, those they were cloned from.
+struct Origin {
+    trigger: pg_sys::Oid,
+    table: pg_sys::Oid,
+}
+
+impl Origin {
+    /// `None` if a trigger on the way vanished meanwhile.
+    ///
+    /// # Safety
+    /// As for [`written`].
+    unsafe fn of(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> Option<Origin> {
+        // SAFETY: the caller's word.
+        let (mut origin, partition) = unsafe {
+            let origin = Origin { trigger: (*trigger).tgoid, table: (*relation).rd_id };
+            (origin, (*(*relation).rd_rel).relispartition)
+        };
+        while partition {
+            let (table, parent) = table_and_parent(origin.trigger)?;
+            origin.table = table;
+            if parent == pg_sys::InvalidOid {
+                break;
+            }
+            origin.trigger = parent;
+        }
+        Some(origin)
+    }
+
+    /// As it is now, whatever the transaction's snapshot.
+    fn note(&self) -> Option<Note> {
+        // SAFETY: a catalogue look-up; the string is a copy, which is freed.
+        unsafe {
+            let comment = pg_sys::GetComment(self.trigger, pg_sys::TriggerRelationId, 0);
+            if comment.is_null() {
+                return None;
+            }
+            let note = Note::parse(CStr::from_ptr(comment).to_bytes());
+            pg_sys::pfree(comment.cast());
+            note
+        }
+    }
+
+    /// Takes until the end of the transaction the lock that COMMENT ON TRIGGER takes: two who
+    /// changed the comment at once would fail with "tuple concurrently updated". It is on the
+    /// trigger and not on the table, where it would keep VACUUM out, and VACUUM it.
+    ///
+    /// False, without waiting, if somebody else has it.
+    fn lock(&self) -> bool {
+        // SAFETY: a complete tag, as LockDatabaseObject makes it. The invalidations make the next
+        // look at the catalogue see what the last holder wrote.
+        unsafe {
+            let tag = pg_sys::LOCKTAG {
+                locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+                locktag_field2: pg_sys::TriggerRelationId.to_u32(),
+                locktag_field3: self.trigger.to_u32(),
+                locktag_field4: 0,
+                locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+                locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+            };
+            let mode = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
+            let result = pg_sys::LockAcquire(&raw const tag, mode, false, true);
+            if result == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
+                return false;
+            }
+            pg_sys::AcceptInvalidationMessages();
+            true
+        }
+    }
+
+    /// Under [`Origin::lock`]. Belongs to the transaction, and anybody who may write to the table
+    /// does it, as anybody who inserts advances a sequence.
+    fn store(&self, note: &Note) -> Outcome<()> {
+        let comment = note.comment()?;
+        // SAFETY: a NUL-terminated string that is copied. The counter makes it visible to this
+        // command's next row, as a query in a trigger function would; without that a second change
+        // would fail with "tuple already updated by self".
+        unsafe {
+            let class = pg_sys::TriggerRelationId;
+            pg_sys::CreateComments(self.trigger, class, 0, comment.as_ptr());
+            pg_sys::CommandCounterIncrement();
+        }
+        Ok(())
+    }
+
+    fn warn(&self, column: &CStr) {
+        // SAFETY: look-ups by OID, whose strings live as long as the current memory context; a
+        // null is a name that is gone, and quote_qualified_identifier takes one as the schema.
+        let (table, literal) = unsafe {
+            let table = pg_sys::get_rel_name(self.table);
+            if table.is_null() {
+                return;
+            }
+            let schema = match pg_sys::RelationIsVisible(self.table) {
+                true => std::ptr::null_mut(),
+                false => pg_sys::get_namespace_name(pg_sys::get_rel_namespace(self.table)),
+            };
+            let qualified = pg_sys::quote_qualified_identifier(schema, table);
+            (CStr::from_ptr(table), CStr::from_ptr(pg_sys::quote_literal_cstr(qualified)))
+        };
+        error(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!(
+                "column \"{}\" of relation \"{}\" holds embeddings of another model",
+                readable(column),
+                readable(table)
+            ),
+            "Similarities between embeddings of different models mean nothing: searches miss rows and return wrong ones.",
+            format!(
+                "Embed all rows with the model in use: CALL embed_backfill({}, force => true).",
+                readable(literal)
+            ),
+        )
+        .report(PgLogLevel::WARNING);
+    }
+}
+
+/// `tgrelid` and `tgparentid` of a trigger; there is no cache for them.
+fn table_and_parent(trigger: pg_sys::Oid) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
+    // SAFETY: an index scan for one OID on a catalogue that is open and locked meanwhile; the
+    // fixed part of the tuple is read before the scan ends.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let catalogue = pg_sys::table_open(pg_sys::TriggerRelationId, lock);
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &raw mut key,
+            pg_sys::Anum_pg_trigger_oid as pg_sys::AttrNumber,
+            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+            pg_sys::F_OIDEQ.into(),
+            trigger.into(),
+        );
+        let index = pg_sys::TriggerOidIndexId.into();
+        let scan = pg_sys::systable_beginscan(
+            catalogue,
+            index,
+            true,
+            std::ptr::null_mut(),
+            1,
+            &raw mut key,
+        );
+        let tuple = pg_sys::systable_getnext(scan);
+        let found = (!tuple.is_null()).then(|| {
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>();
+            ((*row).tgrelid, (*row).tgparentid)
+        });
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalogue, lock);
+        found
+    }
+}

@@ -1,0 +1,187 @@
+"""Several sessions at one note: nobody fails, nobody waits, and nothing that was committed is lost.
+
+Waiting shows by `lock_timeout`: whoever would wait fails.
+"""
+
+import threading
+
+import psycopg
+import pytest
+
+from measure import one
+from test_note import EMBEDS, TABLE, TRIGGER, comment, describe, fingerprint, note, use, warnings, write
+
+SESSIONS, ROUNDS = 6, 60
+
+
+@pytest.fixture
+def docs(connection):
+    connection.execute(TABLE.format("docs"))
+    describe(connection, {})
+    return connection
+
+
+def impatient(database):
+    session = database.connect()
+    session.execute("set lock_timeout = '1ms'; set deadlock_timeout = '10s'")
+    return session
+
+
+def test_two_first_writers(database, docs):
+    """The second leaves the note to the first, and would make it itself if the first rolled back."""
+    first, second = impatient(database), impatient(database)
+    for end, left in (("rollback", {}), ("commit", None)):
+        first.execute("begin")
+        write(first)
+        write(second)
+        assert note(second) == {}
+        first.execute(end)
+        assert note(second) == ({"fingerprint": fingerprint(second)} if left is None else left)
+    describe(docs, {})
+    write(second)
+    assert note(second) == {"fingerprint": fingerprint(second)}
+
+
+def test_two_models_at_once(server, database, docs):
+    """The second can't say yet that it is another model; its next row after the first's commit does."""
+    first, second = impatient(database), impatient(database)
+    use(second, server.tiny_other)
+    own, said = fingerprint(first), warnings(second)
+    first.execute("begin")
+    write(first)
+    second.execute("begin")
+    write(second)
+    first.execute("commit")
+    assert said == []
+    write(second)
+    assert note(second) == {"fingerprint": own, "mixed": True} and len(said) == 1
+    write(first)
+    second.execute("commit")
+    assert note(first) == {"fingerprint": own, "mixed": True}
+
+
+def test_a_mark_that_has_to_wait_is_said_at_once(server, database, docs):
+    write(docs)
+    first, second = impatient(database), impatient(database)
+    for session in (first, second):
+        use(session, server.tiny_other)
+    said = warnings(second)
+    first.execute("begin")
+    write(first)
+    write(second)
+    assert len(said) == 1 and "mixed" not in note(second)
+    first.execute("rollback")
+    write(second)
+    assert len(said) == 1 and note(second)["mixed"] is True
+
+
+def test_beside_an_open_comment_on_the_trigger(database, docs):
+    owner, writer = database.connect(), impatient(database)
+    owner.execute("begin")
+    describe(owner, {"search_function": "query_docs"})
+    write(writer)
+    assert note(writer) == {}
+    owner.execute("commit")
+    write(writer)
+    assert note(writer) == {"search_function": "query_docs", "fingerprint": fingerprint(writer)}
+
+
+def test_an_open_write_holds_up_the_comment_alone(database, docs):
+    writer, owner = database.connect(), impatient(database)
+    writer.execute("begin")
+    write(writer)
+    for statement in ("vacuum analyze docs", "alter table docs alter embedding set statistics 10", "select * from docs",
+                      "create statistics docs_statistics on id, content from docs"):
+        owner.execute(statement)
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        describe(owner, {"search_function": "query_docs"})
+    writer.execute("commit")
+    describe(owner, {"search_function": "query_docs"})
+
+
+def test_what_vacuum_locks_does_not_hold_up_the_note(database, docs):
+    vacuum, writer = database.connect(), impatient(database)
+    vacuum.execute("begin; lock table docs in share update exclusive mode")
+    write(writer)
+    assert note(writer) == {"fingerprint": fingerprint(writer)}
+    vacuum.execute("rollback")
+
+
+def test_a_trigger_that_is_being_dropped(database, connection):
+    """The parent's trigger goes while somebody writes to a partition."""
+    connection.execute(
+        "create table docs (id int, content text, embedding vector(384)) partition by range (id); "
+        "create table low partition of docs for values from (0) to (10); " + EMBEDS.format("docs")
+    )
+    describe(connection, {})
+    writer, owner = impatient(database), impatient(database)
+    writer.execute("begin; insert into low values (1, 'a cat')")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        owner.execute(f"drop trigger {TRIGGER} on docs")
+    writer.execute("commit")
+    owner.execute(f"drop trigger {TRIGGER} on docs")
+    assert one(connection, "select count(*) from pg_description where classoid = 'pg_trigger'::regclass") == 0
+    writer.execute("insert into low values (2, 'a dog')")
+    assert one(writer, "select embedding is null from low where id = 2")
+
+
+def in_threads(together, works):
+    """Runs each in a thread of its own; the first error is the test's and ends the others' wait."""
+    errors = []
+
+    def guarded(work):
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=guarded, args=[work]) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("transaction", [False, True], ids=["statements", "transactions"])
+def test_many_at_the_same_moment(server, database, docs, transaction):
+    """Writers of both models and an owner who comments, over and over: "tuple concurrently updated" would be raised here."""
+    sessions = [impatient(database) for _ in range(SESSIONS)]
+    owner = database.connect()
+    for session in sessions[::2]:
+        use(session, server.tiny_other)
+    for session in sessions:
+        write(session, "warmed up")
+    together = threading.Barrier(SESSIONS + 1, timeout=60)
+    seen = []
+
+    def writes(session):
+        for number in range(ROUNDS):
+            together.wait()
+            if transaction:
+                with session.transaction():
+                    write(session, f"{number}")
+                    session.execute("update docs set content = content || '!' where id = currval('docs_id_seq')")
+            else:
+                write(session, f"{number}")
+            together.wait()
+
+    def comments():
+        for number in range(ROUNDS):
+            describe(owner, {"round": number})
+            together.wait()
+            if number % 2:
+                describe(owner, {"round": number, "again": True})
+            together.wait()
+            seen.append(note(owner))
+
+    in_threads(together, [lambda session=session: writes(session) for session in sessions] + [comments])
+    assert [value["round"] for value in seen] == list(range(ROUNDS))
+    assert any("fingerprint" in value for value in seen)
+    for session in sessions[:2]:
+        write(session)
+    assert note(owner)["mixed"] is True
+    assert comment(owner)[0].startswith("gte-small {")
+    assert one(owner, "select count(*) from docs where embedding is null") == 0
