@@ -1,0 +1,209 @@
+"""Objects that somebody planted where the names of others are looked up: they change nothing and never run.
+
+A hostile session has them first in its search_path, before pg_catalog even, or among its temporary objects.
+What a planted function was called for stands in `planted_log`.
+"""
+
+import psycopg
+import pytest
+
+from measure import one, unit_axis
+
+# Every planted function writes to the log, whatever it returns.
+FUNCTION = (
+    "create function planted.{name}({arguments}) returns {result} language plpgsql as "
+    "$$ begin insert into public.planted_log values ('{name}({arguments})'); return {value}; end $$"
+)
+FUNCTIONS = [
+    ("embed", "pg_catalog.text", "public.vector", f"'{unit_axis(9)}'"),
+    ("embed", "pg_catalog.varchar", "public.vector", f"'{unit_axis(9)}'"),
+    ("embed_query", "pg_catalog.text", "public.vector", f"'{unit_axis(9)}'"),
+    ("embed_query", "pg_catalog.varchar", "public.vector", f"'{unit_axis(9)}'"),
+    ("obj_description", "oid, name", "pg_catalog.text", "'planted'"),
+    ("array_agg", "name", "name[]", "'{planted}'"),
+    ("convert_from", "bytea, name", "pg_catalog.text", "'planted'"),
+    ("substr", "pg_catalog.text, pg_catalog.int4", "pg_catalog.text", "'{}'"),
+]
+OPERATORS = [
+    ("<#>", "public.vector", "public.vector", "pg_catalog.float8", "0"),
+    ("<=>", "public.vector", "public.vector", "pg_catalog.float8", "0"),
+    ("<", "pg_catalog.float8", "pg_catalog.float8", "boolean", "true"),
+    ("-", None, "pg_catalog.float8", "pg_catalog.float8", "0"),
+    ("+", "pg_catalog.float8", "pg_catalog.float8", "pg_catalog.float8", "0"),
+    ("=", "oid", "oid", "boolean", "true"),
+    ("=", "name", "name", "boolean", "true"),
+    ("~~", "pg_catalog.text", "pg_catalog.text", "boolean", "true"),
+]
+TYPES = ["vector", "text", "float8", "int4", "name", "regclass", "jsonb", "oid"]
+TABLES = ["embeddings", "q", "pg_trigger", "pg_depend", "pg_extension", "pg_proc", "pg_description", "pg_type", "pg_namespace"]
+
+
+def types_and_tables(schema):
+    for name in TABLES:
+        yield f"create table {schema}.{name} (id bigint, content pg_catalog.text, embedding public.vector(384))"
+    for name in TYPES:
+        # A table has a type of its name too.
+        yield f"create domain {schema}.{name} as pg_catalog.bytea"
+
+
+def functions_and_operators():
+    for name, arguments, result, value in FUNCTIONS:
+        yield FUNCTION.format(name=name, arguments=arguments, result=result, value=value)
+    for number, (operator, left, right, result, value) in enumerate(OPERATORS):
+        arguments = ", ".join(filter(None, [left, right]))
+        yield FUNCTION.format(name=f"operator_{number}", arguments=arguments, result=result, value=value)
+        left = f"leftarg = {left}, " if left else ""
+        yield f"create operator planted.{operator} ({left}rightarg = {right}, function = planted.operator_{number})"
+
+
+@pytest.fixture
+def clean(database, tutorial):
+    """Who sees things as they are."""
+    tutorial.execute(
+        "create schema planted authorization gte_plain; create table planted_log (what text); grant insert on planted_log to public; "
+        "comment on trigger zzz_gte_small_embedding on embeddings is 'gte-small {}'; "
+        "insert into embeddings (content) values ('a cat'), ('a dog'), ('a bird')"
+    )
+    # A role that owns a schema, as any may.
+    planter = database.connect("gte_plain")
+    planter.execute("; ".join([*functions_and_operators(), *types_and_tables("planted")]))
+    planter.close()
+    return tutorial
+
+
+@pytest.fixture(params=["schema", "pg_temp"])
+def hostile(request, database, clean):
+    connection = database.connect()
+    if request.param == "schema":
+        connection.execute("set search_path = planted, public, pg_catalog")
+        trap = "select 1::pg_catalog.float8 < 2::pg_catalog.float8, embed('a cat'::pg_catalog.text)"
+    else:
+        connection.execute("; ".join(types_and_tables("pg_temp")))
+        trap = None
+    yield connection
+    assert clean.execute("select * from public.planted_log").fetchall() == []
+    # The traps are set: what does not qualify its names walks into them.
+    if trap:
+        connection.execute(trap)
+        assert one(clean, "select count(*) from public.planted_log") == 2
+    for name in TYPES:
+        kind = "select typtype from pg_catalog.pg_type where oid operator(pg_catalog.=) %s::pg_catalog.regtype::pg_catalog.oid"
+        assert one(connection, kind, [name]) == "d"
+    assert connection.execute("select * from embeddings").fetchall() == []
+
+
+SEARCHES = ["public.query_embeddings('a cat', 0.9)", "public.query_embeddings('a cat', 0.9, 2)", "public.query_embeddings('a cat', null, 2)",
+            "public.query_embeddings(public.embed('a cat'), 0.9)", "public.query_embeddings(embedding => public.embed('a cat'), match_threshold => 0.9, match_count => 2)"]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("index", ["on", "off"])
+def test_search(clean, hostile, search, index):
+    """The bodies are plain SQL, inlined: their names are looked up in the search_path of whoever calls."""
+    for connection in (clean, hostile):
+        connection.execute(f"set enable_seqscan = {'off' if index == 'on' else 'on'}; set enable_indexscan = {index}")
+    expected = clean.execute(f"select id, content from {search}").fetchall()
+    assert expected and expected[0][1] == "a cat"
+    assert hostile.execute(f"select id, content from {search}").fetchall() == expected
+
+
+def test_trigger(clean, hostile):
+    hostile.execute("insert into public.embeddings (content) values ('a fish'); update public.embeddings set content = 'a lion' where content = 'a dog'")
+    assert one(clean, "select count(*) from embeddings where embedding::text = embed(content)::text") == 4
+    assert one(clean, "select note->>'fingerprint' from embedding_columns('embeddings')") == one(clean, "select fingerprint from embed_model()")
+
+
+def test_the_warning_and_the_mark(server, clean, hostile):
+    hostile.execute("select pg_catalog.set_config('gte_small.model_path', %s, false)", [str(server.tiny_other)])
+    hostile.execute("insert into public.embeddings (content) values ('a fish')")
+    assert one(clean, "select note->'mixed' from embedding_columns('embeddings')") is True
+
+
+COLUMNS = "select embedding, content, trigger_name, trigger_enabled, note from public.embedding_columns('public.embeddings'::pg_catalog.regclass)"
+
+
+def test_embedding_columns(clean, hostile):
+    expected = clean.execute(COLUMNS).fetchall()
+    assert len(expected) == 1 and expected[0][0] == "embedding" and expected[0][4]["fingerprint"]
+    assert hostile.execute(COLUMNS).fetchall() == expected
+
+
+def test_embedding_written(clean, hostile):
+    clean.execute("comment on trigger zzz_gte_small_embedding on embeddings is 'gte-small {}'")
+    hostile.execute("select public.embedding_written('public.embeddings'::pg_catalog.regclass)")
+    assert one(clean, "select note->>'fingerprint' from embedding_columns('embeddings')") == one(clean, "select fingerprint from embed_model()")
+
+
+@pytest.mark.parametrize("expression", ["public.embed('a cat')", "public.embed_query('a cat')", "(public.embed(array['a cat']::pg_catalog.text[]))[1]"])
+def test_functions(clean, hostile, expression):
+    values = [one(connection, f"select {expression}::public.vector::pg_catalog.text") for connection in (clean, hostile)]
+    assert values[0] == values[1]
+    assert hostile.execute("select name, dims from public.embed_model()").fetchone() == clean.execute("select name, dims from embed_model()").fetchone()
+
+
+def test_the_tutorials_file(database, clean, hostile):
+    """Applied again by a session that trusts its search_path to somebody, with its table in public."""
+    objects = ("select pg_catalog.pg_get_functiondef(oid) from pg_catalog.pg_proc where proname = 'query_embeddings' and "
+               "pronamespace = 'public'::pg_catalog.regnamespace order by 1")
+    before = clean.execute(objects).fetchall()
+    hostile.execute("set search_path = public, planted, pg_catalog")
+    database.apply_embeddings_sql(hostile)
+    assert clean.execute(objects).fetchall() == before and len(before) == 4
+    hostile.execute("set search_path = planted, public, pg_catalog")
+
+
+# --- at install ---
+
+
+@pytest.fixture
+def bare(server):
+    database = server.create_database("template0")
+    yield database
+    database.drop()
+
+
+def test_install_beside_temporary_objects(bare):
+    """The install script finds names in its own schemas first."""
+    connection = bare.connect()
+    connection.execute("create extension vector")
+    connection.execute("; ".join(types_and_tables("pg_temp")))
+    connection.execute('create extension "gte-small"')
+    other = bare.connect()
+    assert one(other, "select vector_dims(embed('a cat'))") == 384
+    assert one(other, "select count(*) from pg_proc p join pg_type t on t.oid = p.prorettype "
+                      "where p.proname like 'embed%%' and t.typnamespace::regnamespace::text like 'pg_temp%%'") == 0
+
+
+@pytest.mark.parametrize("operator", ["<#>", "<=>", "<->"])
+def test_install_refuses_each_planted_operator(bare, operator):
+    connection = bare.connect()
+    connection.execute("create schema ext; create extension vector schema ext; create function public.evil(ext.vector, ext.vector) "
+                       "returns float8 language sql as 'select 1.0::float8'; "
+                       f"create operator public.{operator} (leftarg = ext.vector, rightarg = ext.vector, function = public.evil)")
+    with pytest.raises(psycopg.errors.DuplicateObject) as error:
+        connection.execute('create extension "gte-small" schema public')
+    assert operator in error.value.diag.message_primary
+
+
+@pytest.mark.parametrize("function", [
+    "public.embed(text) returns text", "public.embed_query(text) returns text", "public.embedding_columns(regclass) returns text",
+])
+def test_install_does_not_take_over_a_planted_function(bare, function):
+    """CREATE OR REPLACE would keep the owner, who could change the body of what others trust."""
+    connection = bare.connect()
+    connection.execute(f"create extension vector; create function {function} language sql as $$ select 'planted' $$")
+    with pytest.raises(psycopg.errors.DuplicateFunction):
+        connection.execute('create extension "gte-small"')
+    assert one(connection, "select count(*) from pg_extension where extname = 'gte-small'") == 0
+
+
+@pytest.mark.parametrize("function", ["format(text, text)", "current_setting(text)", "to_regtype(text)", "to_regoperator(text)"])
+def test_functions_planted_in_public_do_not_run_at_install(bare, function):
+    connection = bare.connect()
+    name = function.partition("(")[0]
+    connection.execute("create extension vector; create table public.planted_log (what text); "
+                       f"create function public.{function} returns text language plpgsql as "
+                       f"$$ begin insert into public.planted_log values ('{name}'); return null; end $$; "
+                       "set search_path = public, pg_catalog")
+    connection.execute('create extension "gte-small"')
+    assert one(connection, "select count(*) from public.planted_log") == 0
