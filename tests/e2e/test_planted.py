@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from measure import one, unit_axis
+from test_note import describe, fingerprint, note
 
 # Every planted function writes to the log, whatever it returns.
 FUNCTION = (
@@ -19,6 +20,14 @@ FUNCTIONS = [
     ("embed", "pg_catalog.varchar", "public.vector", f"'{unit_axis(9)}'"),
     ("embed_query", "pg_catalog.text", "public.vector", f"'{unit_axis(9)}'"),
     ("embed_query", "pg_catalog.varchar", "public.vector", f"'{unit_axis(9)}'"),
+    ("to_tsvector", "regconfig, pg_catalog.text", "tsvector", "'planted'"),
+    ("length", "pg_catalog.text", "pg_catalog.int4", "0"),
+    ("replace", "pg_catalog.text, pg_catalog.text, pg_catalog.text", "pg_catalog.text", "'planted'"),
+    ('"left"', "pg_catalog.text, pg_catalog.int4", "pg_catalog.text", "'planted'"),
+    ("quote_ident", "pg_catalog.text", "pg_catalog.text", "'planted'"),
+    ("format", "pg_catalog.text, pg_catalog.text", "pg_catalog.text", "'select 1'"),
+    ("format", "pg_catalog.text, name, name", "pg_catalog.text", "'select 1'"),
+    ("to_regprocedure", "pg_catalog.text", "regprocedure", "null"),
     ("obj_description", "oid, name", "pg_catalog.text", "'planted'"),
     ("array_agg", "name", "name[]", "'{planted}'"),
     ("convert_from", "bytea, name", "pg_catalog.text", "'planted'"),
@@ -30,12 +39,18 @@ OPERATORS = [
     ("<", "pg_catalog.float8", "pg_catalog.float8", "boolean", "true"),
     ("-", None, "pg_catalog.float8", "pg_catalog.float8", "0"),
     ("+", "pg_catalog.float8", "pg_catalog.float8", "pg_catalog.float8", "0"),
+    ("/", "pg_catalog.float8", "pg_catalog.float8", "pg_catalog.float8", "0"),
+    ("*", "pg_catalog.int8", "pg_catalog.int4", "pg_catalog.int8", "0"),
+    ("<=", "pg_catalog.int8", "pg_catalog.int4", "boolean", "false"),
+    ("||", "pg_catalog.text", "pg_catalog.text", "pg_catalog.text", "'planted'"),
+    ("@@", "tsvector", "tsquery", "boolean", "true"),
+    ("=", "tid", "tid", "boolean", "true"),
     ("=", "oid", "oid", "boolean", "true"),
     ("=", "name", "name", "boolean", "true"),
     ("~~", "pg_catalog.text", "pg_catalog.text", "boolean", "true"),
 ]
-TYPES = ["vector", "text", "float8", "int4", "name", "regclass", "jsonb", "oid"]
-TABLES = ["embeddings", "q", "pg_trigger", "pg_depend", "pg_extension", "pg_proc", "pg_description", "pg_type", "pg_namespace"]
+TYPES = ["vector", "text", "float8", "int4", "name", "regclass", "regconfig", "tsvector", "tsquery", "jsonb", "oid"]
+TABLES = ["embeddings", "docs", "q", "semantic", "pg_trigger", "pg_depend", "pg_extension", "pg_proc", "pg_description", "pg_type", "pg_namespace"]
 
 
 def types_and_tables(schema):
@@ -56,18 +71,29 @@ def functions_and_operators():
         yield f"create operator planted.{operator} ({left}rightarg = {right}, function = planted.operator_{number})"
 
 
+def model_noted(connection):
+    return note(connection, "embeddings").get("fingerprint")
+
+
+def forget(connection):
+    """As if the table had no vectors yet: the next writer notes the model."""
+    known = note(connection, "embeddings")
+    known.pop("fingerprint")
+    describe(connection, known, "embeddings")
+
+
 @pytest.fixture
 def clean(database, tutorial):
     """Who sees things as they are."""
     tutorial.execute(
         "create schema planted authorization gte_plain; create table planted_log (what text); grant insert on planted_log to public; "
-        "comment on trigger zzz_gte_small_embedding on embeddings is 'gte-small {}'; "
         "insert into embeddings (content) values ('a cat'), ('a dog'), ('a bird')"
     )
     # A role that owns a schema, as any may.
     planter = database.connect("gte_plain")
     planter.execute("; ".join([*functions_and_operators(), *types_and_tables("planted")]))
     planter.close()
+    forget(tutorial)
     return tutorial
 
 
@@ -110,13 +136,14 @@ def test_search(clean, hostile, search, index):
 def test_trigger(clean, hostile):
     hostile.execute("insert into public.embeddings (content) values ('a fish'); update public.embeddings set content = 'a lion' where content = 'a dog'")
     assert one(clean, "select count(*) from embeddings where embedding::text = embed(content)::text") == 4
-    assert one(clean, "select note->>'fingerprint' from embedding_columns('embeddings')") == one(clean, "select fingerprint from embed_model()")
+    assert model_noted(clean) == fingerprint(clean)
 
 
 def test_the_warning_and_the_mark(server, clean, hostile):
+    hostile.execute("insert into public.embeddings (content) values ('a bee')")
     hostile.execute("select pg_catalog.set_config('gte_small.model_path', %s, false)", [str(server.tiny_other)])
     hostile.execute("insert into public.embeddings (content) values ('a fish')")
-    assert one(clean, "select note->'mixed' from embedding_columns('embeddings')") is True
+    assert note(clean, "embeddings")["mixed"] is True
 
 
 COLUMNS = "select embedding, content, trigger_name, trigger_enabled, note from public.embedding_columns('public.embeddings'::pg_catalog.regclass)"
@@ -124,14 +151,13 @@ COLUMNS = "select embedding, content, trigger_name, trigger_enabled, note from p
 
 def test_embedding_columns(clean, hostile):
     expected = clean.execute(COLUMNS).fetchall()
-    assert len(expected) == 1 and expected[0][0] == "embedding" and expected[0][4]["fingerprint"]
+    assert len(expected) == 1 and expected[0][0] == "embedding" and expected[0][4]["functions"]
     assert hostile.execute(COLUMNS).fetchall() == expected
 
 
 def test_embedding_written(clean, hostile):
-    clean.execute("comment on trigger zzz_gte_small_embedding on embeddings is 'gte-small {}'")
     hostile.execute("select public.embedding_written('public.embeddings'::pg_catalog.regclass)")
-    assert one(clean, "select note->>'fingerprint' from embedding_columns('embeddings')") == one(clean, "select fingerprint from embed_model()")
+    assert model_noted(clean) == fingerprint(clean)
 
 
 @pytest.mark.parametrize("expression", ["public.embed('a cat')", "public.embed_query('a cat')", "(public.embed(array['a cat']::pg_catalog.text[]))[1]"])
@@ -141,14 +167,45 @@ def test_functions(clean, hostile, expression):
     assert hostile.execute("select name, dims from public.embed_model()").fetchone() == clean.execute("select name, dims from embed_model()").fetchone()
 
 
+def test_hybrid_search(clean, hostile):
+    search = "select (item).id, (item).content, full_text_rank, semantic_rank, score from public.hybrid_embeddings('a cat', 3)"
+    expected = clean.execute(search).fetchall()
+    assert len(expected) == 3 and expected[0][1:4] == ("a cat", 1, 1)
+    assert hostile.execute(search).fetchall() == expected
+
+
+MADE = (
+    "select 'function', pg_catalog.pg_get_functiondef(oid) from pg_catalog.pg_proc where proname in ('query_docs', 'hybrid_docs') "
+    "and pronamespace operator(pg_catalog.=) 'public'::pg_catalog.regnamespace::pg_catalog.oid "
+    "union all select 'index', pg_catalog.pg_get_indexdef(indexrelid) from pg_catalog.pg_index "
+    "where indrelid operator(pg_catalog.=) 'public.docs'::pg_catalog.regclass::pg_catalog.oid "
+    "union all select 'trigger', pg_catalog.pg_get_triggerdef(oid) from pg_catalog.pg_trigger "
+    "where tgrelid operator(pg_catalog.=) 'public.docs'::pg_catalog.regclass::pg_catalog.oid order by 1, 2"
+)
+
+
+def test_enable_and_disable(clean, hostile):
+    clean.execute("create table docs (id int, content text)")
+    made = []
+    for connection in (clean, hostile):
+        connection.execute("select public.enable_semantic_search('public.docs'::pg_catalog.regclass)")
+        made.append(clean.execute(MADE).fetchall())
+        connection.execute("insert into public.docs values (1, 'a cat'), (2, 'a dog')")
+        assert clean.execute("select content from query_docs('a cat', 0.9, 1)").fetchall() == [("a cat",)]
+        # Once more, which mends what is missing.
+        connection.execute("select public.enable_semantic_search('public.docs'::pg_catalog.regclass)")
+        connection.execute("select public.disable_semantic_search('public.docs'::pg_catalog.regclass)")
+        assert clean.execute(MADE).fetchall() == []
+    assert made[0] == made[1] and len(made[0]) >= 8
+
+
 def test_the_tutorials_file(database, clean, hostile):
     """Applied again by a session that trusts its search_path to somebody, with its table in public."""
-    objects = ("select pg_catalog.pg_get_functiondef(oid) from pg_catalog.pg_proc where proname = 'query_embeddings' and "
-               "pronamespace = 'public'::pg_catalog.regnamespace order by 1")
+    objects = MADE.replace("docs", "embeddings")
     before = clean.execute(objects).fetchall()
     hostile.execute("set search_path = public, planted, pg_catalog")
     database.apply_embeddings_sql(hostile)
-    assert clean.execute(objects).fetchall() == before and len(before) == 4
+    assert clean.execute(objects).fetchall() == before and len(before) >= 8
     hostile.execute("set search_path = planted, public, pg_catalog")
 
 
