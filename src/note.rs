@@ -271,15 +271,17 @@ impl Origin {
             let origin = Origin { trigger: (*trigger).tgoid, table: (*relation).rd_id };
             (origin, (*(*relation).rd_rel).relispartition)
         };
-        while partition {
+        if !partition {
+            return Some(origin);
+        }
+        loop {
             let (table, parent) = table_and_parent(origin.trigger)?;
             origin.table = table;
             if parent == pg_sys::InvalidOid {
-                break;
+                return Some(origin);
             }
             origin.trigger = parent;
         }
-        Some(origin)
     }
 
     /// As it is now, whatever the transaction's snapshot.
