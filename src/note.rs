@@ -3,7 +3,7 @@
 //! It is JSON in the comment of the column's trigger, `gte-small {"fingerprint": ...}`; partitions
 //! share the one of their parent's trigger. What a write by a model does to it:
 //!
-//! - `fingerprint` absent: there were no vectors, the model is noted.
+//! - `fingerprint` absent, or `empty` true: there were no vectors, the model is noted.
 //! - `fingerprint` is that model, or null (vectors of unknown models were there): nothing.
 //! - `fingerprint` is another model: `mixed` becomes true, and a warning says so, once for each
 //!   session and table.
@@ -222,7 +222,8 @@ impl Note {
             Some(Value::Object(force)) => force,
             _ => &mut note.0,
         };
-        let known = part.get("fingerprint").and_then(Value::as_str);
+        let empty = !forced && part.remove("empty") == Some(Value::from(true));
+        let known = part.get("fingerprint").and_then(Value::as_str).filter(|_| !empty);
         let (key, value) = match known {
             None if !forced => ("fingerprint", Value::from(fingerprint)),
             Some(known) if known == fingerprint => {
@@ -231,7 +232,7 @@ impl Note {
             _ => ("mixed", Value::from(true)),
         };
         let before = part.insert(key.to_owned(), value.clone());
-        let changed = (before != Some(value)).then_some(note);
+        let changed = (empty || before != Some(value)).then_some(note);
         Verdict { changed, foreign: key == "mixed" }
     }
 

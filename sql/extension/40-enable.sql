@@ -123,6 +123,7 @@ DECLARE
   trigger_name name := ('zzz_gte_small_' || embedding::text)::name;
   ours record;
   note jsonb;
+  known jsonb;
   is_clone boolean;
   later text;
   names text[];
@@ -230,20 +231,25 @@ BEGIN
   -- What is known of the column's model. A partition's clone has its parent's.
   IF NOT is_clone THEN
     EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I IS NOT NULL)', target, embedding) INTO filled;
-    note := coalesce(note, CASE WHEN filled THEN '{"fingerprint": null}'::jsonb ELSE '{}' END);
+    -- Once more: making the index may have taken minutes, and others wrote.
+    SELECT c.note INTO known FROM @extschema@.embedding_columns(target) c WHERE c.trigger_name = trigger_name;
+    note := coalesce(known, CASE WHEN filled THEN '{"fingerprint": null}'::jsonb ELSE '{}' END);
     IF NOT filled THEN
-      note := note - ARRAY['mixed', 'force', 'fingerprint'];
+      -- The model of today is only what is to be expected: the first row that is embedded decides.
+      note := note - ARRAY['mixed', 'force', 'fingerprint'] || '{"empty": true}';
       BEGIN
         SELECT m.fingerprint INTO loaded FROM @extschema@.embed_model() m;
         note := note || jsonb_build_object('fingerprint', loaded);
       EXCEPTION WHEN OTHERS THEN
-        -- Search needs a model, this does not: the first row that is embedded will say which.
+        -- Search needs a model, this does not.
         RAISE NOTICE 'no model is loaded: %', SQLERRM USING HINT = 'Rows can be stored and searched once there is one.';
       END;
     END IF;
     note := note || jsonb_build_object('functions', names, 'text_search', language)
                  || CASE WHEN search_function IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('search_function', search_function) END;
-    EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', trigger_name, target, 'gte-small ' || note::text);
+    IF note IS DISTINCT FROM known THEN
+      EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', trigger_name, target, 'gte-small ' || note::text);
+    END IF;
   END IF;
 
   EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I IS NULL AND coalesce(%s) IS NOT NULL)', target, embedding,

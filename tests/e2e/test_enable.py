@@ -60,7 +60,8 @@ def test_enable_insert_search_disable(connection, made, table, functions):
     assert search(connection, query, "a cat") == "a cat"
     assert one(connection, f"select body from {query}(embed('a dog'), 0.99) limit 1") == "a dog"
     assert one(connection, f"select (item).body from {hybrid}('dog', 1)") == "a dog"
-    assert note(connection, table)["fingerprint"] == one(connection, "select fingerprint from embed_model()")
+    known = note(connection, table)
+    assert known["fingerprint"] == one(connection, "select fingerprint from embed_model()") and "empty" not in known
 
     enabled = objects(connection)
     connection.execute(ENABLE.replace(")", ", '{body}')"), [table])
@@ -245,6 +246,19 @@ def test_without_a_model(database):
     connection.execute(ENABLE, ["docs"])
     assert any("no model is loaded" in line for line in heard)
     assert "fingerprint" not in note(connection, "docs")
+
+
+def test_the_first_row_decides_whose_an_empty_column_is(server, database, connection):
+    connection.execute("create table docs (content text); select enable_semantic_search('docs')")
+    assert note(connection, "docs")["empty"] is True
+    database.configure("gte_small.model_path", server.tiny_other)
+    other = database.connect()
+    heard = []
+    other.add_notice_handler(lambda diag: heard.append(diag.message_primary))
+    other.execute("insert into docs values ('a cat')")
+    known = note(other, "docs")
+    assert known["fingerprint"] == one(other, "select fingerprint from embed_model()") and not {"empty", "mixed"} & known.keys()
+    assert not heard
 
 
 def test_rolled_back_it_leaves_nothing(connection):
