@@ -27,6 +27,11 @@ extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
 extension_sql_file!("../sql/extension/40-enable.sql", name = "enable");
 extension_sql_file!("../sql/extension/45-generate.sql", name = "generate");
+extension_sql_file!("../sql/extension/50-backfill.sql", name = "backfill");
+extension_sql_file!("../sql/extension/52-backfill-force.sql", name = "backfill_force");
+extension_sql_file!("../sql/extension/55-backfill-calls.sql", name = "backfill_calls");
+extension_sql_file!("../sql/extension/60-status.sql", name = "status");
+extension_sql_file!("../sql/extension/65-verify.sql", name = "verify");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster

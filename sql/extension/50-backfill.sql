@@ -1,0 +1,576 @@
+-- Embeddings for rows that have none yet: embed_backfill() and embed_backfill_step().
+--
+-- One batch is one transaction: lock rows without an embedding and read their text in the same
+-- statement, embed, update. Reading first and locking later would store the embedding of old text
+-- beside new text. FOR NO KEY UPDATE lets foreign keys point at the rows meanwhile, SKIP LOCKED lets
+-- several sessions share a table and waits for nobody. A table is walked by its blocks, leaf
+-- partition by leaf partition; a pass that finds no row is the end, because rows that were locked
+-- or written meanwhile stand behind the walk.
+--
+-- Who does what: embed_backfill_batch() and the procedure touch rows, so that triggers, policies
+-- and generated columns of the user's run, which count on the session's search_path. These two have
+-- no SET clause, and each name and operator in them is qualified. All else is worked out by
+-- functions with a safe search_path, which hand on a job.
+
+CREATE TYPE embed_backfill_job AS (
+  -- What is wanted.
+  target pg_catalog.regclass,
+  embedding pg_catalog.name,
+  content pg_catalog.name[],
+  batch_size pg_catalog.int4,
+  fingerprint pg_catalog.text,
+  -- 'missing': rows without an embedding. 'force': all rows. 'moved': those that were written
+  -- during a walk over all rows. NULL: done.
+  phase pg_catalog.text,
+  -- The walk: leaf partitions, the one at hand, the next row, where this leaf ends.
+  leaves pg_catalog.oid[],
+  leaf pg_catalog.int4,
+  at pg_catalog.tid,
+  until pg_catalog.int8,
+  -- The first leaf comes again as the last, up to this block: a step starts anywhere.
+  wrap pg_catalog.int8,
+  -- The statements for the blocks from "at" to "upto"; NULL at the end of a pass.
+  upto pg_catalog.tid,
+  reading pg_catalog.text,
+  leaving pg_catalog.text,
+  writing pg_catalog.text,
+  -- How much text takes a batch's time, in the units of a row's cost.
+  budget pg_catalog.float8,
+  -- Rows found and written by this batch and this pass; without an embedding after the last pass.
+  found pg_catalog.int4,
+  wrote pg_catalog.int4,
+  pass_found pg_catalog.int8,
+  pass_wrote pg_catalog.int8,
+  remaining pg_catalog.int8,
+  -- Passes in a row that wrote nothing, and how long to wait for the next.
+  idle pg_catalog.int4,
+  wait pg_catalog.float8,
+  -- Rows whose text the model refused in this pass, and what it said of the first.
+  refused pg_catalog.int8,
+  refusal pg_catalog.text[],
+  -- For people.
+  rows pg_catalog.int8,
+  total pg_catalog.int8,
+  began pg_catalog.timestamptz,
+  told pg_catalog.timestamptz,
+  progress pg_catalog.text,
+  -- A walk over all rows (force): whether the note can keep its position, when it was saved last,
+  -- the transaction before the walk, those of its own batches, rows that others had locked, leaves
+  -- that are done, rows given up, and from where a later call must go on because of them.
+  noted pg_catalog.bool,
+  saved pg_catalog.timestamptz,
+  since pg_catalog.xid,
+  next_since pg_catalog.xid,
+  own pg_catalog.xid[],
+  skipped pg_catalog.tid[],
+  tries pg_catalog.int4,
+  walked pg_catalog.oid[],
+  given_up pg_catalog.int8,
+  hold_leaf pg_catalog.oid,
+  hold_block pg_catalog.int8
+);
+COMMENT ON TYPE embed_backfill_job IS
+  'part of embed_backfill: what embed_backfill() is doing';
+
+-- The block of a row's place.
+CREATE FUNCTION embed_backfill_block(place pg_catalog.tid) RETURNS pg_catalog.int8
+  LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+  AS $body$ SELECT split_part(ltrim(place::text, '('), ',', 1)::int8 $body$;
+COMMENT ON FUNCTION embed_backfill_block(pg_catalog.tid) IS
+  'part of embed_backfill: the block of a ctid';
+
+-- The tables that hold a table's rows. Foreign tables hold theirs elsewhere.
+CREATE FUNCTION embed_backfill_leaves(target pg_catalog.regclass) RETURNS pg_catalog.oid[]
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+  SELECT coalesce(array_agg(c.oid ORDER BY c.oid), '{}')
+    FROM pg_class c
+   WHERE c.relkind = 'r' AND (c.oid = target OR c.oid IN (SELECT relid FROM pg_partition_tree(target)))
+$body$;
+COMMENT ON FUNCTION embed_backfill_leaves(pg_catalog.regclass) IS
+  'part of embed_backfill: the tables that hold the rows of a table';
+
+-- The text of a row as an expression over its columns: as embed_trigger() joins them. The cast
+-- trims the padding of char(n).
+CREATE FUNCTION embed_backfill_text(content pg_catalog.name[], alias pg_catalog.text) RETURNS pg_catalog.text
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+  SELECT CASE WHEN cardinality(content) = 1 THEN format('%s.%I::pg_catalog.text', alias, content[1])
+         ELSE format('CASE WHEN %s THEN pg_catalog.concat_ws(E''\n'', %s) END',
+                     (SELECT string_agg(format('%s.%I IS NOT NULL', alias, c), ' OR ' ORDER BY n)
+                        FROM unnest(content) WITH ORDINALITY AS u (c, n)),
+                     (SELECT string_agg(format('%s.%I::pg_catalog.text', alias, c), ', ' ORDER BY n)
+                        FROM unnest(content) WITH ORDINALITY AS u (c, n))) END
+$body$;
+COMMENT ON FUNCTION embed_backfill_text(pg_catalog.name[], pg_catalog.text) IS
+  'part of embed_backfill: SQL expression for the text that a row embeds';
+
+-- Which rows a phase is about, as a condition. $4 are the transactions of this call's own batches,
+-- whose rows stand anywhere and need no second visit; $5 the last one before the walk began.
+CREATE FUNCTION embed_backfill_condition(phase pg_catalog.text, embedding pg_catalog.name,
+    content pg_catalog.name[], alias pg_catalog.text)
+  RETURNS pg_catalog.text
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+  SELECT format(CASE phase
+      WHEN 'missing' THEN '%1$s.%2$I IS NULL AND (%3$s)'
+      ELSE '(%1$s.%2$I IS NOT NULL OR %3$s)' END ||
+    CASE WHEN phase IN ('force', 'moved') THEN
+      ' AND NOT (%1$s.xmin OPERATOR(pg_catalog.=) ANY ($4))' ELSE '' END ||
+    CASE WHEN phase = 'moved' THEN
+      ' AND pg_catalog.age(%1$s.xmin) OPERATOR(pg_catalog.<=) pg_catalog.age($5)' ELSE '' END,
+    alias, embedding,
+    (SELECT string_agg(format('%s.%I IS NOT NULL', alias, c), ' OR ' ORDER BY n)
+       FROM unnest(content) WITH ORDINALITY AS u (c, n)))
+$body$;
+COMMENT ON FUNCTION embed_backfill_condition(pg_catalog.text, pg_catalog.name, pg_catalog.name[], pg_catalog.text) IS
+  'part of embed_backfill: SQL condition for the rows that a backfill is about';
+
+-- About how many rows that are, from at most 2,000 blocks of each leaf; or exactly.
+CREATE FUNCTION embed_backfill_count(job @extschema@.embed_backfill_job, exactly pg_catalog.bool) RETURNS pg_catalog.int8
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  leaf oid;
+  share float8;
+  counted int8;
+  total float8 := 0;
+BEGIN
+  FOREACH leaf IN ARRAY job.leaves LOOP
+    share := CASE WHEN exactly THEN 1 ELSE
+      least(1, 2000 * current_setting('block_size')::float8 / greatest(1, pg_relation_size(leaf, 'main'))) END;
+    BEGIN
+      EXECUTE format('SELECT count(*) FROM ONLY %s AS t%s WHERE %s', leaf::regclass,
+                     CASE WHEN share < 1 THEN format(' TABLESAMPLE SYSTEM (%s)', 100 * share) END,
+                     @extschema@.embed_backfill_condition(CASE WHEN job.phase = 'missing' THEN 'missing' ELSE 'all' END,
+                                              job.embedding, job.content, 't'))
+         INTO counted;
+      total := total + counted / share;
+    EXCEPTION WHEN undefined_table OR syntax_error THEN
+      -- The partition was dropped; a number stands for its name then.
+    END;
+  END LOOP;
+  RETURN total::int8;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_count(@extschema@.embed_backfill_job, pg_catalog.bool) IS
+  'part of embed_backfill: how many rows a backfill is about';
+
+-- The embedding columns that are meant: the one that is named, or each of the table.
+CREATE FUNCTION embed_backfill_columns(
+    target pg_catalog.regclass, INOUT embedding pg_catalog.name, OUT content pg_catalog.name[])
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  named CONSTANT name := embedding;
+BEGIN
+  FOR embedding, content IN
+    SELECT DISTINCT ON (c.embedding) c.embedding, c.content FROM @extschema@.embedding_columns(target) c
+     WHERE c.embedding = named OR named IS NULL
+     -- Of two triggers for a column the last has the say.
+     ORDER BY c.embedding, c.trigger_name DESC
+  LOOP
+    RETURN NEXT;
+  END LOOP;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'table % has no embedding column%', target, coalesce(' ' || quote_ident(named), '')
+      USING ERRCODE = 'undefined_column',
+            DETAIL = 'An embedding column is one that a trigger with embed_trigger() fills.',
+            HINT = format('Make one: SELECT enable_semantic_search(%L).', target);
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_columns(pg_catalog.regclass, pg_catalog.name) IS
+  'part of embed_backfill: the embedding columns that a call is about';
+
+-- Checks everything before any work, and makes a job for each embedding column.
+CREATE FUNCTION embed_backfill_jobs(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool,
+    embedding pg_catalog.name)
+  RETURNS @extschema@.embed_backfill_job[]
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  job @extschema@.embed_backfill_job;
+  jobs @extschema@.embed_backfill_job[] := '{}';
+  ours record;
+  elsewhere text;
+BEGIN
+  IF target IS NULL OR batch_size IS NULL OR force IS NULL THEN
+    RAISE EXCEPTION '% must not be NULL',
+        CASE WHEN target IS NULL THEN 'target' WHEN batch_size IS NULL THEN 'batch_size' ELSE 'force' END
+      USING ERRCODE = 'null_value_not_allowed', DETAIL = 'Nothing was embedded.',
+            HINT = 'Name a table: embed_backfill(''documents'').';
+  END IF;
+  IF batch_size < 1 THEN
+    RAISE EXCEPTION 'batch_size is %', batch_size
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was embedded.',
+            HINT = 'Take 1 or more rows at a time; 256 is the default.';
+  END IF;
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'a backfill needs the isolation level read committed, and this is %',
+        current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state',
+            DETAIL = 'Rows that others change meanwhile would end it with serialization failures. Nothing was embedded.',
+            HINT = 'SET default_transaction_isolation TO ''read committed'' and call it again.';
+  END IF;
+
+  FOR ours IN SELECT * FROM @extschema@.embed_backfill_columns(target, embedding)
+  LOOP
+    job.target := target;
+    job.embedding := ours.embedding;
+    job.content := ours.content;
+    job.batch_size := batch_size;
+    job.phase := CASE WHEN force THEN 'force' ELSE 'missing' END;
+    job.leaves := @extschema@.embed_backfill_leaves(target);
+    job.leaf := 0;
+    -- 16 texts of a hundred letters or two long ones: the first batch is short also on a slow machine.
+    job.budget := 4096;
+    job.pass_found := 0; job.pass_wrote := 0;
+    job.idle := 0; job.wait := 0;
+    job.refused := 0;
+    job.rows := 0;
+    job.own := '{}'; job.skipped := '{}'; job.walked := '{}';
+    job.tries := 0; job.given_up := 0;
+    jobs := jobs || job;
+  END LOOP;
+
+  -- Loads the model, or says why there is none.
+  job.fingerprint := (SELECT m.fingerprint FROM @extschema@.embed_model() m);
+  FOR i IN 1 .. cardinality(jobs) LOOP
+    jobs[i].fingerprint := job.fingerprint;
+  END LOOP;
+
+  SELECT string_agg(c.oid::regclass::text, ', ') INTO elsewhere FROM pg_class c
+   WHERE c.relkind = 'f' AND (c.oid = target OR c.oid IN (SELECT relid FROM pg_partition_tree(target)));
+  IF elsewhere IS NOT NULL THEN
+    RAISE NOTICE 'foreign tables are left out: %', elsewhere
+      USING HINT = 'Embed their rows on the server that holds them.';
+  END IF;
+  RETURN jobs;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_jobs(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
+  'part of embed_backfill: checks what a backfill needs and plans it';
+
+-- The next blocks of the walk, with the statements for them. Locks the leaf, so that it stays until
+-- the end of the transaction.
+CREATE FUNCTION embed_backfill_range(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  -- 2 MB: the rest of a range is read again by each batch that ends in it.
+  blocks CONSTANT int8 := 256;
+  leaf oid;
+  leaf_name text;
+  condition text;
+  place text;
+  there bool;
+  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                WHERE e.extname = 'vector');
+BEGIN
+  job.reading := NULL;
+  LOOP
+    IF job.until IS NULL THEN
+      EXIT WHEN job.leaf >= cardinality(job.leaves);
+      job.leaf := job.leaf + 1;
+    END IF;
+    leaf := job.leaves[job.leaf];
+
+    -- The name is looked up again by the statement, which may wait for a DROP or DETACH to end.
+    SELECT c.oid::regclass INTO leaf_name FROM pg_class c WHERE c.oid = leaf;
+    there := FOUND;
+    IF there THEN
+      BEGIN
+        EXECUTE format('SELECT FROM ONLY %s WHERE false FOR NO KEY UPDATE', leaf_name);
+      EXCEPTION WHEN undefined_table OR invalid_schema_name THEN
+        there := false;
+      END;
+    END IF;
+    IF NOT there OR to_regclass(leaf_name) IS DISTINCT FROM leaf::regclass
+       OR leaf <> job.target AND NOT EXISTS (SELECT FROM pg_partition_ancestors(leaf) a WHERE a.relid = job.target) THEN
+      job.at := NULL;
+      job.until := NULL;
+      job.skipped := '{}';
+      CONTINUE;
+    END IF;
+
+    IF job.until IS NULL THEN
+      job.until := pg_relation_size(leaf, 'main') / current_setting('block_size')::int8;
+      job.at := coalesce(job.at, '(0,0)');
+      IF job.wrap IS NOT NULL AND job.leaf = cardinality(job.leaves) THEN
+        job.until := job.wrap;
+      END IF;
+    END IF;
+    IF @extschema@.embed_backfill_block(job.at) < job.until THEN
+      job.upto := format('(%s,0)', least(@extschema@.embed_backfill_block(job.at) + blocks, job.until))::tid;
+      place := 't.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2';
+    ELSIF cardinality(job.skipped) > 0 THEN
+      job.upto := job.at;
+      place := 't.ctid OPERATOR(pg_catalog.=) ANY ($3)';
+    ELSE
+      job.walked := job.walked || leaf;
+      job.at := NULL;
+      job.until := NULL;
+      CONTINUE;
+    END IF;
+
+    condition := @extschema@.embed_backfill_condition(job.phase, job.embedding, job.content, 't');
+    -- In the order of the place, because a batch may end anywhere in the range. The text is joined
+    -- outside the sort, which so carries pointers to long texts instead of the texts.
+    job.reading := format(
+      $sql$SELECT s.place, s.text, 64 OPERATOR(pg_catalog.+) LEAST(pg_catalog.octet_length(s.text), 2048) AS cost,
+                  pg_catalog.octet_length(s.text) AS bytes
+             FROM (SELECT r.place, %s AS text
+                     FROM (SELECT t.ctid AS place, %s FROM ONLY %s AS t WHERE %s AND %s
+                            ORDER BY t.ctid USING OPERATOR(pg_catalog.<)
+                              FOR NO KEY UPDATE SKIP LOCKED) AS r OFFSET 0) AS s$sql$,
+      @extschema@.embed_backfill_text(job.content, 'r'),
+      (SELECT string_agg(DISTINCT format('t.%I', c), ', ') FROM unnest(job.content) c), leaf_name, place, condition);
+    -- What the reading skipped, up to the last row it got.
+    job.leaving := format(
+      $sql$SELECT pg_catalog.array_agg(t.ctid) FROM ONLY %s AS t
+            WHERE %s AND %s AND NOT (t.ctid OPERATOR(pg_catalog.=) ANY ($6))$sql$, leaf_name, place, condition);
+    -- One nested loop over the places, whatever the size of the table.
+    job.writing := format(
+      $sql$WITH written AS (
+             UPDATE ONLY %1$s AS t SET %2$I = b.v
+               FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS b (place, v)
+              WHERE t.ctid OPERATOR(pg_catalog.=) b.place AND %3$s
+             RETURNING t.%2$I IS NOT NULL AS embedded)
+           SELECT pg_catalog.count(*) %4$s FROM written$sql$,
+      leaf_name, job.embedding,
+      CASE job.phase
+        WHEN 'missing' THEN 'b.v IS NOT NULL'
+        WHEN 'force' THEN 'true'
+        -- As in embed_verify(): a row that was written meanwhile mostly has the right vector.
+        ELSE format('CASE WHEN b.v IS NULL THEN t.%1$I IS NOT NULL WHEN t.%1$I IS NULL THEN true
+                     ELSE NOT (%2$s.cosine_distance(t.%1$I, b.v) OPERATOR(pg_catalog.<=) 0.001) END',
+                    job.embedding, vec) END,
+      CASE WHEN job.phase = 'missing' THEN 'FILTER (WHERE embedded)' END);
+    RETURN job;
+  END LOOP;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_range(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: the next blocks of a backfill';
+
+-- Embeds a batch. Texts that the model refuses (too long under on_truncate = error, bytes that are
+-- no text) must not keep all others from being embedded: theirs is NULL, and they are named at the end.
+CREATE FUNCTION embed_backfill_embed(
+    job @extschema@.embed_backfill_job, texts pg_catalog.text[],
+    OUT vectors vector[], OUT refused pg_catalog.int4, OUT first_refused pg_catalog.int4, OUT refusal pg_catalog.text[])
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  state text; message text; detail text; hint text;
+BEGIN
+  IF job.phase <> 'missing' AND (SELECT m.fingerprint FROM @extschema@.embed_model() m) <> job.fingerprint THEN
+    RAISE EXCEPTION 'the model was changed during the backfill'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = 'Some rows have embeddings of the one and some of the other.',
+            HINT = format('CALL embed_backfill(%L, force => true) again.', job.target);
+  END IF;
+  refused := 0;
+  BEGIN
+    vectors := @extschema@.embed(texts);
+    RETURN;
+  EXCEPTION WHEN string_data_right_truncation OR character_not_in_repertoire OR program_limit_exceeded THEN
+    vectors := '{}';
+  END;
+  FOR i IN 1 .. cardinality(texts) LOOP
+    BEGIN
+      vectors[i] := @extschema@.embed(texts[i]);
+    EXCEPTION WHEN string_data_right_truncation OR character_not_in_repertoire OR program_limit_exceeded THEN
+      vectors[i] := NULL;
+      refused := refused + 1;
+      IF refusal IS NULL THEN
+        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
+          hint = PG_EXCEPTION_HINT;
+        first_refused := i;
+        refusal := ARRAY[state, message, detail, hint];
+      END IF;
+    END;
+  END LOOP;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_embed(@extschema@.embed_backfill_job, pg_catalog.text[]) IS
+  'part of embed_backfill: embeds the texts of a batch and finds those that can''t be';
+
+-- One batch, in the caller's transaction.
+CREATE FUNCTION embed_backfill_batch(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql
+AS $body$
+DECLARE
+  began pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+  reading pg_catalog.refcursor;
+  one record;
+  embedded record;
+  places pg_catalog.tid[] := '{}';
+  texts pg_catalog.text[] := '{}';
+  cost pg_catalog.float8 := 0;
+  bytes pg_catalog.int8 := 0;
+  full_batch pg_catalog.bool := false;
+  skipped pg_catalog.tid[];
+BEGIN
+  job.found := 0;
+  job.wrote := 0;
+  LOOP
+    job := @extschema@.embed_backfill_range(job);
+    EXIT WHEN job.reading IS NULL;
+    -- A cursor, because each row it gives is locked and a batch ends by the length of its texts.
+    OPEN reading NO SCROLL FOR EXECUTE job.reading USING job.at, job.upto, job.skipped, job.own, job.since;
+    LOOP
+      FETCH reading INTO one;
+      EXIT WHEN NOT FOUND;
+      places := pg_catalog.array_append(places, one.place);
+      texts := pg_catalog.array_append(texts, one.text);
+      cost := cost OPERATOR(pg_catalog.+) COALESCE(one.cost, 64);
+      bytes := bytes OPERATOR(pg_catalog.+) COALESCE(one.bytes, 0);
+      -- The model reads 2 kB of a text at most: the limit of 4 MB bounds the memory.
+      full_batch := pg_catalog.cardinality(places) OPERATOR(pg_catalog.>=) job.batch_size
+        OR cost OPERATOR(pg_catalog.>=) job.budget OR bytes OPERATOR(pg_catalog.>=) 4194304;
+      EXIT WHEN full_batch;
+    END LOOP;
+    CLOSE reading;
+    IF job.phase OPERATOR(pg_catalog.<>) 'missing' THEN
+      EXECUTE job.leaving INTO skipped
+        USING job.at, CASE WHEN full_batch THEN one.place ELSE job.upto END, job.skipped, job.own, job.since, places;
+    END IF;
+    job := @extschema@.embed_backfill_position(job, CASE WHEN full_batch THEN one.place END, skipped,
+                                               pg_catalog.cardinality(places));
+    -- Blocks without such a row cost little: several in one transaction, for at most a second.
+    EXIT WHEN pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0
+      OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began OPERATOR(pg_catalog.>) '1 second'::pg_catalog.interval
+      OR job.wait OPERATOR(pg_catalog.>) 0;
+  END LOOP;
+  IF pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0 THEN
+    began := pg_catalog.clock_timestamp();
+    SELECT * INTO embedded FROM @extschema@.embed_backfill_embed(job, texts);
+    EXECUTE job.writing INTO job.wrote USING places, embedded.vectors;
+    job.found := pg_catalog.cardinality(places);
+    IF job.phase OPERATOR(pg_catalog.=) 'missing' AND job.wrote OPERATOR(pg_catalog.>) 0 THEN
+      PERFORM @extschema@.embedding_written(job.target, job.embedding);
+    END IF;
+    IF embedded.refused OPERATOR(pg_catalog.>) 0 THEN
+      job := @extschema@.embed_backfill_refused(job, embedded.refused, embedded.refusal, places[embedded.first_refused]);
+    END IF;
+  END IF;
+  RETURN @extschema@.embed_backfill_account(job, cost, began);
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_batch(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: one batch of a backfill';
+
+-- Where the next batch begins: behind the last row of a full one, else behind the range.
+CREATE FUNCTION embed_backfill_position(job @extschema@.embed_backfill_job, last pg_catalog.tid, skipped pg_catalog.tid[],
+    found pg_catalog.int4)
+  RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  retried bool := job.at = job.upto;
+BEGIN
+  job.wait := 0;
+  IF retried THEN
+    job.skipped := coalesce(skipped, '{}');
+    -- Whoever has locked the rest gets five seconds.
+    job.tries := CASE WHEN found > 0 THEN 0 ELSE job.tries + 1 END;
+    IF cardinality(job.skipped) = 0 THEN
+      job.tries := 0;
+    ELSIF job.tries > 9 THEN
+      job.given_up := job.given_up + cardinality(job.skipped);
+      IF job.hold_leaf IS NULL AND job.phase = 'force' THEN
+        job.hold_leaf := job.leaves[job.leaf];
+        job.hold_block := (SELECT min(@extschema@.embed_backfill_block(s)) FROM unnest(job.skipped) s);
+      END IF;
+      job.skipped := '{}';
+      job.tries := 0;
+    ELSIF found = 0 THEN
+      job.wait := least(1, 0.05 * 2 ^ job.tries);
+    END IF;
+  ELSE
+    job.skipped := job.skipped || skipped;
+    -- A row that changed while it was waited for may stand elsewhere by now.
+    job.at := CASE WHEN last IS NULL OR last < job.at OR last >= job.upto THEN job.upto
+      ELSE format('(%s,%s)', @extschema@.embed_backfill_block(last),
+                  rtrim(split_part(last::text, ',', 2), ')')::int + 1)::tid END;
+  END IF;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_position(@extschema@.embed_backfill_job, pg_catalog.tid, pg_catalog.tid[], pg_catalog.int4) IS
+  'part of embed_backfill: where a backfill goes on';
+
+CREATE FUNCTION embed_backfill_refused(job @extschema@.embed_backfill_job, refused pg_catalog.int4, refusal pg_catalog.text[],
+    place pg_catalog.tid)
+  RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+BEGIN
+  job.refused := job.refused + refused;
+  IF job.refusal IS NULL THEN
+    job.refusal := refusal || job.leaves[job.leaf]::regclass::text || place::text;
+  END IF;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_refused(@extschema@.embed_backfill_job, pg_catalog.int4, pg_catalog.text[], pg_catalog.tid) IS
+  'part of embed_backfill: remembers rows whose text can''t be embedded';
+
+-- After a batch: the size of the next, and at the end of a pass, whether there is another.
+CREATE FUNCTION embed_backfill_account(job @extschema@.embed_backfill_job, cost pg_catalog.float8, began pg_catalog.timestamptz)
+  RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  -- Writers of its rows wait for a batch, and at most two seconds when it is twice as slow as the last.
+  goal CONSTANT float8 := 0.75;
+  seconds float8 := greatest(1e-4, extract(epoch FROM clock_timestamp() - began));
+  remaining int8;
+BEGIN
+  job.pass_found := job.pass_found + job.found;
+  job.pass_wrote := job.pass_wrote + job.wrote;
+  job.rows := job.rows + job.wrote;
+  IF cost >= job.budget / 2 OR seconds > goal THEN
+    job.budget := greatest(64, least(job.budget * 2, cost / seconds * goal));
+  END IF;
+  IF job.wrote > 0 AND job.phase <> 'missing' THEN
+    job.own := job.own || pg_current_xact_id()::xid;
+  END IF;
+  IF job.reading IS NULL THEN
+    IF job.phase = 'missing' THEN
+      job.wait := 0;
+      IF job.pass_wrote = 0 THEN
+        remaining := @extschema@.embed_backfill_count(job, true);
+        -- While others get on with it, waiting is not idle.
+        job.idle := CASE WHEN remaining < job.remaining THEN 1 ELSE job.idle + 1 END;
+        job.remaining := remaining;
+        IF remaining <= job.refused OR job.idle > 9 THEN
+          job.phase := NULL;
+        ELSE
+          job.wait := least(1, 0.05 * 2 ^ job.idle);
+        END IF;
+      ELSE
+        job.idle := 0;
+      END IF;
+      IF job.phase IS NOT NULL THEN
+        job.leaves := @extschema@.embed_backfill_leaves(job.target);
+        job.refused := 0;
+        job.refusal := NULL;
+      END IF;
+    ELSE
+      job := @extschema@.embed_backfill_force_pass(job);
+    END IF;
+    job.leaf := 0;
+    job.at := NULL;
+    job.until := NULL;
+    job.pass_found := 0;
+    job.pass_wrote := 0;
+  END IF;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_account(@extschema@.embed_backfill_job, pg_catalog.float8, pg_catalog.timestamptz) IS
+  'part of embed_backfill: what a backfill does after a batch';

@@ -1,0 +1,231 @@
+-- Embedding all rows of a column again, after a change of model: embed_backfill(force => true).
+--
+-- Nothing in a row says which model its vector is of. So there is one walk over all rows, whose place
+-- is saved every few seconds in the column's note (see embedding_columns), as "force":
+-- {"fingerprint", "leaf", "file", "block", "since"}. A later call with the same model goes on from
+-- there. Then come passes over the rows that others wrote since the walk began: an UPDATE that does not
+-- touch the text copies the old vector, maybe to a block the walk had behind it.
+
+-- The trigger whose comment is the note: of a partition's trigger the one it was cloned from.
+CREATE FUNCTION embed_backfill_note_trigger(target pg_catalog.regclass, embedding pg_catalog.name)
+  RETURNS pg_catalog.oid
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+  WITH RECURSIVE ours (oid, parent) AS (
+    SELECT t.oid, t.tgparentid
+      FROM @extschema@.embedding_columns(target) c JOIN pg_trigger t ON t.tgrelid = target AND t.tgname = c.trigger_name
+     WHERE c.embedding = embed_backfill_note_trigger.embedding
+     UNION ALL
+    SELECT t.oid, t.tgparentid FROM ours o JOIN pg_trigger t ON t.oid = o.parent
+  )
+  SELECT o.oid FROM ours o JOIN pg_trigger t ON t.oid = o.oid WHERE o.parent = 0 ORDER BY t.tgname DESC LIMIT 1
+$body$;
+COMMENT ON FUNCTION embed_backfill_note_trigger(pg_catalog.regclass, pg_catalog.name) IS
+  'part of embed_backfill: the trigger whose comment is the note of an embedding column';
+
+-- Changes the note: "force" becomes what is given, or goes away with what it was about. False if the
+-- comment is somebody's own, or the lock for it is not to be had in time.
+CREATE FUNCTION embed_backfill_note(job @extschema@.embed_backfill_job, force pg_catalog.jsonb, patience pg_catalog.text)
+  RETURNS pg_catalog.bool
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  noted oid := @extschema@.embed_backfill_note_trigger(job.target, job.embedding);
+  comment text;
+  command text;
+  note jsonb;
+  before text := current_setting('lock_timeout');
+BEGIN
+  SELECT format('COMMENT ON TRIGGER %I ON %s IS ', t.tgname, t.tgrelid::regclass) INTO command
+    FROM pg_trigger t WHERE t.oid = noted;
+  comment := obj_description(noted, 'pg_trigger');
+  IF command IS NULL OR comment NOT LIKE 'gte-small%' THEN
+    RETURN false;
+  END IF;
+  PERFORM set_config('lock_timeout', patience, true);
+  -- Waits for the lock and lets it go again, so that what is read next is not what somebody else
+  -- is about to change.
+  BEGIN
+    EXECUTE command || coalesce(quote_literal(comment), 'NULL');
+    RAISE EXCEPTION USING ERRCODE = 'GT000', MESSAGE = 'taken back';
+  EXCEPTION WHEN SQLSTATE 'GT000' THEN
+  WHEN lock_not_available THEN
+    PERFORM set_config('lock_timeout', before, true);
+    RETURN false;
+  END;
+  BEGIN
+    comment := obj_description(noted, 'pg_trigger');
+    BEGIN
+      note := CASE WHEN comment LIKE 'gte-small {%' THEN substr(comment, 11)::jsonb ELSE '{}' END;
+    EXCEPTION WHEN invalid_text_representation OR untranslatable_character THEN
+      note := '{}';
+    END;
+    IF force IS NOT NULL THEN
+      -- "mixed" was set by others, during the walk that is going on.
+      note := note || jsonb_build_object('force', force || CASE
+        WHEN note #>> '{force,fingerprint}' = force ->> 'fingerprint' AND note #> '{force,mixed}' IS NOT NULL
+        THEN jsonb_build_object('mixed', note #> '{force,mixed}') ELSE '{}' END);
+    ELSE
+      note := note - 'mixed' - 'force' || jsonb_build_object('fingerprint', job.fingerprint)
+           || CASE WHEN note #> '{force,mixed}' = 'true' THEN '{"mixed": true}'::jsonb ELSE '{}' END;
+    END IF;
+    EXECUTE command || quote_literal('gte-small ' || note::text);
+    PERFORM set_config('lock_timeout', before, true);
+    RETURN true;
+  EXCEPTION WHEN lock_not_available THEN
+    PERFORM set_config('lock_timeout', before, true);
+    RETURN false;
+  END;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_note(@extschema@.embed_backfill_job, pg_catalog.jsonb, pg_catalog.text) IS
+  'part of embed_backfill: writes the progress of a forced backfill into the note of its column';
+
+-- One session at a time: the lock is taken by each transaction, because one of the session would
+-- outlive a call that failed.
+CREATE FUNCTION embed_backfill_force_lock(job @extschema@.embed_backfill_job, looks pg_catalog.int4 DEFAULT 0)
+  RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  key CONSTANT int4 := hashtext('gte-small embed_backfill');
+  held bool := false;
+BEGIN
+  -- Between two transactions of a walk its lock is free for an instant: a newcomer looks more than once.
+  FOR i IN 1 .. looks LOOP
+    held := EXISTS (SELECT FROM pg_locks l
+                     WHERE l.locktype = 'advisory' AND l.classid::int8 = key::bit(32)::int8 AND l.objid = job.target
+                       AND l.objsubid = 2 AND l.granted AND l.pid <> pg_backend_pid()
+                       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()));
+    EXIT WHEN held;
+    PERFORM pg_sleep(0.005);
+  END LOOP;
+  IF held OR NOT pg_try_advisory_xact_lock(key, job.target::oid::int8::bit(32)::int4) THEN
+    RAISE EXCEPTION 'another session is embedding all rows of % again', job.target
+      USING ERRCODE = 'object_in_use', DETAIL = 'Only one can do so at a time.',
+            HINT = 'See application_name in pg_stat_activity for its progress.';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_force_lock(@extschema@.embed_backfill_job, pg_catalog.int4) IS
+  'part of embed_backfill: sees that only one session forces a backfill';
+
+-- Starts a walk, or takes up the one that a call with the same model left.
+CREATE FUNCTION embed_backfill_force_begin(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  former jsonb;
+  leaf oid;
+BEGIN
+  IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = job.target), 'USAGE') THEN
+    RAISE EXCEPTION 'must be owner of table %', job.target
+      USING ERRCODE = 'insufficient_privilege',
+            DETAIL = 'To embed all rows again changes what is noted of the column. Nothing was embedded.',
+            HINT = 'Ask the owner, or leave force out to embed the rows that have no embedding.';
+  END IF;
+  IF EXISTS (SELECT FROM @extschema@.embedding_columns(job.target) c
+               JOIN pg_trigger t ON t.tgrelid = job.target AND t.tgname = c.trigger_name
+              WHERE c.embedding = job.embedding AND t.tgparentid <> 0) THEN
+    RAISE EXCEPTION '% is a partition', job.target
+      USING ERRCODE = 'wrong_object_type',
+            DETAIL = 'The vectors of a partitioned table must be of one model. Nothing was embedded.',
+            HINT = 'Name the partitioned table.';
+  END IF;
+  PERFORM @extschema@.embed_backfill_force_lock(job, looks => 5);
+
+  job.since := pg_snapshot_xmin(pg_current_snapshot())::xid;
+  job.next_since := job.since;
+  job.saved := clock_timestamp();
+  SELECT c.note -> 'force' INTO former FROM @extschema@.embedding_columns(job.target) c
+   WHERE c.embedding = job.embedding ORDER BY c.trigger_name DESC LIMIT 1;
+  IF former ->> 'fingerprint' = job.fingerprint AND former ->> 'since' ~ '^\d{1,10}$' THEN
+    leaf := to_regclass(former ->> 'leaf');
+    IF leaf = ANY (job.leaves) THEN
+      job.since := (former ->> 'since')::xid;
+      job.leaf := array_position(job.leaves, leaf) - 1;
+      job.walked := job.leaves[:job.leaf];
+      -- VACUUM FULL, CLUSTER and the like make a new file, in which rows stand elsewhere.
+      IF former -> 'file' = to_jsonb(pg_relation_filenode(leaf)::int8) AND former ->> 'block' ~ '^\d{1,10}$' THEN
+        job.at := format('(%s,0)', former ->> 'block')::tid;
+      END IF;
+    END IF;
+  END IF;
+  -- Nobody's rows are locked here: this may wait.
+  job.noted := @extschema@.embed_backfill_note(job, @extschema@.embed_backfill_force_place(job), '0');
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_force_begin(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: begins or resumes a forced backfill';
+
+-- Where a later call would go on.
+CREATE FUNCTION embed_backfill_force_place(job @extschema@.embed_backfill_job) RETURNS pg_catalog.jsonb
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+  SELECT jsonb_build_object('fingerprint', job.fingerprint, 'since', job.since::text, 'leaf', leaf::regclass::text,
+                            'file', pg_relation_filenode(leaf)::int8, 'block', block)
+    FROM (SELECT coalesce(job.hold_leaf, job.leaves[greatest(1, job.leaf + CASE WHEN job.until IS NULL THEN 1 ELSE 0 END)]) AS leaf,
+                 CASE WHEN job.hold_leaf IS NOT NULL THEN job.hold_block
+                      ELSE least(coalesce(@extschema@.embed_backfill_block(job.at), 0),
+                                 (SELECT min(@extschema@.embed_backfill_block(s)) FROM unnest(job.skipped) s)) END AS block) w
+$body$;
+COMMENT ON FUNCTION embed_backfill_force_place(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: the place of a forced backfill as its column''s note keeps it';
+
+-- Saves the place every five seconds, in a transaction of its own: COMMENT takes a lock that VACUUM
+-- has, and writers of a batch's rows must not wait for VACUUM.
+CREATE FUNCTION embed_backfill_force_save(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+BEGIN
+  IF job.phase = 'force' AND job.noted AND job.leaf > 0 AND job.until IS NOT NULL
+     AND clock_timestamp() - job.saved > interval '5 seconds' THEN
+    PERFORM @extschema@.embed_backfill_note(job, @extschema@.embed_backfill_force_place(job), '100ms');
+    job.saved := clock_timestamp();
+  END IF;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_force_save(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: saves the place of a forced backfill';
+
+-- After a pass: what is left to do.
+CREATE FUNCTION embed_backfill_force_pass(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  attached oid[];
+BEGIN
+  IF job.given_up > 0 THEN
+    -- The note keeps "force": the next call goes on where the first of these rows is.
+    IF job.noted AND job.phase = 'force' THEN
+      PERFORM @extschema@.embed_backfill_note(job, @extschema@.embed_backfill_force_place(job), '0');
+    END IF;
+    job.phase := NULL;
+    RETURN job;
+  END IF;
+  IF job.phase = 'force' THEN
+    attached := ARRAY(SELECT l FROM unnest(@extschema@.embed_backfill_leaves(job.target)) l
+                       WHERE l <> ALL (job.walked) AND l <> ALL (job.leaves) ORDER BY l);
+    IF cardinality(attached) > 0 THEN
+      job.leaves := attached;
+      RETURN job;
+    END IF;
+    job.phase := 'moved';
+  ELSIF job.pass_wrote = 0 THEN
+    IF job.noted THEN
+      PERFORM @extschema@.embed_backfill_note(job, NULL, '0');
+    END IF;
+    job.phase := NULL;
+    RETURN job;
+  ELSE
+    job.since := job.next_since;
+  END IF;
+  job.leaves := @extschema@.embed_backfill_leaves(job.target);
+  job.next_since := pg_snapshot_xmin(pg_current_snapshot())::xid;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_force_pass(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: what a forced backfill does after a pass';

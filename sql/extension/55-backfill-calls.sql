@@ -1,0 +1,195 @@
+-- What people call: embed_backfill() and embed_backfill_step(); and what they are told meanwhile.
+
+-- Progress: for other sessions a line for application_name, which has 63 bytes, and every ten seconds
+-- a NOTICE for this one.
+CREATE FUNCTION embed_backfill_tell(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  seconds float8;
+  rate float8;
+  rest text := '';
+BEGIN
+  IF job.began IS NULL THEN
+    job.began := clock_timestamp();
+    job.told := job.began;
+    job.total := @extschema@.embed_backfill_count(job, false);
+  END IF;
+  seconds := greatest(1e-3, extract(epoch FROM clock_timestamp() - job.began));
+  rate := job.rows / seconds;
+  IF job.rows > 0 THEN
+    rest := format(', %s rows/s, %s s left', round(rate::numeric, CASE WHEN rate < 10 THEN 1 ELSE 0 END),
+                   ceil(greatest(0, job.total - job.rows) / rate));
+  END IF;
+  job.progress := format('gte-small: %s %s/%s%s', left((SELECT c.relname FROM pg_class c WHERE c.oid = job.target), 16),
+                         job.rows, job.total, replace(rest, ', ', ' '));
+  IF clock_timestamp() - job.told > interval '10 seconds' THEN
+    RAISE NOTICE '%.%: % of about % rows%', job.target, quote_ident(job.embedding), job.rows, job.total, rest;
+    job.told := clock_timestamp();
+  END IF;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_tell(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: says how far a backfill is';
+
+-- The end of a job: what was done, what was left, and as an error, which text could not be embedded.
+CREATE FUNCTION embed_backfill_end(jobs @extschema@.embed_backfill_job[]) RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  job @extschema@.embed_backfill_job;
+  seconds float8;
+  left_over int8;
+BEGIN
+  FOREACH job IN ARRAY jobs LOOP
+    IF job.began IS NOT NULL THEN
+      seconds := greatest(1e-3, extract(epoch FROM clock_timestamp() - job.began));
+      RAISE NOTICE '%.%: % rows embedded in % s (% rows/s)', job.target, quote_ident(job.embedding), job.rows,
+        round(seconds::numeric, 1), round((job.rows / seconds)::numeric, 1);
+    END IF;
+    left_over := CASE WHEN job.given_up > 0 THEN job.given_up ELSE greatest(0, job.remaining - job.refused) END;
+    IF left_over > 0 THEN
+      RAISE NOTICE '% rows of % were left out: other sessions have them locked, or a trigger kept them from being written',
+          left_over, job.target
+        USING HINT = 'Call it again.';
+    END IF;
+  END LOOP;
+  FOREACH job IN ARRAY jobs LOOP
+    IF job.refusal IS NOT NULL THEN
+      RAISE EXCEPTION 'row % of %: %', job.refusal[6], job.refusal[5], job.refusal[2]
+        USING ERRCODE = job.refusal[1],
+              DETAIL = CASE WHEN job.refused > 1
+                THEN format('%s rows of %s have no embedding for such a reason, this is the first. All others have theirs.', job.refused, job.target)
+                ELSE 'It has no embedding. All other rows have theirs.' END,
+              HINT = format('Find it by SELECT * FROM %s WHERE ctid = %L. %s', job.refusal[5], job.refusal[6], job.refusal[4]);
+    END IF;
+  END LOOP;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_end(@extschema@.embed_backfill_job[]) IS
+  'part of embed_backfill: says what a backfill did and what it left';
+
+CREATE FUNCTION embed_backfill_no_commit(procedure_name pg_catalog.text) RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+BEGIN
+  RAISE EXCEPTION '% can''t run inside a transaction block', procedure_name
+    USING ERRCODE = 'invalid_transaction_termination',
+          DETAIL = 'It commits after each batch, so that nobody waits for its locks and nothing is lost. Nothing was embedded.',
+          HINT = 'Call it in autocommit mode (psycopg: connect(..., autocommit=True)), alone in its statement and outside of functions, or call embed_backfill_step() until it returns 0.';
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_no_commit(pg_catalog.text) IS
+  'part of embed_backfill: refuses to run where COMMIT is not allowed';
+
+CREATE PROCEDURE embed_backfill(target pg_catalog.regclass, batch_size pg_catalog.int4 DEFAULT 256,
+    force pg_catalog.bool DEFAULT false, embedding pg_catalog.name DEFAULT NULL)
+  LANGUAGE plpgsql
+AS $body$
+DECLARE
+  jobs @extschema@.embed_backfill_job[];
+  job @extschema@.embed_backfill_job;
+  refusal pg_catalog.text;
+BEGIN
+  -- COMMIT fails in any block with an EXCEPTION clause; in a transaction block it fails otherwise, with
+  -- the message that a DO inside another statement always gets. Messages are translated, hence both.
+  BEGIN
+    EXECUTE 'DO LANGUAGE plpgsql $do$ BEGIN COMMIT; END $do$';
+  EXCEPTION WHEN invalid_transaction_termination THEN
+    refusal := SQLERRM;
+  END;
+  BEGIN
+    COMMIT;
+  EXCEPTION WHEN invalid_transaction_termination THEN
+    IF SQLERRM OPERATOR(pg_catalog.=) refusal THEN
+      PERFORM @extschema@.embed_backfill_no_commit('embed_backfill()');
+    END IF;
+  END;
+
+  jobs := @extschema@.embed_backfill_jobs(target, batch_size, force, embedding);
+  FOR i IN 1 .. pg_catalog.cardinality(jobs) LOOP
+    job := jobs[i];
+    IF force THEN
+      job := @extschema@.embed_backfill_force_begin(job);
+      COMMIT;
+    END IF;
+    LOOP
+      IF force THEN
+        PERFORM @extschema@.embed_backfill_force_lock(job);
+      END IF;
+      job := @extschema@.embed_backfill_tell(job);
+      PERFORM pg_catalog.set_config('application_name', job.progress, true);
+      job := @extschema@.embed_backfill_batch(job);
+      COMMIT;
+      EXIT WHEN job.phase IS NULL;
+      IF force THEN
+        job := @extschema@.embed_backfill_force_save(job);
+        COMMIT;
+      END IF;
+      -- Without a snapshot, which would keep VACUUM from cleaning up meanwhile.
+      IF job.wait OPERATOR(pg_catalog.>) 0 THEN
+        PERFORM pg_catalog.pg_sleep(job.wait);
+        COMMIT;
+      END IF;
+    END LOOP;
+    jobs[i] := job;
+  END LOOP;
+  PERFORM @extschema@.embed_backfill_end(jobs);
+END
+$body$;
+COMMENT ON PROCEDURE embed_backfill(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
+  'embeds the rows that have no embedding, or with force all of them, in short transactions';
+
+CREATE FUNCTION embed_backfill_step(target pg_catalog.regclass, batch_size pg_catalog.int4 DEFAULT 256,
+    embedding pg_catalog.name DEFAULT NULL)
+  RETURNS pg_catalog.int8
+  LANGUAGE plpgsql
+AS $body$
+DECLARE
+  jobs @extschema@.embed_backfill_job[] := @extschema@.embed_backfill_jobs(target, batch_size, false, embedding);
+  job @extschema@.embed_backfill_job;
+  until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '0.75 seconds'::pg_catalog.interval;
+BEGIN
+  FOR i IN 1 .. pg_catalog.cardinality(jobs) LOOP
+    job := @extschema@.embed_backfill_anywhere(jobs[i]);
+    -- One pass, up to the first rows; small batches of them until a second or batch_size is reached.
+    LOOP
+      job := @extschema@.embed_backfill_batch(job);
+      EXIT WHEN job.reading IS NULL;
+      job.batch_size := batch_size OPERATOR(pg_catalog.-) job.rows::pg_catalog.int4;
+      EXIT WHEN job.batch_size OPERATOR(pg_catalog.<=) 0
+        OR job.rows OPERATOR(pg_catalog.>) 0 AND pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+    END LOOP;
+    IF job.rows OPERATOR(pg_catalog.>) 0 THEN
+      RETURN job.rows;
+    END IF;
+    jobs[i] := job;
+  END LOOP;
+  -- Nothing was embedded; perhaps because nothing that is missing can be.
+  PERFORM @extschema@.embed_backfill_end(jobs);
+  RETURN 0;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_step(pg_catalog.regclass, pg_catalog.int4, pg_catalog.name) IS
+  'embeds one batch of the rows that have no embedding, in the caller''s transaction; returns how many, 0 = none is missing';
+
+-- A step does not know where the last one ended. Starting at random, it rarely has much of the table
+-- that is done already before it.
+CREATE FUNCTION embed_backfill_anywhere(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  n int := cardinality(job.leaves);
+  first int := 1 + floor(random() * n);
+BEGIN
+  IF n > 0 THEN
+    job.wrap := floor(random() * pg_relation_size(job.leaves[first], 'main') / current_setting('block_size')::int8);
+    job.at := format('(%s,0)', coalesce(job.wrap, 0))::tid;
+    job.leaves := job.leaves[first:] || job.leaves[:first];
+  END IF;
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_anywhere(@extschema@.embed_backfill_job) IS
+  'part of embed_backfill: lets a step begin at any block';

@@ -1,0 +1,86 @@
+-- How an embedding column is doing.
+
+CREATE FUNCTION embedding_status(
+    target pg_catalog.regclass,
+    OUT embedding pg_catalog.name,
+    OUT rows pg_catalog.int8,
+    OUT embedded pg_catalog.int8,
+    OUT missing pg_catalog.int8,
+    OUT stale pg_catalog.int8,
+    OUT state pg_catalog.text,
+    OUT filled_with pg_catalog.text,
+    OUT loaded pg_catalog.text,
+    OUT index_present pg_catalog.bool,
+    OUT trigger_enabled pg_catalog.bool,
+    OUT hints pg_catalog.text[])
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  ours record;
+  here text := quote_literal(target);
+  only_named text;
+BEGIN
+  BEGIN
+    loaded := (SELECT m.fingerprint FROM @extschema@.embed_model() m);
+  EXCEPTION WHEN OTHERS THEN
+    -- No model, or a broken one: embed_model() says what is wrong, to those who may know.
+  END;
+  FOR ours IN
+    SELECT DISTINCT ON (c.embedding) c.*, k.relkind FROM @extschema@.embedding_columns(target) c
+      JOIN pg_class k ON k.oid = target
+     ORDER BY c.embedding, c.trigger_name DESC
+  LOOP
+    embedding := ours.embedding;
+    EXECUTE format('SELECT count(*), count(t.%1$I), count(*) FILTER (WHERE t.%1$I IS NULL AND (%2$s)) FROM %3$s %4$s AS t',
+                   embedding, (SELECT string_agg(format('t.%I IS NOT NULL', c), ' OR ') FROM unnest(ours.content) c),
+                   CASE WHEN ours.relkind = 'p' THEN '' ELSE 'ONLY' END, target)
+       INTO rows, embedded, missing;
+    filled_with := ours.note ->> 'fingerprint';
+    state := CASE
+      WHEN ours.note ? 'force' THEN 're-embedding'
+      WHEN embedded = 0 THEN 'empty'
+      WHEN ours.note -> 'mixed' = 'true' THEN 'mixed'
+      WHEN filled_with IS NULL OR loaded IS NULL THEN 'unknown'
+      WHEN filled_with = loaded THEN 'current'
+      ELSE 'stale' END;
+    stale := CASE WHEN state IN ('stale', 'mixed', 're-embedding') THEN embedded
+                  WHEN state <> 'unknown' THEN 0 END;
+    -- Of a partitioned table, an index on the whole of it; a part of the rows is not enough.
+    index_present := EXISTS (
+      SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+       WHERE i.indrelid = target AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('hnsw', 'ivfflat')
+         AND a.attname = embedding);
+    -- A partition's trigger can be disabled alone.
+    trigger_enabled := ours.trigger_enabled AND NOT EXISTS (
+      WITH RECURSIVE clones (oid, enabled) AS (
+        SELECT t.oid, t.tgenabled FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = ours.trigger_name
+         UNION ALL
+        SELECT t.oid, t.tgenabled FROM clones c JOIN pg_trigger t ON t.tgparentid = c.oid)
+      SELECT FROM clones c WHERE c.enabled NOT IN ('O', 'A'));
+
+    only_named := CASE WHEN (SELECT count(DISTINCT c.embedding) FROM @extschema@.embedding_columns(target) c) > 1
+                       THEN format(', embedding => %L', embedding) ELSE '' END;
+    hints := array_remove(ARRAY[
+      CASE WHEN loaded IS NULL THEN 'no model could be loaded: SELECT * FROM embed_model() says why' END,
+      CASE WHEN NOT trigger_enabled THEN
+        format('new rows are not embedded: ALTER TABLE %s ENABLE TRIGGER %I', target, ours.trigger_name) END,
+      CASE WHEN state IN ('stale', 'mixed', 're-embedding') OR state = 'unknown' AND loaded IS NOT NULL THEN
+        format('%s: CALL embed_backfill(%s, force => true%s)',
+               CASE state WHEN 'stale' THEN 'the embeddings are of another model'
+                          WHEN 'mixed' THEN 'the embeddings are of several models'
+                          WHEN 'unknown' THEN 'nobody noted which model the embeddings are of; if it was another'
+                          ELSE 'all rows are being embedded again; if that was interrupted' END,
+               here, only_named)
+           WHEN missing > 0 THEN
+        format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
+      CASE WHEN NOT index_present THEN
+        format('searches read the whole table: CREATE INDEX ON %s USING hnsw (%I vector_ip_ops)', target, embedding) END
+    ], NULL);
+    RETURN NEXT;
+  END LOOP;
+END
+$body$;
+COMMENT ON FUNCTION embedding_status(pg_catalog.regclass) IS
+  'for each embedding column of a table: rows with and without embedding, whose model they are of, index, trigger, and what to do';

@@ -1,0 +1,116 @@
+-- Whether vectors are those of their text, and where similarity begins.
+
+-- Rows at random: all of a small table, else of as many blocks as hold three times as many rows as
+-- are wanted, of which the caller takes some of each block.
+CREATE FUNCTION embed_sample(target pg_catalog.regclass, sample pg_catalog.int4) RETURNS pg_catalog.text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  estimated float8;
+  kind "char";
+BEGIN
+  SELECT c.relkind INTO kind FROM pg_class c WHERE c.oid = target;
+  -- As the planner does it: the density of rows at the last ANALYZE, the blocks of today. Without an
+  -- ANALYZE three a block, which is few beside vectors of 1.5 kB, and so errs towards too many.
+  SELECT sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 3 END
+             * (pg_relation_size(c.oid, 'main') / current_setting('block_size')::int8))
+    INTO estimated FROM pg_class c WHERE c.oid = ANY (@extschema@.embed_backfill_leaves(target));
+  RETURN format('%s %s AS t%s', CASE WHEN kind = 'p' THEN '' ELSE 'ONLY' END, target,
+                CASE WHEN estimated > 3.0 * sample THEN format(' TABLESAMPLE SYSTEM (%s)', 300.0 * sample / estimated) END);
+END
+$body$;
+COMMENT ON FUNCTION embed_sample(pg_catalog.regclass, pg_catalog.int4) IS
+  'part of embed_verify: FROM item for a random sample of a table';
+
+-- A vector counts as that of its text from a cosine of 0.999 on. The same text differs by less than
+-- 0.0001 between f32 and bf16 and between CPUs, and another model's vector is far away; where another
+-- text's vector is nearer than that, no search can tell the two apart.
+CREATE FUNCTION embed_verify(
+    target pg_catalog.regclass,
+    sample pg_catalog.int4 DEFAULT 1000,
+    INOUT embedding pg_catalog.name DEFAULT NULL,
+    OUT checked pg_catalog.int8,
+    OUT wrong pg_catalog.int8,
+    OUT missing pg_catalog.int8,
+    OUT examples pg_catalog.text[])
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  ours record;
+  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                WHERE e.extname = 'vector');
+  -- A vector of a long text is right if it is that of its beginning, also where new ones are refused.
+  on_truncate text := current_setting('gte_small.on_truncate', true);
+BEGIN
+  IF sample IS NULL OR sample < 1 THEN
+    RAISE EXCEPTION 'sample is %', coalesce(sample::text, 'NULL')
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was checked.', HINT = 'Check 1 or more rows.';
+  END IF;
+  FOR ours IN SELECT * FROM @extschema@.embed_backfill_columns(target, embedding) LOOP
+    embedding := ours.embedding;
+    PERFORM set_config('gte_small.on_truncate', 'silent', true);
+    EXECUTE format($sql$
+      WITH sampled AS MATERIALIZED (
+        SELECT row_number() OVER () AS n, s.*
+          FROM (SELECT t.ctid AS place, t.tableoid AS leaf, %1$s AS text, t.%2$I AS stored
+                  FROM %3$s WHERE %4$s ORDER BY random() LIMIT $1) s),
+      batches AS (
+        SELECT array_agg(n ORDER BY n) AS n, array_agg(text ORDER BY n) AS texts FROM sampled GROUP BY (n - 1) / 64),
+      fresh AS (
+        SELECT unnest(b.n) AS n, unnest(%5$s.embed(b.texts)) AS v FROM batches b),
+      compared AS (
+        SELECT s.*, CASE WHEN s.text IS NULL THEN 'wrong' WHEN s.stored IS NULL THEN 'missing'
+                         WHEN %6$s.vector_dims(s.stored) <> %6$s.vector_dims(f.v) THEN 'wrong'
+                         WHEN %6$s.cosine_distance(s.stored, f.v) <= 0.001 THEN 'right' ELSE 'wrong' END AS verdict
+          FROM sampled s JOIN fresh f USING (n))
+      SELECT count(*), count(*) FILTER (WHERE verdict = 'wrong'), count(*) FILTER (WHERE verdict = 'missing'),
+             (array_agg(leaf::regclass || ' ' || place ORDER BY leaf, place) FILTER (WHERE verdict = 'wrong'))[:5]
+        FROM compared $sql$,
+      @extschema@.embed_backfill_text(ours.content, 't'), embedding, @extschema@.embed_sample(target, sample),
+      @extschema@.embed_backfill_condition('all', embedding, ours.content, 't'), '@extschema@', vec)
+      INTO checked, wrong, missing, examples USING sample;
+    PERFORM set_config('gte_small.on_truncate', on_truncate, true);
+    RETURN NEXT;
+  END LOOP;
+END
+$body$;
+COMMENT ON FUNCTION embed_verify(pg_catalog.regclass, pg_catalog.int4, pg_catalog.name) IS
+  'embeds a random sample of rows again and counts those whose vector is not that of their text (cosine below 0.999)';
+
+CREATE FUNCTION suggest_threshold(target pg_catalog.regclass, embedding pg_catalog.name DEFAULT NULL)
+  RETURNS pg_catalog.float8
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  columns name[];
+  threshold float8;
+  used int8;
+  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                WHERE e.extname = 'vector');
+BEGIN
+  columns := ARRAY(SELECT c.embedding FROM @extschema@.embed_backfill_columns(target, embedding) c);
+  IF cardinality(columns) > 1 THEN
+    RAISE EXCEPTION 'table % has several embedding columns', target
+      USING ERRCODE = 'ambiguous_column', DETAIL = 'A threshold is one column''s.',
+            HINT = format('Name one of them: suggest_threshold(%L, %L).', target, columns[1]);
+  END IF;
+  -- 400 rows are 79,800 pairs: 30 ms, and the figure moves by 0.01 from call to call.
+  EXECUTE format($sql$
+    WITH v AS MATERIALIZED (
+      SELECT row_number() OVER () AS n, s.e
+        FROM (SELECT t.%1$I AS e FROM %2$s WHERE t.%1$I IS NOT NULL ORDER BY random() LIMIT 400) s)
+    SELECT (SELECT count(*) FROM v),
+           (SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY 1 - %3$s.cosine_distance(a.e, b.e))
+              FROM v a JOIN v b ON a.n < b.n) $sql$,
+    columns[1], @extschema@.embed_sample(target, 400), vec) INTO used, threshold;
+  IF used < 20 THEN
+    RAISE NOTICE '% has % embeddings, too few to suggest a threshold', target, used
+      USING HINT = 'Begin with (embed_model()).suggested_threshold, or ask again when there are more rows.';
+    RETURN NULL;
+  END IF;
+  RETURN round(threshold::numeric, 2);
+END
+$body$;
+COMMENT ON FUNCTION suggest_threshold(pg_catalog.regclass, pg_catalog.name) IS
+  'the cosine that 99 of 100 random pairs of a table''s rows stay below, from a sample of 400 rows';
