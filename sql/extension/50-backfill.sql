@@ -136,7 +136,7 @@ DECLARE
   counted int8;
   total float8 := 0;
 BEGIN
-  FOREACH leaf IN ARRAY job.leaves LOOP
+  FOREACH leaf IN ARRAY ARRAY(SELECT DISTINCT l FROM unnest(job.leaves) l) LOOP
     share := CASE WHEN exactly THEN 1 ELSE
       least(1, 2000 * current_setting('block_size')::float8 / greatest(1, pg_relation_size(leaf, 'main'))) END;
     BEGIN
@@ -465,7 +465,7 @@ COMMENT ON FUNCTION embed_backfill_batch(@extschema@.embed_backfill_job) IS
 
 -- Where the next batch begins: behind the last row of a full one, else behind the range.
 CREATE FUNCTION embed_backfill_position(job @extschema@.embed_backfill_job, last pg_catalog.tid, skipped pg_catalog.tid[],
-    found pg_catalog.int4)
+    got pg_catalog.int4)
   RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $body$
@@ -476,7 +476,7 @@ BEGIN
   IF retried THEN
     job.skipped := coalesce(skipped, '{}');
     -- Whoever has locked the rest gets five seconds.
-    job.tries := CASE WHEN found > 0 THEN 0 ELSE job.tries + 1 END;
+    job.tries := CASE WHEN got > 0 THEN 0 ELSE job.tries + 1 END;
     IF cardinality(job.skipped) = 0 THEN
       job.tries := 0;
     ELSIF job.tries > 9 THEN
@@ -487,7 +487,7 @@ BEGIN
       END IF;
       job.skipped := '{}';
       job.tries := 0;
-    ELSIF found = 0 THEN
+    ELSIF got = 0 THEN
       job.wait := least(1, 0.05 * 2 ^ job.tries);
     END IF;
   ELSE

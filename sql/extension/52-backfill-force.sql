@@ -2,8 +2,8 @@
 --
 -- Nothing in a row says which model its vector is of. So there is one walk over all rows, whose place
 -- is saved every few seconds in the column's note (see embedding_columns), as "force":
--- {"fingerprint", "leaf", "file", "block", "since"}. A later call with the same model goes on from
--- there. Then come passes over the rows that others wrote since the walk began: an UPDATE that does not
+-- {"fingerprint", "leaf", "file", "block", "since", "own"}. A later call with the same model goes on
+-- from there. Then come passes over the rows that others wrote since the walk began: an UPDATE that does not
 -- touch the text copies the old vector, maybe to a block the walk had behind it.
 
 -- The trigger whose comment is the note: of a partition's trigger the one it was cloned from.
@@ -143,6 +143,14 @@ BEGIN
     leaf := to_regclass(former ->> 'leaf');
     IF leaf = ANY (job.leaves) THEN
       job.since := (former ->> 'since')::xid;
+      BEGIN
+        job.own := ARRAY(SELECT n::text::xid
+                           FROM jsonb_array_elements(former -> 'own') span,
+                                generate_series((span ->> 0)::int8, least((span ->> 1)::int8, (span ->> 0)::int8 + 1000000)) n);
+      EXCEPTION WHEN data_exception THEN
+        -- Somebody edited the comment: those rows are checked again.
+        job.own := '{}';
+      END;
       job.leaf := array_position(job.leaves, leaf) - 1;
       job.walked := job.leaves[:job.leaf];
       -- VACUUM FULL, CLUSTER and the like make a new file, in which rows stand elsewhere.
@@ -164,7 +172,15 @@ CREATE FUNCTION embed_backfill_force_place(job @extschema@.embed_backfill_job) R
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $body$
   SELECT jsonb_build_object('fingerprint', job.fingerprint, 'since', job.since::text, 'leaf', leaf::regclass::text,
-                            'file', pg_relation_filenode(leaf)::int8, 'block', block)
+                            'file', pg_relation_filenode(leaf)::int8, 'block', block,
+                            -- The last thousand spans of its transactions, first and last of each: a quiet server
+                            -- has one, a busy one a span for each batch. Rows of those before run the model again
+                            -- to be seen as right.
+                            'own', (SELECT coalesce(jsonb_agg(s.span), '[]')
+                                      FROM (SELECT jsonb_build_array(min(n), max(n)) AS span
+                                              FROM (SELECT n, n - row_number() OVER (ORDER BY n) AS island
+                                                      FROM (SELECT DISTINCT x::text::int8 AS n FROM unnest(job.own) x) d) i
+                                             GROUP BY island ORDER BY min(n) DESC LIMIT 1000) s))
     FROM (SELECT coalesce(job.hold_leaf, job.leaves[greatest(1, job.leaf + CASE WHEN job.until IS NULL THEN 1 ELSE 0 END)]) AS leaf,
                  CASE WHEN job.hold_leaf IS NOT NULL THEN job.hold_block
                       ELSE least(coalesce(@extschema@.embed_backfill_block(job.at), 0),
@@ -181,6 +197,7 @@ AS $body$
 BEGIN
   IF job.phase = 'force' AND job.noted AND job.leaf > 0 AND job.until IS NOT NULL
      AND clock_timestamp() - job.saved > interval '5 seconds' THEN
+    job.own := job.own || pg_current_xact_id()::xid;
     PERFORM @extschema@.embed_backfill_note(job, @extschema@.embed_backfill_force_place(job), '100ms');
     job.saved := clock_timestamp();
   END IF;
