@@ -10,7 +10,7 @@ PYTHON ?= python3
 export PG PG_CONFIG MODEL MODEL_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql fidelity clean
+.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql bench-backfill fidelity clean
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -68,6 +68,9 @@ bench-peers:    ## the engine beside ONNX Runtime and stock candle; figures and 
 
 bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, the thread rule
 	@$(PYTHON) scripts/bench_sql.py
+
+bench-backfill: ## embed_backfill() beside Python + ONNX Runtime: read, embed, write 20,000 rows
+	@$(PYTHON) scripts/bench_backfill.py
 
 fidelity:       ## search quality through SQL on XQuAD English, beside the published figures
 	@$(PYTHON) scripts/fidelity.py
