@@ -4,8 +4,9 @@
 -- statement, embed, update. Reading first and locking later would store the embedding of old text
 -- beside new text. FOR NO KEY UPDATE lets foreign keys point at the rows meanwhile, SKIP LOCKED lets
 -- several sessions share a table and waits for nobody. A table is walked by its blocks, leaf
--- partition by leaf partition; a pass that finds no row is the end, because rows that were locked
--- or written meanwhile stand behind the walk.
+-- partition by leaf partition, and again, because rows that were locked or written meanwhile stand
+-- behind the walk. A pass that finds no row is the end; or only rows that were written since the
+-- call began, as where somebody goes on inserting under gte_small.defer.
 --
 -- Who does what: embed_backfill_batch() and the procedure touch rows, so that triggers, policies
 -- and generated columns of the user's run, which count on the session's search_path. These two have
@@ -36,10 +37,13 @@ CREATE TYPE embed_backfill_job AS (
   writing pg_catalog.text,
   -- How much text takes a batch's time, in the units of a row's cost.
   budget pg_catalog.float8,
-  -- Rows found and written by this batch and this pass; without an embedding after the last pass.
-  found pg_catalog.int4,
+  -- The last transaction before the call began.
+  since pg_catalog.xid,
+  -- Of the rows this batch found those that were there when the call began, the rows it wrote; the same
+  -- of this pass; old rows without an embedding after the last pass.
   wrote pg_catalog.int4,
-  pass_found pg_catalog.int8,
+  found_old pg_catalog.int4,
+  pass_old pg_catalog.int8,
   pass_wrote pg_catalog.int8,
   remaining pg_catalog.int8,
   -- Passes in a row that wrote nothing, and how long to wait for the next.
@@ -55,11 +59,10 @@ CREATE TYPE embed_backfill_job AS (
   told pg_catalog.timestamptz,
   progress pg_catalog.text,
   -- A walk over all rows (force): whether the note can keep its position, when it was saved last,
-  -- the transaction before the walk, those of its own batches, rows that others had locked, leaves
+  -- what "since" will be for the next pass, the transactions of its own batches, rows that others had locked, leaves
   -- that are done, rows given up, and from where a later call must go on because of them.
   noted pg_catalog.bool,
   saved pg_catalog.timestamptz,
-  since pg_catalog.xid,
   next_since pg_catalog.xid,
   own pg_catalog.xid[],
   skipped pg_catalog.tid[],
@@ -71,6 +74,9 @@ CREATE TYPE embed_backfill_job AS (
 );
 COMMENT ON TYPE embed_backfill_job IS
   'part of embed_backfill: what embed_backfill() is doing';
+
+COMMENT ON TYPE embed_backfill_job[] IS
+  'part of embed_backfill: a job for each embedding column';
 
 -- The block of a row's place.
 CREATE FUNCTION embed_backfill_block(place pg_catalog.tid) RETURNS pg_catalog.int8
@@ -114,6 +120,8 @@ CREATE FUNCTION embed_backfill_condition(phase pg_catalog.text, embedding pg_cat
 AS $body$
   SELECT format(CASE phase
       WHEN 'missing' THEN '%1$s.%2$I IS NULL AND (%3$s)'
+      -- Rows that have none by now are for another call.
+      WHEN 'moved' THEN '%1$s.%2$I IS NOT NULL'
       ELSE '(%1$s.%2$I IS NOT NULL OR %3$s)' END ||
     CASE WHEN phase IN ('force', 'moved') THEN
       ' AND NOT (%1$s.xmin OPERATOR(pg_catalog.=) ANY ($4))' ELSE '' END ||
@@ -126,7 +134,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_condition(pg_catalog.text, pg_catalog.name, pg_catalog.name[], pg_catalog.text) IS
   'part of embed_backfill: SQL condition for the rows that a backfill is about';
 
--- About how many rows that are, from at most 2,000 blocks of each leaf; or exactly.
+-- About how many rows that are, from at most 2,000 blocks of each leaf; or exactly, of those that were
+-- there when the call began.
 CREATE FUNCTION embed_backfill_count(job @extschema@.embed_backfill_job, exactly pg_catalog.bool) RETURNS pg_catalog.int8
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $body$
@@ -140,11 +149,12 @@ BEGIN
     share := CASE WHEN exactly THEN 1 ELSE
       least(1, 2000 * current_setting('block_size')::float8 / greatest(1, pg_relation_size(leaf, 'main'))) END;
     BEGIN
-      EXECUTE format('SELECT count(*) FROM ONLY %s AS t%s WHERE %s', leaf::regclass,
+      EXECUTE format('SELECT count(*) FROM ONLY %s AS t%s WHERE %s%s', leaf::regclass,
                      CASE WHEN share < 1 THEN format(' TABLESAMPLE SYSTEM (%s)', 100 * share) END,
                      @extschema@.embed_backfill_condition(CASE WHEN job.phase = 'missing' THEN 'missing' ELSE 'all' END,
-                                              job.embedding, job.content, 't'))
-         INTO counted;
+                                                          job.embedding, job.content, 't'),
+                     CASE WHEN exactly THEN ' AND age(t.xmin) > age($1)' END)
+         INTO counted USING job.since;
       total := total + counted / share;
     EXCEPTION WHEN undefined_table OR syntax_error THEN
       -- The partition was dropped; a number stands for its name then.
@@ -226,7 +236,8 @@ BEGIN
     job.leaf := 0;
     -- 16 texts of a hundred letters or two long ones: the first batch is short also on a slow machine.
     job.budget := 4096;
-    job.pass_found := 0; job.pass_wrote := 0;
+    job.since := pg_snapshot_xmin(pg_current_snapshot())::xid;
+    job.pass_old := 0; job.pass_wrote := 0;
     job.idle := 0; job.wait := 0;
     job.refused := 0;
     job.rows := 0;
@@ -319,14 +330,15 @@ BEGIN
     -- In the order of the place, because a batch may end anywhere in the range. The text is joined
     -- outside the sort, which so carries pointers to long texts instead of the texts.
     job.reading := format(
-      $sql$SELECT s.place, s.text, 64 OPERATOR(pg_catalog.+) LEAST(pg_catalog.octet_length(s.text), 2048) AS cost,
+      $sql$SELECT s.place, s.old, s.text, 64 OPERATOR(pg_catalog.+) LEAST(pg_catalog.octet_length(s.text), 2048) AS cost,
                   pg_catalog.octet_length(s.text) AS bytes
-             FROM (SELECT r.place, %s AS text
-                     FROM (SELECT t.ctid AS place, %s FROM ONLY %s AS t WHERE %s AND %s
+             FROM (SELECT r.place, r.old, %s AS text
+                     FROM (SELECT t.ctid AS place, pg_catalog.age(t.xmin) OPERATOR(pg_catalog.>) pg_catalog.age($5) AS old,
+                                  %s FROM ONLY %s AS t WHERE %s AND %s
                             ORDER BY t.ctid USING OPERATOR(pg_catalog.<)
                               FOR NO KEY UPDATE SKIP LOCKED) AS r OFFSET 0) AS s$sql$,
-      @extschema@.embed_backfill_text(job.content, 'r'),
-      (SELECT string_agg(DISTINCT format('t.%I', c), ', ') FROM unnest(job.content) c), leaf_name, place, condition);
+      @extschema@.embed_backfill_text(ARRAY(SELECT 'c' || n FROM generate_subscripts(job.content, 1) n)::name[], 'r'),
+      (SELECT string_agg(format('t.%I AS c%s', c, n), ', ') FROM unnest(job.content) WITH ORDINALITY u (c, n)), leaf_name, place, condition);
     -- What the reading skipped, up to the last row it got.
     job.leaving := format(
       $sql$SELECT pg_catalog.array_agg(t.ctid) FROM ONLY %s AS t
@@ -414,7 +426,7 @@ DECLARE
   full_batch pg_catalog.bool := false;
   skipped pg_catalog.tid[];
 BEGIN
-  job.found := 0;
+  job.found_old := 0;
   job.wrote := 0;
   LOOP
     job := @extschema@.embed_backfill_range(job);
@@ -426,6 +438,7 @@ BEGIN
       EXIT WHEN NOT FOUND;
       places := pg_catalog.array_append(places, one.place);
       texts := pg_catalog.array_append(texts, one.text);
+      job.found_old := job.found_old OPERATOR(pg_catalog.+) one.old::pg_catalog.int4;
       cost := cost OPERATOR(pg_catalog.+) COALESCE(one.cost, 64);
       bytes := bytes OPERATOR(pg_catalog.+) COALESCE(one.bytes, 0);
       -- The model reads 2 kB of a text at most: the limit of 4 MB bounds the memory.
@@ -449,7 +462,6 @@ BEGIN
     began := pg_catalog.clock_timestamp();
     SELECT * INTO embedded FROM @extschema@.embed_backfill_embed(job, texts);
     EXECUTE job.writing INTO job.wrote USING places, embedded.vectors;
-    job.found := pg_catalog.cardinality(places);
     IF job.phase OPERATOR(pg_catalog.=) 'missing' AND job.wrote OPERATOR(pg_catalog.>) 0 THEN
       PERFORM @extschema@.embedding_written(job.target, job.embedding);
     END IF;
@@ -530,7 +542,7 @@ DECLARE
   seconds float8 := greatest(1e-4, extract(epoch FROM clock_timestamp() - began));
   remaining int8;
 BEGIN
-  job.pass_found := job.pass_found + job.found;
+  job.pass_old := job.pass_old + job.found_old;
   job.pass_wrote := job.pass_wrote + job.wrote;
   job.rows := job.rows + job.wrote;
   IF cost >= job.budget / 2 OR seconds > goal THEN
@@ -542,7 +554,7 @@ BEGIN
   IF job.reading IS NULL THEN
     IF job.phase = 'missing' THEN
       job.wait := 0;
-      IF job.pass_wrote = 0 THEN
+      IF job.pass_wrote = 0 OR job.pass_old <= job.refused THEN
         remaining := @extschema@.embed_backfill_count(job, true);
         -- While others get on with it, waiting is not idle.
         job.idle := CASE WHEN remaining < job.remaining THEN 1 ELSE job.idle + 1 END;
@@ -566,7 +578,7 @@ BEGIN
     job.leaf := 0;
     job.at := NULL;
     job.until := NULL;
-    job.pass_found := 0;
+    job.pass_old := 0;
     job.pass_wrote := 0;
   END IF;
   RETURN job;

@@ -134,7 +134,6 @@ BEGIN
   END IF;
   PERFORM @extschema@.embed_backfill_force_lock(job, looks => 5);
 
-  job.since := pg_snapshot_xmin(pg_current_snapshot())::xid;
   job.next_since := job.since;
   job.saved := clock_timestamp();
   SELECT c.note -> 'force' INTO former FROM @extschema@.embedding_columns(job.target) c

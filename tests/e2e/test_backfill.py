@@ -331,7 +331,7 @@ def test_places_are_visited_one_by_one_in_a_large_table_that_was_never_analyzed(
         declare job embed_backfill_job; line text; places tid[];
         begin
           job := embed_backfill_range((embed_backfill_jobs('docs', 256, false, null))[1]);
-          for line in execute 'explain ' || job.reading using job.at, job.upto loop reading := concat_ws(E'\n', reading, line); end loop;
+          for line in execute 'explain ' || job.reading using job.at, job.upto, job.skipped, job.own, job.since loop reading := concat_ws(E'\n', reading, line); end loop;
           places := array(select ctid from docs limit 256);
           for line in execute 'explain ' || job.writing using places, array_fill(embed('x'), array[256]) loop
             writing := concat_ws(E'\n', writing, line);

@@ -114,7 +114,7 @@ def writers():
     return [
         Writer("update docs set content = 'changed ' || %(n)s::int where id = %(id)s"),
         Writer("update docs set content = content || '!' where id between %(id)s and %(id)s + 3"),
-        #        Writer("update docs set content = 'deferred ' || %(n)s::int where id = %(id)s", "set gte_small.defer = on"),
+        Writer("update docs set content = 'deferred ' || %(n)s::int where id = %(id)s", "set gte_small.defer = on"),
         Writer("update docs set hits = hits + 1 where id = %(id)s"),
         Writer("insert into refers select %(id)s::int where %(id)s <= 3500 on conflict do nothing"),
         Writer("delete from docs where id = %(id)s and id > 3500"),
