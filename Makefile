@@ -4,13 +4,15 @@
 # PG_CONFIG=path  one's own PostgreSQL instead
 # MODEL=name      gte-small (default) or all-MiniLM-L6-v2
 # MODEL_DIR=dir   a model directory of one's own
+# FILE=notes.csv  make import: CSV or JSON lines; COLUMN=body is searched, TABLE=name is made, REPLACE=1 replaces it
+# PROFILE=fast    make install without the slow optimizations
 # XQUAD=dir       XQuAD English for make fidelity (default ../shared/data/xquad)
 
 PYTHON ?= python3
-export PG PG_CONFIG MODEL MODEL_DIR
+export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql bench-backfill fidelity clean
+.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql bench-backfill fidelity clean import test-debian
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -29,6 +31,9 @@ psql:           ## enter the demo's database
 
 dsn:            ## its connection string: psql "$$(make -s dsn)"
 	@$(PYTHON) scripts/demo.py dsn
+
+import:         ## load a file of your own and search it: FILE=notes.csv COLUMN=body
+	@$(PYTHON) scripts/import_file.py
 
 reembed:        ## embed the demo's rows again, under MODEL= or MODEL_DIR=
 	@$(PYTHON) scripts/demo.py reembed
@@ -59,6 +64,9 @@ check:          ## format, clippy, tests that need no PostgreSQL
 
 test:           ## every test, on throw-away servers
 	@$(PYTHON) scripts/test.py
+
+test-debian:    ## install and test in Debian 12's PostgreSQL 15, with pg_cron; needs root and apt
+	@$(PYTHON) scripts/debian.py
 
 bench:          ## the engine alone: by length and batch, every tier of this CPU, 1 and 2 threads
 	@$(PYTHON) scripts/bench.py

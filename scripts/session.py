@@ -30,11 +30,15 @@ class Session:
             pass
         self._psql.wait()
 
-    def run(self, sql: str) -> str:
-        """Run statements or psql commands; returns what psql printed, without the final newline."""
+    def run(self, sql: str, data: str = "") -> str:
+        """Run statements or psql commands; returns what psql printed, without the final newline.
+
+        `data` are the lines of a COPY FROM STDIN that `sql` ends with.
+        """
         end = f"-- end of answer {next(_ids)} --"
+        rows = f"{data}\\.\n" if data else ""
         try:
-            self._psql.stdin.write(f"{sql}\n\\echo {end}\n")
+            self._psql.stdin.write(f"{sql}\n{rows}\\echo {end}\n")
             self._psql.stdin.flush()
         except BrokenPipeError:
             pass
@@ -55,8 +59,8 @@ class Session:
 class Progress:
     """`embedding  640 of 2492 rows  158 rows/s  12 s left`, on one line of a terminal or once in ten in a log."""
 
-    def __init__(self, what: str, total: int):
-        self.what, self.total, self.done = what, total, 0
+    def __init__(self, what: str, total: int, unit: str = "rows"):
+        self.what, self.total, self.done, self.unit = what, total, 0, unit
         self.began = time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._tenth = 0
@@ -66,7 +70,7 @@ class Progress:
         seconds = time.monotonic() - self.began
         rate = self.done / seconds if seconds > 0 else 0
         left = f"{(self.total - self.done) / rate:.0f} s left" if rate else "? s left"
-        line = f"{self.what}  {self.done} of {self.total} rows  {rate:.0f} rows/s  {left}"
+        line = f"{self.what}  {self.done} of {self.total} {self.unit}  {rate:.0f} {self.unit}/s  {left}"
         tenth = 10 * self.done // self.total
         if self._terminal:
             last = self.done >= self.total

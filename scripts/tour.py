@@ -29,7 +29,7 @@ def tell(text: str) -> None:
         print(text, flush=True)
 
 
-def _type(session: Session, sql: str) -> str:
+def typed(session: Session, sql: str) -> str:
     """Show a statement the way it looks when typed, run it, show the answer."""
     tell("demo=# " + sql.replace("\n", "\ndemo-# "))
     answer = session.run(sql)
@@ -38,26 +38,26 @@ def _type(session: Session, sql: str) -> str:
 
 
 def _ask(session: Session, sql: str, question: str) -> None:
-    if "\n(0 rows)" in _type(session, sql):
+    if "\n(0 rows)" in typed(session, sql):
         tell("-- nothing is that close; the nearest row:")
-        _type(session, NEAREST.format(question))
+        typed(session, NEAREST.format(question))
 
 
 def show(session: Session) -> None:
     # QUIET off, so that an UPDATE says how many rows it changed.
     session.run("\\timing on\n\\set QUIET off")
     tell("")
-    _type(session, "select name, max_tokens, suggested_threshold, round(load_seconds::numeric, 2) as load_seconds\n"
+    typed(session, "select name, max_tokens, suggested_threshold, round(load_seconds::numeric, 2) as load_seconds\n"
                    "from embed_model();")
-    _type(session, "select count(*), count(embedding) as embedded from embeddings;")
+    typed(session, "select count(*), count(embedding) as embedded from embeddings;")
     _ask(session, MISSION, "maximum memory for query workspaces")
     tell("-- questions, at the threshold the model suggests")
     for question in QUESTIONS:
         _ask(session, ASK.format(question), question)
     tell("-- an UPDATE changes the answer, in the same transaction; the ROLLBACK takes both back")
-    _type(session, "begin;")
+    typed(session, "begin;")
     _ask(session, ASK.format(UPDATED), UPDATED)
-    _type(session, UPDATE)
+    typed(session, UPDATE)
     _ask(session, ASK.format(UPDATED), UPDATED)
-    _type(session, "rollback;")
+    typed(session, "rollback;")
     tell("Go on with your own questions:  make psql\nStop the server, keep the rows:  make stop")
