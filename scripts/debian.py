@@ -95,7 +95,7 @@ def pgvector_source() -> Path:
     command(*apt, "update")
     command(*apt, "source", f"pgvector/{PGVECTOR_SUITE}", cwd=work)
     unpacked = next(path for path in work.glob("pgvector-*") if path.is_dir())
-    command("make", f"PG_CONFIG={PG_CONFIG}", "OPTFLAGS=", "with_llvm=no", cwd=unpacked)
+    command("make", "-s", f"PG_CONFIG={PG_CONFIG}", "OPTFLAGS=", "with_llvm=no", cwd=unpacked)
     return unpacked
 
 
@@ -116,7 +116,7 @@ class Installed:
         if "gte-small" in names:
             build.uninstall(PG_CONFIG)
         if "pgvector" in names:
-            command("make", f"PG_CONFIG={PG_CONFIG}", "with_llvm=no", "uninstall", cwd=pgvector_source())
+            command("make", "-s", f"PG_CONFIG={PG_CONFIG}", "with_llvm=no", "uninstall", cwd=pgvector_source())
         self._file.unlink(missing_ok=True)
 
 
@@ -136,7 +136,7 @@ def install(tally, ours: Installed) -> bool:
         with tally.step(f"pgvector of Debian's {PGVECTOR_SUITE}"):
             source = pgvector_source()
             ours.will_add("pgvector")
-            command("make", f"PG_CONFIG={PG_CONFIG}", "with_llvm=no", "install", cwd=source)
+            command("make", "-s", f"PG_CONFIG={PG_CONFIG}", "with_llvm=no", "install", cwd=source)
             ready = True
     if not ready:
         return False
