@@ -219,7 +219,10 @@ def main() -> int:
     pg_config = own_pg_config()
     if action == "install":
         # PROFILE=fast is what the tests build: link-time optimization takes 15 minutes of processor time.
-        install(pg_config, build(pg_config, os.environ.get("PROFILE") or "release"))
+        profile = os.environ.get("PROFILE") or "release"
+        if profile not in ("release", "fast"):
+            raise Failure(f"PROFILE={profile} is neither release nor fast; leave it out")
+        install(pg_config, build(pg_config, profile))
         say(f"gte-small is installed in {postgres.config(pg_config, '--version')} ({pg_config}).\n"
                   'Next, in a database:  CREATE EXTENSION "gte-small" CASCADE;\n'
                   "The model, once per server:  make install-model")
