@@ -4,8 +4,11 @@ What the settings do (pg_settings) and what the functions are for (comments in p
 of its setting or function in parentheses.
 """
 
+import json
+
+from postgres import quote_literal
 from session import Progress, Session
-from state import CLONE, Failure
+from state import CLONE, Failure, say
 
 # Rows in a transaction: few enough that Ctrl-C loses under a second, enough that commits don't count.
 BATCH = 32
@@ -51,15 +54,13 @@ def load(demo, session: Session) -> None:
 
 
 def reembed(session: Session) -> None:
-    """Every row's vector again, in one transaction: until it ends, everybody sees the old ones."""
-    ids = [int(n) for n in session.value("select id from embeddings order by id").split()]
-    progress = Progress("embedding again", len(ids))
-    session.run("begin; lock table embeddings in share row exclusive mode;")
-    for first in range(0, len(ids), BATCH):
-        batch = ids[first:first + BATCH]
-        session.run(f"update embeddings set embedding = embed(content) where id between {batch[0]} and {batch[-1]};")
-        progress.add(len(batch))
-    session.run("commit;")
+    """The vectors of every table again, imported ones too; what was interrupted goes on where it was."""
+    # The old ones are of no use meanwhile: a search is embedded by the new model.
+    tables = session.value("select jsonb_agg(distinct tgrelid::regclass::text) from pg_trigger "
+                           "where tgfoid = 'embed_trigger'::regproc and not tgisinternal and tgparentid = 0")
+    for table in json.loads(tables or "[]"):
+        say(f"embedding {table} again ...")
+        session.run(f"call embed_backfill({quote_literal(table)}, force => true);", tell=say)
 
 
 def same_model(demo, session: Session) -> None:

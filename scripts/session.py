@@ -30,10 +30,10 @@ class Session:
             pass
         self._psql.wait()
 
-    def run(self, sql: str, data: str = "") -> str:
+    def run(self, sql: str, data: str = "", tell=None) -> str:
         """Run statements or psql commands; returns what psql printed, without the final newline.
 
-        `data` are the lines of a COPY FROM STDIN that `sql` ends with.
+        `data` are the lines of a COPY FROM STDIN that `sql` ends with; `tell` gets each line psql prints as it comes.
         """
         end = f"-- end of answer {next(_ids)} --"
         rows = f"{data}\\.\n" if data else ""
@@ -47,6 +47,8 @@ class Session:
             if line.rstrip("\n") == end:
                 return "".join(lines).rstrip("\n")
             lines.append(line)
+            if tell:
+                tell("  " + line.rstrip("\n"))
         said = "".join(lines).strip() or "it ended without a word"
         raise Failure(f"psql stopped at\n{sql}\n{said}")
 
