@@ -20,9 +20,9 @@ from state import Failure, say
 
 # Characters sent to the server at once: large enough that round trips don't count.
 CHUNK = 1 << 20
-# Rows embedded in one transaction, unless their texts have that many characters earlier: under a second on most
-# machines, which is what Ctrl-C may lose, and few MB in the server's memory.
-BATCH, BATCH_CHARACTERS = 128, 4 << 20
+# A transaction of the embedding, of which Ctrl-C loses one: that many rows, or texts of that many characters the model
+# reads (about 2,000 of each: 512 tokens), which take a second or two; and never more than that in the server's memory.
+BATCH, BATCH_READ, READ, BATCH_CHARACTERS = 128, 32 << 10, 2 << 10, 4 << 20
 # Reading shows its progress where it takes longer than a breath: 16 MB are a second.
 LARGE = 16 << 20
 # What the search functions put in front of the table's name, in 63 bytes.
@@ -117,7 +117,7 @@ def load(session: Session, target: Table, source) -> list:
     copy = f"copy {target.sql} ({columns}) from stdin;"
     text = source.columns.index(target.column)
     lines, held, texts = [], 0, 0
-    batches, row, first, characters = [], 0, 1, 0
+    batches, row, first, characters, read = [], 0, 1, 0, 0
     for row, (_, values) in enumerate(source.rows(), 1):
         lines.append(copy_line(values))
         held += len(lines[-1])
@@ -127,10 +127,11 @@ def load(session: Session, target: Table, source) -> list:
             if progress and (source.position >> 20) > progress.done:
                 progress.add((source.position >> 20) - progress.done)
         texts += values[text] is not None
-        characters += len(values[text] or "")
-        if row - first + 1 >= BATCH or characters >= BATCH_CHARACTERS:
+        length = len(values[text] or "")
+        characters, read = characters + length, read + min(length, READ)
+        if row - first + 1 >= BATCH or read >= BATCH_READ or characters >= BATCH_CHARACTERS:
             batches.append(row)
-            first, characters = row + 1, 0
+            first, characters, read = row + 1, 0, 0
     if not row:
         raise Failure(f"{source.path} has no rows; nothing was loaded")
     if not texts:

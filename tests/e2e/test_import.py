@@ -63,6 +63,14 @@ def test_every_row_and_column_with_the_embedding_of_the_text(load, notes, connec
                "c.relam where i.indrelid = 'notes'::regclass and m.amname = 'hnsw' and i.indisvalid") == 1
 
 
+@pytest.mark.parametrize("characters, rows", [(10, 128), (1000, 33), (5000, 16), (3 << 20, 2), (5 << 20, 1)])
+def test_long_texts_make_small_batches(database, tmp_path, characters, rows):
+    path = tmp_path / "notes.csv"
+    path.write_text("body\n" + f"{'x' * characters}\n" * min(200, 2 * rows))
+    with session.Session(database.server.cluster, database.name) as loading:
+        assert import_file.load(loading, import_file.Table("notes", "body"), records.source(path))[0] == rows
+
+
 def test_the_table_goes_on_by_itself(load, notes, connection):
     load(notes, "body")
     connection.execute("insert into notes (body) values ('a sentence nobody wrote before')")
