@@ -163,10 +163,12 @@ def embed(session: Session, target: Table, batches: list) -> int:
     progress = Progress("embedding", batches[-1])
     first = 1
     for last in batches:
-        session.run(f"update {target.sql} t set embedding = e.vector from ("
+        session.run(f"begin;\nupdate {target.sql} t set embedding = e.vector from ("
                     f"select unnest(ids) as id, unnest(vectors) as vector from (select array_agg(id order by id) as ids, "
                     f"embed(array_agg({column} order by id)) as vectors from {target.sql} "
-                    f"where id between {first} and {last} and {column} is not null) as texts) as e where t.id = e.id;")
+                    f"where id between {first} and {last} and {column} is not null) as texts) as e where t.id = e.id;\n"
+                    # The trigger takes a vector that comes along for anybody's; these are the loaded model's.
+                    f"select embedding_written({quote_literal(target.sql)});\ncommit;")
         progress.add(last - first + 1)
         first = last + 1
     return int(session.value("select truncated_texts from embed_stats()"))
