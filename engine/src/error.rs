@@ -48,6 +48,14 @@ pub enum Error {
         /// The most that is read.
         limit: usize,
     },
+    /// A single character that has more tokens than a chunk may have.
+    #[error("a chunk of {limit} tokens has no room for a character of {tokens}")]
+    CharacterTooLong {
+        /// Tokens of the character, specials included.
+        tokens: usize,
+        /// Tokens a chunk may have.
+        limit: usize,
+    },
     /// A precision or kernels that this CPU can't run.
     #[error("{wanted} is not available on this CPU, which has {available}")]
     NoKernels {
@@ -73,6 +81,7 @@ impl Error {
             | Error::Corrupt { path, .. }
             | Error::Unsupported { path, .. } => Some(path),
             Error::TextTooLong { .. }
+            | Error::CharacterTooLong { .. }
             | Error::NoKernels { .. }
             | Error::Interrupted
             | Error::Internal(_) => None,

@@ -13,7 +13,10 @@
 //! # Ok::<(), gte_engine::Error>(())
 //! ```
 
+mod ask;
 mod batch;
+mod borders;
+mod chunks;
 mod config;
 mod encoder;
 mod error;
@@ -24,8 +27,10 @@ pub mod oracle;
 mod pieces;
 mod threads;
 pub mod tokenizer;
+mod units;
 mod weights;
 
+pub use chunks::{Chunk, Chunks};
 pub use encoder::{Embedding, Encoder, Identity, ModelInfo, Options};
 pub use error::Error;
 pub use forward::tier::Precision;

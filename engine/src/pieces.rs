@@ -1,12 +1,12 @@
-//! Reading a text piece by piece, so that a tokenizer sees only as much of it as it needs.
+//! Reading a text word by word, so that a tokenizer sees only as much of it as it needs.
 //!
 //! `tokenizers` keeps an alignment of 16 bytes per byte of input and works at about 1 MB/s, so a
 //! 10 MB text handed over whole costs 10 s and several hundred MB, for the 510 tokens that are
-//! used. BERT's pipeline treats each word for itself, so the text can be cut before a character
-//! that always starts a new word: tokens(a + b) = tokens(a) + tokens(b).
+//! used. BERT's pipeline treats each word for itself, so the text can be cut where a new word
+//! starts whatever is before it: tokens(a + b) = tokens(a) + tokens(b).
 //!
-//! Which characters those are is not written down here a second time. Each character is put
-//! between two letters and run through the loaded tokenizer's own normalizer and pre-tokenizer.
+//! Which characters start or end words is not written down here a second time. Each character is
+//! put between two letters and run through the loaded tokenizer's own normalizer and pre-tokenizer.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,15 +18,23 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-/// A word longer than this is read in its shortened form, see [`PieceReader::giant_word`]: 510
-/// words of 16 KB would otherwise be 8 MB and a second of tokenizing.
+use crate::Error;
+use crate::ask::Ask;
+
+/// A word longer than this is read in its shortened form, see [`UnitReader::shortened`]: 510 words
+/// of 16 KB would otherwise be 8 MB and a second of tokenizing.
 const GIANT_WORD_BYTES: usize = 1 << 10;
 
-/// So much is passed over before the caller may stop: some 5 ms of accents without letters.
-const MOST_SKIPPED_BYTES: usize = 256 << 10;
+/// A shortened word that is still longer than this is refused. No word of a real tokenizer is.
+const MOST_WORD_BYTES: usize = 1 << 20;
 
-/// More added tokens than this are not looked at one by one (BERT has 5).
+/// A longer stretch without a token between two words is left out of a piece.
+const MOST_SILENT_BYTES: usize = 64;
+
+/// Each added token is looked for wherever one may start (BERT has 5), and a word is read as far
+/// as the longest reaches.
 const MAX_ADDED_TOKENS: usize = 1000;
+const MAX_ADDED_TOKEN_BYTES: usize = 256;
 
 /// What the tokenizer makes of a character between two letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +45,8 @@ enum CharClass {
     Space,
     /// A word of its own: punctuation, a CJK ideograph.
     Isolated,
+    /// Starts a word that goes on behind it.
+    Starting,
     /// Dropped, as if it had not been there: control characters, stripped accents.
     Removed,
 }
@@ -50,6 +60,8 @@ pub(crate) struct Pieces {
     max_word_chars: usize,
     /// Contents of the added tokens (`[CLS]` and the like), which are found before any splitting.
     added_tokens: Vec<String>,
+    /// Bytes of the longest of them.
+    longest_added: usize,
 }
 
 impl Pieces {
@@ -69,13 +81,18 @@ impl Pieces {
         };
         let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
         if added.len() > MAX_ADDED_TOKENS
-            || added.values().any(|token| token.normalized || token.single_word)
+            || added.values().any(|token| {
+                token.normalized
+                    || token.single_word
+                    || token.content.len() > MAX_ADDED_TOKEN_BYTES
+            })
         {
             return None;
         }
         let mut pieces = Pieces {
             max_word_chars: model.max_input_chars_per_word,
             added_tokens: added.values().map(|token| token.content.clone()).collect(),
+            longest_added: added.values().map(|token| token.content.len()).max().unwrap_or(0),
             ascii: [CharClass::Word; 128],
             normalizer,
             pre_tokenizer,
@@ -84,14 +101,22 @@ impl Pieces {
             pieces.ascii[usize::from(code)] = pieces.probe(char::from(code));
         }
         let starts_a_word = |token: &String| {
-            token.chars().next().is_some_and(|c| pieces.probe(c) == CharClass::Isolated)
+            let first = token.chars().next().map(|c| pieces.probe(c));
+            matches!(first, Some(CharClass::Isolated | CharClass::Starting))
         };
         pieces.added_tokens.iter().all(starts_a_word).then_some(pieces)
     }
 
     /// Starts reading `text`.
-    pub fn read<'t>(&'t self, text: &'t str) -> PieceReader<'t> {
-        PieceReader { pieces: self, text, start: 0, classes: HashMap::new() }
+    pub fn read<'t>(&'t self, text: &'t str) -> UnitReader<'t> {
+        UnitReader {
+            pieces: self,
+            text,
+            at: 0,
+            covered: 0,
+            classes: HashMap::new(),
+            pending: None,
+        }
     }
 
     /// Runs `a{c}b` through the tokenizer's own first two stages.
@@ -110,120 +135,180 @@ impl Pieces {
         match words.as_slice() {
             ["ab"] => CharClass::Removed,
             ["a", "b"] => CharClass::Space,
-            ["a", .., _] => CharClass::Isolated,
+            ["a", .., "b"] => CharClass::Isolated,
+            ["a", .., _] => CharClass::Starting,
             _ => CharClass::Word,
         }
     }
 
-    /// Whether an added token of the text would lie across byte `at`.
-    fn splits_added_token(&self, text: &str, at: usize) -> bool {
-        self.added_tokens.iter().any(|token| {
-            token.char_indices().skip(1).any(|(inside, _)| {
-                text[..at].ends_with(&token[..inside]) && text[at..].starts_with(&token[inside..])
-            })
-        })
+    /// Bytes of the longest added token that `text` starts with; 0 if there is none.
+    fn added_token(&self, text: &str) -> usize {
+        let found = self.added_tokens.iter().filter(|token| text.starts_with(token.as_str()));
+        found.map(String::len).max().unwrap_or(0)
     }
 }
 
-/// The pieces of one text, in order. Their tokens, laid end to end, are the text's tokens.
-pub(crate) struct PieceReader<'t> {
+/// A stretch of a text that is tokenized for itself: a word and what follows it without making a
+/// token. A unit starts where the one before it ends; tokens(a + b) = tokens(a) + tokens(b) at
+/// each of these places.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unit {
+    pub start: usize,
+    /// The word itself; empty in a text that makes no token at all. White space at the start of
+    /// the text belongs to its first unit.
+    pub word: usize,
+    pub word_end: usize,
+    pub end: usize,
+    /// Whether white space follows the word.
+    pub spaced: bool,
+    /// Line breaks that follow the word: none, one, or more.
+    pub breaks: u8,
+}
+
+/// The units of one text, in order.
+pub(crate) struct UnitReader<'t> {
     pieces: &'t Pieces,
     text: &'t str,
-    start: usize,
+    at: usize,
+    /// End of the added token that was met last: no unit ends inside it.
+    covered: usize,
     /// Classes of the characters met so far that are not ASCII.
     classes: HashMap<char, CharClass>,
+    /// A unit that was read and belongs to the next piece.
+    pending: Option<Unit>,
 }
 
-impl<'t> PieceReader<'t> {
-    /// The next piece, of about `target` bytes where a cut is possible there; `None` at the end.
-    /// Empty where a long run of characters that make no token goes on.
-    pub fn next_piece(&mut self, target: usize) -> Option<Cow<'t, str>> {
-        let text = self.text;
-        if self.start == text.len() {
-            return None;
-        }
-        if !self.skip_what_yields_nothing() {
-            return Some(Cow::Borrowed(""));
-        }
-        let start = self.start;
+impl<'t> UnitReader<'t> {
+    /// The next unit; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn next_unit(&mut self, ask: &mut Ask) -> Result<Option<Unit>, Error> {
+        let (text, start) = (self.text, self.at);
         if start == text.len() {
-            return None;
+            return Ok(None);
         }
-        let mut window = start + target.max(1);
-        if window >= text.len() {
-            self.start = text.len();
-            return Some(Cow::Borrowed(&text[start..]));
-        }
-        while !text.is_char_boundary(window) {
-            window += 1;
-        }
-        let behind = text[start..window].char_indices().rev();
-        for (offset, c) in behind.take_while(|&(offset, _)| offset > 0) {
-            if self.may_cut(start + offset, c) {
-                self.start = start + offset;
-                return Some(Cow::Borrowed(&text[start..self.start]));
+        let mut unit =
+            Unit { start, word: start, word_end: start, end: text.len(), spaced: false, breaks: 0 };
+        let mut in_word = false;
+        // Whether a word that starts at this place starts anew, whatever it starts with.
+        let mut parted = true;
+        let mut after_return = false;
+        for (offset, c) in text[start..].char_indices() {
+            ask.passed(1)?;
+            let (at, class) = (start + offset, self.class(c));
+            let after = at + c.len_utf8();
+            let covered = at < self.covered;
+            match class {
+                CharClass::Space | CharClass::Removed => {
+                    parted |= class == CharClass::Space;
+                    if covered {
+                        unit.word_end = after;
+                    }
+                    unit.spaced |= class == CharClass::Space;
+                    unit.breaks = unit.breaks.saturating_add(line_breaks(c, after_return));
+                    after_return = c == '\r';
+                }
+                CharClass::Word | CharClass::Isolated | CharClass::Starting => {
+                    let starts = parted || class != CharClass::Word;
+                    if in_word && starts && !covered {
+                        unit.end = at;
+                        break;
+                    }
+                    if class != CharClass::Word {
+                        ask.passed(self.pieces.added_tokens.len())?;
+                        let token = self.pieces.added_token(&text[at..]);
+                        self.covered = self.covered.max(at + token);
+                    }
+                    if !in_word {
+                        (in_word, unit.word) = (true, at);
+                    }
+                    unit.word_end = after;
+                    (unit.spaced, unit.breaks, after_return) = (false, 0, false);
+                    parted = class == CharClass::Isolated;
+                }
             }
         }
-        let end = self.next_cut(window);
-        self.start = end;
-        if end - start <= GIANT_WORD_BYTES {
-            Some(Cow::Borrowed(&text[start..end]))
-        } else {
-            Some(Cow::Owned(self.giant_word(&text[start..end])))
+        if !in_word {
+            (unit.word, unit.word_end) = (unit.end, unit.end);
         }
+        self.at = unit.end;
+        Ok(Some(unit))
     }
 
-    /// White space and dropped characters at the start of a piece make no token, however many.
-    /// Returns whether it came to their end.
-    fn skip_what_yields_nothing(&mut self) -> bool {
-        let text = self.text;
-        for (offset, c) in text[self.start..].char_indices() {
-            let ended = matches!(self.class(c), CharClass::Word | CharClass::Isolated);
-            if ended || offset >= MOST_SKIPPED_BYTES {
-                self.start += offset;
-                return ended;
+    /// The next piece of about `target` bytes; `None` at the end. The tokens of the pieces, laid
+    /// end to end, are the text's tokens.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], [`Error::TextTooLong`] as [`UnitReader::shortened`].
+    pub fn next_piece(
+        &mut self,
+        target: usize,
+        ask: &mut Ask,
+    ) -> Result<Option<Cow<'t, str>>, Error> {
+        let Some(first) = self.pending_or_next(ask)? else {
+            return Ok(None);
+        };
+        if first.word_end - first.word > GIANT_WORD_BYTES {
+            return self.shortened(&first, ask).map(Some);
+        }
+        let mut last = first;
+        while last.word_end - first.word < target && last.end - last.word_end <= MOST_SILENT_BYTES {
+            let Some(unit) = self.pending_or_next(ask)? else {
+                break;
+            };
+            if unit.word_end - unit.word > GIANT_WORD_BYTES {
+                self.pending = Some(unit);
+                break;
             }
+            last = unit;
         }
-        self.start = text.len();
-        true
+        Ok(Some(Cow::Borrowed(&self.text[first.word..last.word_end])))
     }
 
-    fn next_cut(&mut self, from: usize) -> usize {
-        let text = self.text;
-        text[from..]
-            .char_indices()
-            .find(|&(offset, c)| self.may_cut(from + offset, c))
-            .map_or(text.len(), |(offset, _)| from + offset)
+    fn pending_or_next(&mut self, ask: &mut Ask) -> Result<Option<Unit>, Error> {
+        match self.pending.take() {
+            Some(unit) => Ok(Some(unit)),
+            None => self.next_unit(ask),
+        }
     }
 
-    fn may_cut(&mut self, at: usize, c: char) -> bool {
-        matches!(self.class(c), CharClass::Space | CharClass::Isolated)
-            && !self.pieces.splits_added_token(self.text, at)
-    }
-
-    /// A text that stands for an endless word: its first characters, enough of them to be more
-    /// than the model takes in one word. Runs of dropped characters shrink to one, not to none,
-    /// so that nothing becomes adjacent that was not.
-    fn giant_word(&mut self, word: &str) -> String {
+    /// A text with the tokens of a unit's word: the word, or, if it is an endless one, its first
+    /// characters, enough of them to be more than the model takes in one word. Runs of dropped
+    /// characters shrink to one, not to none, so that nothing becomes adjacent that was not.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]; [`Error::TextTooLong`] for a word that stays endless.
+    pub fn shortened(&mut self, unit: &Unit, ask: &mut Ask) -> Result<Cow<'t, str>, Error> {
+        let word = &self.text[unit.word..unit.word_end];
+        if word.len() <= GIANT_WORD_BYTES {
+            return Ok(Cow::Borrowed(word));
+        }
+        // An added token at its start may end with letters, which are not of the word behind it.
+        let enough = self.pieces.max_word_chars.saturating_add(self.pieces.longest_added);
         let mut kept = String::new();
         let mut word_chars = 0;
         let mut in_removed = false;
         for c in word.chars() {
+            ask.passed(1)?;
             let class = self.class(c);
             match class {
                 CharClass::Word => word_chars += 1,
                 CharClass::Removed if in_removed => continue,
                 CharClass::Removed => {}
                 // A cut was forbidden here, so an added token ends and the word starts anew.
-                CharClass::Space | CharClass::Isolated => word_chars = 0,
+                CharClass::Space | CharClass::Isolated | CharClass::Starting => word_chars = 0,
             }
             in_removed = class == CharClass::Removed;
             kept.push(c);
-            if word_chars > self.pieces.max_word_chars {
+            if word_chars > enough {
                 break;
             }
+            if kept.len() > MOST_WORD_BYTES {
+                return Err(Error::TextTooLong { bytes: word.len(), limit: MOST_WORD_BYTES });
+            }
         }
-        kept
+        Ok(Cow::Owned(kept))
     }
 
     fn class(&mut self, c: char) -> CharClass {
@@ -232,5 +317,15 @@ impl<'t> PieceReader<'t> {
             Some(&class) => class,
             None => *self.classes.entry(c).or_insert_with(|| pieces.probe(c)),
         }
+    }
+}
+
+/// What a character adds to the number of line breaks; a line feed after a return adds nothing.
+pub(crate) fn line_breaks(c: char, after_return: bool) -> u8 {
+    match c {
+        '\n' => u8::from(!after_return),
+        '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' => 1,
+        '\u{2029}' => 2,
+        _ => 0,
     }
 }

@@ -5,10 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use tokenizers::Encoding;
 
 use crate::Error;
+use crate::ask::Ask;
 use crate::files::read_json_bytes;
 use crate::pieces::Pieces;
+use crate::units::CountedUnits;
 use crate::weights::hex;
 
 /// The largest text that is handed whole to a tokenizer that can't read it in pieces.
@@ -80,20 +83,62 @@ impl Tokenizer {
         self.token_ids_asking(text, &mut || ControlFlow::Continue(()))
     }
 
-    /// The same; `go_on` is asked before each piece of the text.
+    /// The same; `go_on` is asked before anything is read and every few milliseconds.
     pub(crate) fn token_ids_asking(
         &self,
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<TokenIds, Error> {
-        let room = self.max_tokens - self.before.len() - self.after.len();
+        let room = self.max_tokens - self.specials();
         let mut ids = self.before.clone();
-        self.read_tokens(text, room + 1, &mut ids, go_on)?;
+        self.read_tokens(text, room + 1, &mut ids, &mut Ask::new(go_on))?;
         let most = self.before.len() + room;
         let truncated = ids.len() > most;
         ids.truncate(most);
         ids.extend_from_slice(&self.after);
         Ok(TokenIds { ids, truncated })
+    }
+
+    /// Tokens of the whole text, specials included and without a limit.
+    pub(crate) fn count(&self, text: &str, ask: &mut Ask) -> Result<usize, Error> {
+        Ok(self.specials() + self.count_bare(text, ask)?)
+    }
+
+    /// Tokens of the whole text, without the specials.
+    pub(crate) fn count_bare(&self, text: &str, ask: &mut Ask) -> Result<usize, Error> {
+        ask.now()?;
+        let mut tokens = 0;
+        match &self.pieces {
+            None => tokens = self.encode_whole(text)?.len(),
+            Some(_) => {
+                let mut units = self.units(text)?;
+                while let Some(unit) = units.next_unit(ask)? {
+                    tokens += unit.tokens;
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Starts reading a text unit by unit, each with its number of tokens.
+    pub(crate) fn units<'t>(&'t self, text: &'t str) -> Result<CountedUnits<'t>, Error> {
+        CountedUnits::new(self, self.pieces.as_ref(), text)
+    }
+
+    /// Whether the tokens of a text are those of its units, laid end to end. Otherwise they are
+    /// nearly as many.
+    pub(crate) fn is_additive(&self) -> bool {
+        self.pieces.is_some()
+    }
+
+    /// How many tokens are put around each text.
+    pub(crate) fn specials(&self) -> usize {
+        self.before.len() + self.after.len()
+    }
+
+    /// The model's limit, specials included.
+    pub(crate) fn max_tokens(&self) -> usize {
+        self.max_tokens
     }
 
     /// sha256 of the file, lower-case hex.
@@ -107,39 +152,44 @@ impl Tokenizer {
         text: &str,
         wanted: usize,
         ids: &mut Vec<u32>,
-        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+        ask: &mut Ask,
     ) -> Result<(), Error> {
-        if go_on().is_break() {
-            return Err(Error::Interrupted);
-        }
+        ask.now()?;
         let Some(pieces) = &self.pieces else {
-            if text.len() > WHOLE_TEXT_BYTES {
-                return Err(Error::TextTooLong { bytes: text.len(), limit: WHOLE_TEXT_BYTES });
-            }
-            return self.encode(text, ids);
+            ids.extend_from_slice(self.encode_whole(text)?.get_ids());
+            return Ok(());
         };
         let goal = ids.len() + wanted;
         let mut reader = pieces.read(text);
         while ids.len() < goal {
-            if go_on().is_break() {
-                return Err(Error::Interrupted);
-            }
             let target = ((goal - ids.len()) * BYTES_PER_TOKEN).clamp(256, 1 << 14);
-            match reader.next_piece(target) {
-                Some(piece) => self.encode(&piece, ids)?,
-                None => break,
-            }
+            let Some(piece) = reader.next_piece(target, ask)? else {
+                break;
+            };
+            ask.encoded(piece.len())?;
+            ids.extend_from_slice(self.encode(&piece)?.get_ids());
         }
         Ok(())
     }
 
-    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), Error> {
-        let encoding = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, false)))
-            .map_err(|_| Error::internal("the tokenizer panicked"))?
-            .map_err(Error::internal)?;
-        ids.extend_from_slice(encoding.get_ids());
-        Ok(())
+    /// Reads a text as a whole, with the places of its tokens.
+    pub(crate) fn encode_whole(&self, text: &str) -> Result<Encoding, Error> {
+        if text.len() > WHOLE_TEXT_BYTES {
+            return Err(Error::TextTooLong { bytes: text.len(), limit: WHOLE_TEXT_BYTES });
+        }
+        caught(|| self.inner.encode(text, false))
     }
+
+    /// Reads a piece of a text.
+    pub(crate) fn encode(&self, piece: &str) -> Result<Encoding, Error> {
+        caught(|| self.inner.encode_fast(piece, false))
+    }
+}
+
+fn caught(encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encoding, Error> {
+    catch_unwind(AssertUnwindSafe(encode))
+        .map_err(|_| Error::internal("the tokenizer panicked"))?
+        .map_err(Error::internal)
 }
 
 /// The ids the post-processor puts before and after a text's own.
@@ -212,7 +262,9 @@ mod tests {
         for target in [1, 2, 3, 7, 20, 100] {
             let mut joined = Vec::new();
             let mut reader = pieces.read(text);
-            while let Some(piece) = reader.next_piece(target) {
+            let mut go_on = || ControlFlow::Continue(());
+            let mut ask = Ask::new(&mut go_on);
+            while let Some(piece) = reader.next_piece(target, &mut ask).unwrap() {
                 joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
             }
             assert_eq!(joined, whole, "pieces of {target} bytes of {text:?}");
@@ -263,7 +315,9 @@ mod tests {
             let pieces = Pieces::for_tokenizer(&tokenizer).unwrap();
             let mut reader = pieces.read(&text);
             let mut joined = Vec::new();
-            while let Some(piece) = reader.next_piece(3000) {
+            let mut go_on = || ControlFlow::Continue(());
+            let mut ask = Ask::new(&mut go_on);
+            while let Some(piece) = reader.next_piece(3000, &mut ask).unwrap() {
                 assert!(piece.len() <= 17_000);
                 joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
             }

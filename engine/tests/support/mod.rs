@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gte_engine::{Embedding, Encoder};
 use tokenizers::{Tokenizer, TruncationParams};
 
+pub mod languages;
+pub mod texts;
 pub mod tiny_model;
 
 pub use tiny_model::TinyModel;

@@ -1,0 +1,88 @@
+//! How good a place to divide a text is.
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::pieces::Unit;
+
+/// So many bytes on either side decide about a place. Unicode's rules for sentences look from a full
+/// stop to the next letter, however far that is; without this bound a text of full stops and blanks
+/// would take quadratic time.
+const CONTEXT: usize = 64;
+
+/// The end of a unit, from worst to best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Border {
+    /// A new token starts, but not a new word: around an apostrophe, before a comma.
+    Token,
+    /// A word ends, without white space: between two ideographs, after a comma.
+    Word,
+    /// White space.
+    Space,
+    /// A line break.
+    Line,
+    /// The end of a sentence, by Unicode's rules (UAX 29). A line break counts as a space here,
+    /// because lines are broken in the middle of sentences too.
+    Sentence,
+    /// A blank line.
+    Paragraph,
+}
+
+impl Border {
+    /// What the end of `unit` is.
+    pub fn behind(text: &str, unit: &Unit) -> Border {
+        if unit.breaks > 1 {
+            Border::Paragraph
+        } else if ends_sentence(text, unit) {
+            Border::Sentence
+        } else if unit.breaks > 0 {
+            Border::Line
+        } else if unit.spaced {
+            Border::Space
+        } else if ends_word(text, unit) {
+            Border::Word
+        } else {
+            Border::Token
+        }
+    }
+}
+
+fn ends_sentence(text: &str, unit: &Unit) -> bool {
+    let before = tail(&text[..unit.word_end]);
+    // Most words end with a letter, and no sentence does.
+    if before.ends_with(char::is_alphanumeric) {
+        return false;
+    }
+    // However much white space there is, it counts as one blank.
+    let gap = if unit.spaced { " " } else { "" };
+    let context = format!("{before}{gap}{}", head(&text[unit.end..]));
+    let place = before.len() + gap.len();
+    context.split_sentence_bound_indices().any(|(start, _)| start == place && start > 0)
+}
+
+fn ends_word(text: &str, unit: &Unit) -> bool {
+    let (before, after) = (tail(&text[..unit.word_end]), head(&text[unit.end..]));
+    // Nothing should start with a comma or a closing bracket.
+    if !after.starts_with(char::is_alphanumeric) {
+        return false;
+    }
+    // Between letters only ideographs are apart; behind anything else it may be "don't" or "3.14".
+    if before.ends_with(char::is_alphanumeric) {
+        return true;
+    }
+    let context = format!("{before}{after}");
+    context.split_word_bound_indices().any(|(start, _)| start == before.len())
+}
+
+/// At most [`CONTEXT`] bytes of the end.
+fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(CONTEXT);
+    let from = (from..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    &text[from..]
+}
+
+/// At most [`CONTEXT`] bytes of the beginning.
+fn head(text: &str) -> &str {
+    let to = text.len().min(CONTEXT);
+    let to = (0..=to).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    &text[..to]
+}
