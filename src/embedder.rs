@@ -209,7 +209,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     });
     if !missing.is_empty() {
         if settings::on_truncate() == OnTruncate::Error {
-            refuse_truncated(encoder, &missing)?;
+            refuse_truncated(encoder, &missing, texts.len())?;
         }
         let fresh = run(encoder, &missing)?;
         model.memo(|memo| {
@@ -222,33 +222,63 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     }
     let embeddings: Vec<Rc<Embedding>> =
         texts.iter().filter_map(|text| known.get(text).cloned()).collect();
-    let truncated = embeddings.iter().filter(|embedding| embedding.truncated).count();
-    errors::apply_on_truncate(truncated, texts.len(), encoder.info().max_tokens)?;
+    if settings::on_truncate() != OnTruncate::Silent {
+        let truncated = texts.iter().zip(&embeddings).filter(|(_, e)| e.truncated).map(|(&t, _)| t);
+        apply_on_truncate(encoder, truncated, texts.len())?;
+    }
     Ok(embeddings)
 }
 
 /// Refuses texts that are too long before the model runs on the others: tokenizing twice costs 4 %
 /// of a run, and a run for nothing costs all of it.
-fn refuse_truncated(encoder: &Encoder, texts: &[&str]) -> Outcome<()> {
-    let mut truncated = 0;
-    for text in texts {
-        pgrx::check_for_interrupts!();
-        let tokens = encoder.token_ids(text).map_err(|e| errors::from_engine(&e))?;
-        truncated += usize::from(tokens.truncated);
+fn refuse_truncated(encoder: &Encoder, texts: &[&str], of: usize) -> Outcome<()> {
+    let mut truncated = Vec::new();
+    for &text in texts {
+        let tokens = encoder.token_ids_asking(text, &mut go_on);
+        if tokens.map_err(|e| errors::from_engine(&e))?.truncated {
+            truncated.push(text);
+        }
     }
-    errors::apply_on_truncate(truncated, texts.len(), encoder.info().max_tokens)
+    apply_on_truncate(encoder, truncated.into_iter(), of)
+}
+
+/// Applies `gte_small.on_truncate` to the texts of a call that are too long. Only now they are read
+/// to their ends.
+fn apply_on_truncate<'t>(
+    encoder: &Encoder,
+    truncated: impl Iterator<Item = &'t str>,
+    of: usize,
+) -> Outcome<()> {
+    let max_tokens = encoder.info().max_tokens;
+    let mut counted: HashMap<&str, usize> = HashMap::new();
+    let (mut texts, mut dropped) = (0, 0);
+    for text in truncated {
+        let tokens = match counted.get(text) {
+            Some(&tokens) => tokens,
+            None => {
+                let tokens = encoder.count_tokens(text, &mut go_on);
+                let tokens = tokens.map_err(|e| errors::from_engine(&e))?;
+                counted.insert(text, tokens);
+                tokens
+            }
+        };
+        texts += 1;
+        dropped += tokens.saturating_sub(max_tokens);
+    }
+    if texts == 0 { Ok(()) } else { errors::apply_on_truncate(texts, of, max_tokens, dropped) }
+}
+
+/// The engine's callback: an interrupt unwinds from here and ends in Postgres's own error.
+pub fn go_on() -> ControlFlow<()> {
+    pgrx::check_for_interrupts!();
+    ControlFlow::Continue(())
 }
 
 /// Runs the model and counts. The callback is asked on this thread, at least every 10 ms; an
 /// interrupt unwinds from there through the engine and ends in Postgres's own error.
 fn run(encoder: &Encoder, texts: &[&str]) -> Outcome<Vec<Embedding>> {
     let _count = CountOnDrop { encoder, passes: encoder.passes(), started: Instant::now() };
-    let embeddings = encoder
-        .embed_batch(texts, &mut || {
-            pgrx::check_for_interrupts!();
-            ControlFlow::Continue(())
-        })
-        .map_err(|e| errors::from_engine(&e))?;
+    let embeddings = encoder.embed_batch(texts, &mut go_on).map_err(|e| errors::from_engine(&e))?;
     COUNTERS.with_borrow_mut(|counters| {
         counters.texts += embeddings.len() as u64;
         counters.tokens += embeddings.iter().map(|e| e.tokens as u64).sum::<u64>();

@@ -73,8 +73,14 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
         Error::TextTooLong { .. } => error(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             message,
-            "The text was not embedded.",
+            "The text was not read.",
             "Split the text, or use a model with a BERT tokenizer, which reads texts of any size.",
+        ),
+        Error::CharacterTooLong { .. } => error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            message,
+            "The text was not split.",
+            "Allow more tokens per chunk.",
         ),
         Error::NoKernels { .. } => error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -98,17 +104,22 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
 }
 
 /// Texts with more tokens than the model reads.
-fn truncated(count: usize, of: usize, max_tokens: usize) -> Failure {
+fn truncated(count: usize, of: usize, max_tokens: usize, dropped: usize) -> Failure {
     let message = if of == 1 {
         format!("text is longer than the model's {max_tokens} tokens")
     } else {
         format!("{count} of {of} texts are longer than the model's {max_tokens} tokens")
     };
+    let detail = match dropped {
+        1 => "The last token has no influence on the embedding.".to_owned(),
+        _ if of == 1 => format!("The last {dropped} tokens have no influence on the embedding."),
+        _ => format!("The last {dropped} tokens of them have no influence on the embeddings."),
+    };
     error(
         PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
         message,
-        "What lies beyond has no influence on the embedding.",
-        "Split the text into shorter ones, or set gte_small.on_truncate to \"silent\".",
+        detail,
+        "Split long texts with chunk_text(), or set gte_small.on_truncate to \"silent\".",
     )
 }
 
@@ -141,17 +152,20 @@ pub fn may_see_settings() -> bool {
     }
 }
 
-/// Applies `gte_small.on_truncate` to a finished batch.
-pub fn apply_on_truncate(truncated_texts: usize, of: usize, max_tokens: usize) -> Outcome<()> {
-    if truncated_texts == 0 {
-        return Ok(());
-    }
+/// Applies `gte_small.on_truncate` to a call in which `truncated_texts` of its texts are too long,
+/// by `dropped` tokens together.
+pub fn apply_on_truncate(
+    truncated_texts: usize,
+    of: usize,
+    max_tokens: usize,
+    dropped: usize,
+) -> Outcome<()> {
     match settings::on_truncate() {
         settings::OnTruncate::Silent => Ok(()),
         settings::OnTruncate::Warning => {
-            truncated(truncated_texts, of, max_tokens).report(PgLogLevel::WARNING);
+            truncated(truncated_texts, of, max_tokens, dropped).report(PgLogLevel::WARNING);
             Ok(())
         }
-        settings::OnTruncate::Error => Err(truncated(truncated_texts, of, max_tokens)),
+        settings::OnTruncate::Error => Err(truncated(truncated_texts, of, max_tokens, dropped)),
     }
 }

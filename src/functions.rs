@@ -44,7 +44,8 @@ fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
     to_datum(&*embedder::embed_one(&search)?)
 }
 
-fn text_argument(call: Call) -> Outcome<Detoasted> {
+/// The first argument of a STRICT function, which must be declared as text.
+pub fn text_argument(call: Call) -> Outcome<Detoasted> {
     let datum =
         call.argument(0).ok_or_else(|| internal("a STRICT function was called with NULL"))?;
     // SAFETY: the SQL script declares the first argument as text, and it lives as long as the call.

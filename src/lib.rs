@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 mod array;
 mod call;
+mod chunks;
 mod embedder;
 mod errors;
 mod functions;
@@ -15,7 +16,9 @@ mod info;
 mod memo;
 mod note;
 mod row;
+mod rows;
 mod settings;
+mod stored;
 mod text;
 mod trigger;
 
@@ -32,6 +35,7 @@ extension_sql_file!("../sql/extension/52-backfill-force.sql", name = "backfill_f
 extension_sql_file!("../sql/extension/55-backfill-calls.sql", name = "backfill_calls");
 extension_sql_file!("../sql/extension/60-status.sql", name = "status");
 extension_sql_file!("../sql/extension/65-verify.sql", name = "verify");
+extension_sql_file!("../sql/extension/70-chunks.sql", name = "chunks");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster

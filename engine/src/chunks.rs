@@ -183,7 +183,9 @@ impl<'t> Chunks<'t> {
             if unit.border >= Border::Line {
                 any = Some((unit.border, units));
             }
-            if any.is_some() && (tokens < half || late.is_some_and(|(best, _)| best == Border::Paragraph)) {
+            if any.is_some()
+                && (tokens < half || late.is_some_and(|(best, _)| best == Border::Paragraph))
+            {
                 break;
             }
             tokens -= unit.tokens;

@@ -230,7 +230,11 @@ impl Encoder {
         self.tokenizer.specials()
     }
 
-    fn token_ids_asking(
+    /// The same; `go_on` is asked every few milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives.
+    pub fn token_ids_asking(
         &self,
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,

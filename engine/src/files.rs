@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 
 /// Largest JSON file that is read. gte-small's tokenizer.json has 0.7 MB, the largest known BERT
-/// tokenizer (multilingual, 250,000 pieces) 17 MB.
-const MAX_JSON_BYTES: u64 = 64 << 20;
+/// tokenizer (multilingual, 250,000 pieces) 17 MB. Half a million tokens in a line each are 32 MB.
+const MAX_JSON_BYTES: u64 = 48 << 20;
 
 /// Paths of a model directory.
 pub(crate) struct ModelFiles {
@@ -46,7 +46,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), Error> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a JSON file of at most 64 MB.
+/// Reads a JSON file of at most 48 MB.
 pub(crate) fn read_json_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let (file, size) = open_regular(path)?;
     if size > MAX_JSON_BYTES {

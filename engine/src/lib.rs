@@ -24,6 +24,7 @@ mod files;
 mod forward;
 mod known;
 pub mod oracle;
+mod outline;
 mod pieces;
 mod threads;
 pub mod tokenizer;

@@ -82,9 +82,7 @@ impl Pieces {
         let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
         if added.len() > MAX_ADDED_TOKENS
             || added.values().any(|token| {
-                token.normalized
-                    || token.single_word
-                    || token.content.len() > MAX_ADDED_TOKEN_BYTES
+                token.normalized || token.single_word || token.content.len() > MAX_ADDED_TOKEN_BYTES
             })
         {
             return None;
@@ -109,14 +107,7 @@ impl Pieces {
 
     /// Starts reading `text`.
     pub fn read<'t>(&'t self, text: &'t str) -> UnitReader<'t> {
-        UnitReader {
-            pieces: self,
-            text,
-            at: 0,
-            covered: 0,
-            classes: HashMap::new(),
-            pending: None,
-        }
+        UnitReader { pieces: self, text, at: 0, covered: 0, classes: HashMap::new(), pending: None }
     }
 
     /// Runs `a{c}b` through the tokenizer's own first two stages.

@@ -10,6 +10,7 @@ use tokenizers::Encoding;
 use crate::Error;
 use crate::ask::Ask;
 use crate::files::read_json_bytes;
+use crate::outline;
 use crate::pieces::Pieces;
 use crate::units::CountedUnits;
 use crate::weights::hex;
@@ -45,6 +46,7 @@ impl Tokenizer {
     /// Loads `tokenizer.json`; `max_tokens` counts the specials.
     pub fn from_file(path: &Path, max_tokens: usize) -> Result<Tokenizer, Error> {
         let bytes = read_json_bytes(path)?;
+        outline::check(path, &bytes)?;
         let sha256 = hex(&Sha256::digest(&bytes));
         // The library indexes without checking: a template that names a token the file does not
         // have, a BPE prefix longer than a merge.

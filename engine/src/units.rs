@@ -49,9 +49,7 @@ impl<'t> CountedUnits<'t> {
         text: &'t str,
     ) -> Result<CountedUnits<'t>, Error> {
         let source = match pieces {
-            Some(pieces) => {
-                Source::Words { reader: pieces.read(text), remembered: HashMap::new() }
-            }
+            Some(pieces) => Source::Words { reader: pieces.read(text), remembered: HashMap::new() },
             None => Source::Whole {
                 words: text.split_word_bound_indices().peekable(),
                 encoding: tokenizer.encode_whole(text)?,

@@ -70,7 +70,9 @@ impl Pair {
     }
 
     fn check_all(&self, text: &str) {
-        for (max_tokens, overlap) in [(8, 0), (8, 5), (13, 3), (40, 0), (64, 20), (512, 0), (512, 509)] {
+        for (max_tokens, overlap) in
+            [(8, 0), (8, 5), (13, 3), (40, 0), (64, 20), (512, 0), (512, 509)]
+        {
             self.check(text, max_tokens, overlap);
         }
     }
@@ -149,7 +151,7 @@ fn a_chunk_ends_with_a_sentence() {
     assert_eq!(PAIR.parts(text, 18), [&text[..52], sentences[2]]);
     // A full stop inside a sentence is none, and neither is the end of a line.
     let lower = "The cat sat (e.g. on the mat) at 3.14 in\nthe data base. The dog too.";
-    assert_eq!(PAIR.parts(lower, 34), [&lower[..56], "The dog too."]);
+    assert_eq!(PAIR.parts(lower, PAIR.library_count(lower) - 1), [&lower[..56], "The dog too."]);
 }
 
 #[test]
@@ -178,7 +180,9 @@ fn a_blank_line_in_the_second_half_ends_a_chunk() {
 #[test]
 fn lines_end_a_chunk_where_there_are_no_sentences() {
     let line = "cat dog stone river blue\n";
-    assert!(PAIR.parts(&line.repeat(20), 20).iter().rev().skip(1).all(|part| *part == line.repeat(3)));
+    assert!(
+        PAIR.parts(&line.repeat(20), 20).iter().rev().skip(1).all(|part| *part == line.repeat(3))
+    );
 }
 
 #[test]

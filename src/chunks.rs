@@ -1,0 +1,85 @@
+//! `token_count(text)` and `chunk_text(text, max_tokens, overlap)`.
+
+#![allow(unsafe_code)]
+
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+
+use crate::call::{Call, export};
+use crate::embedder::{Model, go_on};
+use crate::errors::{Outcome, error, from_engine, internal};
+use crate::functions::text_argument;
+use crate::rows::Rows;
+use crate::stored::Stored;
+use crate::text::to_utf8;
+
+export!(token_count_gte_small, pg_finfo_token_count_gte_small, token_count);
+export!(chunk_text_gte_small, pg_finfo_chunk_text_gte_small, chunk_text);
+
+/// Fewest tokens of a chunk: less leaves no room for a word beside the two specials.
+const MIN_TOKENS: i32 = 8;
+
+/// `token_count(content text) → int`, STRICT. At most 2^30, as a token has a byte.
+fn token_count(call: Call) -> Outcome<pg_sys::Datum> {
+    let content = text_argument(call)?;
+    let text = to_utf8(content.bytes())?;
+    let model = Model::current()?;
+    let tokens = model.encoder()?.count_tokens(&text, &mut go_on).map_err(|e| from_engine(&e))?;
+    number(tokens)
+}
+
+/// `chunk_text(content text, max_tokens int, overlap int) → table(ordinal int, chunk text,
+/// start int, tokens int)`, STRICT.
+fn chunk_text(call: Call) -> Outcome<pg_sys::Datum> {
+    let (max_tokens, overlap) = (integer_argument(call, 1)?, integer_argument(call, 2)?);
+    if max_tokens < MIN_TOKENS {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("max_tokens is {max_tokens}, it must be at least {MIN_TOKENS}"),
+            "The text was not split.",
+            "Leave max_tokens out to fill the model's whole window.",
+        ));
+    }
+    let mut rows = Rows::begin(call, 4)?;
+    let content = text_argument(call)?;
+    let text = to_utf8(content.bytes())?;
+    let model = Model::current()?;
+    let encoder = model.encoder()?;
+    let limit = encoder.info().max_tokens.min(max_tokens as usize);
+    let most = limit as i64 - encoder.special_tokens() as i64 - 1;
+    let overlap = usize::try_from(overlap).ok().filter(|&overlap| overlap as i64 <= most);
+    let overlap = overlap.ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("overlap must be from 0 to {most} with chunks of {limit} tokens"),
+            "Each chunk needs its special tokens and room for something new.",
+            "Repeat fewer tokens; a tenth of the chunk is usual.",
+        )
+    })?;
+    let mut chunks = encoder.chunks(&text, limit, overlap).map_err(|e| from_engine(&e))?;
+    let mut stored = Stored::new(content.bytes(), &text);
+    let mut ordinal = 0;
+    while let Some(chunk) = chunks.next(&mut go_on).map_err(|e| from_engine(&e))? {
+        ordinal += 1;
+        let (start, bytes) = stored.locate(chunk.range)?;
+        rows.put_with_text(
+            [Some(number(ordinal)?), None, Some(number(start)?), Some(number(chunk.tokens)?)],
+            1,
+            bytes,
+        )?;
+    }
+    // The rows are what is returned.
+    Ok(pg_sys::Datum::null())
+}
+
+fn integer_argument(call: Call, n: usize) -> Outcome<i32> {
+    // SAFETY: the SQL script declares the argument as int4.
+    let value =
+        call.argument(n).and_then(|datum| unsafe { pgrx::FromDatum::from_datum(datum, false) });
+    value.ok_or_else(|| internal("a STRICT function was called with NULL"))
+}
+
+/// A number as an integer column. No text has 2^31 tokens or characters.
+fn number(value: usize) -> Outcome<pg_sys::Datum> {
+    let value = i32::try_from(value).map_err(internal)?;
+    value.into_datum().ok_or_else(|| internal("no datum was made"))
+}
