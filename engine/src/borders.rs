@@ -7,7 +7,7 @@ use crate::pieces::Unit;
 /// So many bytes on either side decide about a place. Unicode's rules for sentences look from a full
 /// stop to the next letter, however far that is; without this bound a text of full stops and blanks
 /// would take quadratic time.
-const CONTEXT: usize = 64;
+const CONTEXT: usize = 32;
 
 /// The end of a unit, from worst to best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,14 +49,15 @@ impl Border {
 fn ends_sentence(text: &str, unit: &Unit) -> bool {
     let before = tail(&text[..unit.word_end]);
     // Most words end with a letter, and no sentence does.
-    if before.ends_with(char::is_alphanumeric) {
+    if before.is_empty() || before.ends_with(char::is_alphanumeric) {
         return false;
     }
     // However much white space there is, it counts as one blank.
     let gap = if unit.spaced { " " } else { "" };
     let context = format!("{before}{gap}{}", head(&text[unit.end..]));
     let place = before.len() + gap.len();
-    context.split_sentence_bound_indices().any(|(start, _)| start == place && start > 0)
+    let mut starts = context.split_sentence_bound_indices().map(|(start, _)| start);
+    starts.find(|&start| start >= place) == Some(place)
 }
 
 fn ends_word(text: &str, unit: &Unit) -> bool {
@@ -70,7 +71,8 @@ fn ends_word(text: &str, unit: &Unit) -> bool {
         return true;
     }
     let context = format!("{before}{after}");
-    context.split_word_bound_indices().any(|(start, _)| start == before.len())
+    let mut starts = context.split_word_bound_indices().map(|(start, _)| start);
+    starts.find(|&start| start >= before.len()) == Some(before.len())
 }
 
 /// At most [`CONTEXT`] bytes of the end.

@@ -14,6 +14,9 @@ use crate::borders::Border;
 use crate::tokenizer::Tokenizer;
 use crate::units::{CountedUnit, CountedUnits};
 
+/// Looking at a border is that much work, see [`Ask::passed`].
+const BORDER: usize = 100;
+
 /// A divided word is cut at the end of a grapheme, if one ends within so many bytes.
 const GRAPHEME_BYTES: usize = 256;
 
@@ -30,15 +33,6 @@ pub struct Chunk {
     pub tokens: usize,
 }
 
-/// A unit that was read ahead.
-struct Ahead {
-    start: usize,
-    word_end: usize,
-    end: usize,
-    tokens: usize,
-    border: Border,
-}
-
 /// The chunks of one text, in order.
 pub struct Chunks<'t> {
     tokenizer: &'t Tokenizer,
@@ -48,7 +42,7 @@ pub struct Chunks<'t> {
     room: usize,
     overlap: usize,
     /// Units from the start of the next chunk on; of them, how many the last chunk had too.
-    ahead: VecDeque<Ahead>,
+    ahead: VecDeque<CountedUnit>,
     repeated: usize,
     /// Sum of the tokens of `ahead`.
     tokens: usize,
@@ -118,7 +112,8 @@ impl<'t> Chunks<'t> {
             }
             // The sum was an estimate. A chunk of one unit more than was repeated may still be too
             // long: then nothing is repeated, and a word that is too long by itself is divided.
-            let tokens = self.count(self.ahead[0].start..self.ahead[units - 1].end, ask)?;
+            let tokens =
+                self.count(self.ahead[0].unit.start..self.ahead[units - 1].unit.end, ask)?;
             if tokens <= self.room {
                 break (units, tokens);
             }
@@ -132,7 +127,7 @@ impl<'t> Chunks<'t> {
                 return self.next(go_on);
             }
         };
-        let range = self.ahead[0].start..self.ahead[units - 1].end;
+        let range = self.ahead[0].unit.start..self.ahead[units - 1].unit.end;
         self.done = range.end == self.text.len();
         let keep = self.repeat_from(units, ask)?;
         self.repeated = units - keep;
@@ -143,14 +138,11 @@ impl<'t> Chunks<'t> {
     /// Reads units until there are more than a chunk has room for; whether the text ended before.
     fn read_ahead(&mut self, ask: &mut Ask) -> Result<bool, Error> {
         while self.tokens <= self.room {
-            let Some(CountedUnit { unit, tokens }) = self.units.next_unit(ask)? else {
+            let Some(next) = self.units.next_unit(ask)? else {
                 return Ok(true);
             };
-            ask.passed(100)?;
-            let border = Border::behind(self.text, &unit);
-            let (start, word_end, end) = (unit.start, unit.word_end, unit.end);
-            self.tokens += tokens;
-            self.ahead.push_back(Ahead { start, word_end, end, tokens, border });
+            self.tokens += next.tokens;
+            self.ahead.push_back(next);
         }
         Ok(false)
     }
@@ -158,7 +150,7 @@ impl<'t> Chunks<'t> {
     /// How many units fit into a chunk: at least one that the last chunk did not have.
     fn fitting(&self) -> usize {
         let mut tokens = 0;
-        let fits = |unit: &&Ahead| {
+        let fits = |unit: &&CountedUnit| {
             tokens += unit.tokens;
             tokens <= self.room
         };
@@ -167,38 +159,36 @@ impl<'t> Chunks<'t> {
 
     /// How many of the first `fitting` units make the chunk. Blank line, end of a sentence, line
     /// break: the best one in the second half, else the last one; where there is none, white
-    /// space, then any border of a word.
+    /// space in the second half, else the last border of a word.
     fn best_end(&self, fitting: usize, ask: &mut Ask) -> Result<usize, Error> {
-        ask.passed(fitting)?;
         let mut tokens: usize = self.ahead.iter().take(fitting).map(|unit| unit.tokens).sum();
         let half = tokens / 2;
-        // For each border, the last place of it or a better one: in the second half, or at all.
-        let mut late: Option<(Border, usize)> = None;
-        let mut any: Option<(Border, usize)> = None;
+        let mut best = (Border::Token, fitting);
+        let mut last_word = None;
         for units in (self.repeated + 1..=fitting).rev() {
-            let unit = &self.ahead[units - 1];
-            if tokens >= half && late.is_none_or(|(best, _)| unit.border > best) {
-                late = Some((unit.border, units));
-            }
-            if unit.border >= Border::Line {
-                any = Some((unit.border, units));
-            }
-            if any.is_some()
-                && (tokens < half || late.is_some_and(|(best, _)| best == Border::Paragraph))
-            {
+            let in_second_half = tokens >= half;
+            if best.0 >= if in_second_half { Border::Paragraph } else { Border::Line } {
                 break;
             }
-            tokens -= unit.tokens;
-        }
-        Ok(match (late, any) {
-            (Some((border, units)), _) if border >= Border::Line => units,
-            (_, Some((_, units))) => units,
-            (Some((border, units)), None) if border >= Border::Word => units,
-            _ => {
-                let mut ends = (self.repeated + 1..=fitting).rev();
-                ends.find(|&units| self.ahead[units - 1].border >= Border::Word).unwrap_or(fitting)
+            // From the end of a sentence on, only a blank line is better.
+            if best.0 < Border::Sentence || self.ahead[units - 1].unit.breaks > 1 {
+                let border = self.border_at(units, ask)?;
+                if border > best.0 && (in_second_half || border >= Border::Line) {
+                    best = (border, units);
+                }
+                if border >= Border::Word && last_word.is_none() {
+                    last_word = Some(units);
+                }
             }
-        })
+            tokens -= self.ahead[units - 1].tokens;
+        }
+        Ok(if best.0 >= Border::Word { best.1 } else { last_word.unwrap_or(fitting) })
+    }
+
+    /// What is behind the first `units`.
+    fn border_at(&self, units: usize, ask: &mut Ask) -> Result<Border, Error> {
+        ask.passed(BORDER)?;
+        Ok(Border::behind(self.text, &self.ahead[units - 1].unit))
     }
 
     /// From which of the `units` of a chunk the next one starts: at a border of words, so that it
@@ -215,24 +205,23 @@ impl<'t> Chunks<'t> {
             if tokens > room {
                 break;
             }
-            if self.ahead[start - 1].border >= Border::Word {
-                from = start;
-            }
+            from = start;
         }
-        while !self.tokenizer.is_additive() && from < units {
-            let range = self.ahead[from].start..self.ahead[units - 1].end;
-            if self.count(range, ask)? <= self.overlap {
+        while from < units {
+            let range = self.ahead[from].unit.start..self.ahead[units - 1].unit.end;
+            if self.border_at(from, ask)? >= Border::Word
+                && (self.tokenizer.is_additive() || self.count(range, ask)? <= self.overlap)
+            {
                 break;
             }
-            let mut later = from + 1..units;
-            from = later.find(|&at| self.ahead[at - 1].border >= Border::Word).unwrap_or(units);
+            from += 1;
         }
         Ok(from)
     }
 
     /// The first part of a word that alone is too long. The rest stays ahead as a unit.
     fn divide_word(&mut self, ask: &mut Ask) -> Result<Chunk, Error> {
-        let Some(unit) = self.ahead.front() else {
+        let Some(&CountedUnit { unit, .. }) = self.ahead.front() else {
             return Err(Error::internal("there is no word to divide"));
         };
         // White space behind it makes no token and stays with the last part.
@@ -247,9 +236,9 @@ impl<'t> Chunks<'t> {
         };
         self.repeated = 0;
         self.done = at == self.text.len();
-        if let Some(unit) = self.ahead.front_mut() {
-            self.tokens = self.tokens - unit.tokens + rest;
-            (unit.start, unit.tokens) = (at, rest);
+        if let Some(first) = self.ahead.front_mut() {
+            self.tokens = self.tokens - first.tokens + rest;
+            (first.unit.start, first.tokens) = (at, rest);
             if at == unit.end {
                 self.forget(1);
             }
