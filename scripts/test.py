@@ -10,6 +10,7 @@ regression tests print for what is expected. A step that cannot run counts as a 
 
 import argparse
 import contextlib
+import csv
 import gzip
 import json
 import os
@@ -187,6 +188,24 @@ def shared_tokens(tally: Tally, work: Path) -> None:
                GTE_SHARED_TOKENS=str(tokens))
 
 
+def shared_chunks(tally: Tally, work: Path) -> None:
+    """Chunks of real texts beside the clone: XQuAD's passages, in other languages too, and medical abstracts."""
+    if not (SHARED / "medical").is_dir():
+        tally.skip(1, "chunks of shared/data, which is not beside the clone")
+        return
+    texts = work / "texts"
+    texts.mkdir(exist_ok=True)
+    shutil.copy(SHARED / "gte-tokenizer" / "tokenizer.json", texts)
+    lines = (SHARED / "xquad" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    lines += gzip.decompress((SHARED / "tokenizer" / "ref_xquad_other_languages.jsonl.gz").read_bytes()).decode().splitlines()
+    found = [json.loads(line)["text"] for line in lines]
+    with (SHARED / "medical" / "medical_tc_test.csv").open(encoding="utf-8", newline="") as file:
+        found += [row[-1] for row in csv.reader(file)]
+    (texts / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in found), encoding="utf-8")
+    cargo_test(tally, "chunks of shared/data", "-p", "gte-engine", "--test", "shared_chunks", "--", "--ignored", "--nocapture",
+               GTE_SHARED_TEXTS=str(texts))
+
+
 # --- steps on a throw-away server ---
 
 
@@ -315,6 +334,7 @@ def main() -> int:
             if "engine" in options.only:
                 real_weights(tally)
                 shared_tokens(tally, work)
+                shared_chunks(tally, work)
             if "hub" in options.only:
                 pytest(tally, "hub", work / "hub.xml", CLONE / "tests" / "hub")
             if {"regress", "e2e"} & set(options.only):

@@ -73,3 +73,68 @@ fn a_panic_of_the_callback_passes_through() {
     assert_eq!(result.unwrap_err().downcast_ref::<&str>(), Some(&"of the caller"));
     still_works(&encoder);
 }
+
+/// Ten megabytes in which there is no word to count, or no end of one.
+fn endless() -> [String; 5] {
+    ["ab", "e\u{301}", "\u{301}", " ", "\u{d55c}"].map(|part| part.repeat((10 << 20) / part.len()))
+}
+
+type Work = fn(&Encoder, &str, &mut dyn FnMut() -> ControlFlow<()>) -> Result<(), Error>;
+
+/// Everything that reads a text to its end.
+const READING: [(&str, Work); 4] = [
+    ("embed", |encoder, text, go_on| encoder.embed(text, go_on).map(|_| ())),
+    ("token_ids", |encoder, text, go_on| encoder.token_ids_asking(text, go_on).map(|_| ())),
+    ("count_tokens", |encoder, text, go_on| encoder.count_tokens(text, go_on).map(|_| ())),
+    ("chunks", |encoder, text, go_on| {
+        let mut chunks = encoder.chunks(text, 100, 10)?;
+        while chunks.next(go_on)?.is_some() {}
+        Ok(())
+    }),
+];
+
+#[test]
+fn the_caller_is_asked_while_an_endless_word_is_read() {
+    let encoder = load(&TinyModel::default());
+    for text in endless() {
+        for (name, work) in READING {
+            let mut asked = 0;
+            let mut count = || {
+                asked += 1;
+                ControlFlow::Continue(())
+            };
+            work(&encoder, &text, &mut count).unwrap();
+            // Every 2^18 characters, which are some 3 ms.
+            assert!(asked >= text.chars().count() >> 18, "{name}: {asked}");
+            for stop_at in [2, asked / 2, asked] {
+                let mut asked = 0;
+                let mut stop = || {
+                    asked += 1;
+                    if asked < stop_at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                };
+                assert!(
+                    matches!(work(&encoder, &text, &mut stop), Err(Error::Interrupted)),
+                    "{name}"
+                );
+                assert_eq!(asked, stop_at, "{name} asked again after it said stop");
+            }
+        }
+    }
+    still_works(&encoder);
+}
+
+#[test]
+fn the_caller_is_asked_while_words_are_counted() {
+    let encoder = load(&TinyModel::default());
+    // No word comes twice, so each is tokenized: 100 KB are a tenth of a second.
+    let text: String = (0..12_000).map(|i| format!("{} ", i * 7919)).collect();
+    for (name, work) in &READING[2..] {
+        let mut asked = 0;
+        let mut count = || {
+            asked += 1;
+            ControlFlow::Continue(())
+        };
+        work(&encoder, &text, &mut count).unwrap();
+        assert!(asked >= 20, "{name}: {asked}");
+    }
+}

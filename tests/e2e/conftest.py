@@ -40,6 +40,7 @@ class Server:
         self.minilm = pathlib.Path(described["minilm"])
         self.scratch = pathlib.Path(described["scratch"])
         self.embeddings_sql = CLONE / "sql" / "embeddings.sql"
+        self.chunks_sql = CLONE / "sql" / "chunks.sql"
         self.serial = 0
 
     def connect(self, dbname, user="postgres", **options):
@@ -125,6 +126,23 @@ def tutorial(database, connection):
     """A connection to a database that `sql/embeddings.sql` was applied to."""
     database.apply_embeddings_sql(connection)
     return connection
+
+
+@pytest.fixture
+def encoded(server):
+    """Makes a database in another encoding, with the extension in it."""
+    made = []
+
+    def make(encoding):
+        database = server.create_database("template0", f"encoding '{encoding}' lc_collate 'C' lc_ctype 'C'")
+        made.append(database)
+        connection = database.connect()
+        connection.execute('create extension "gte-small" cascade')
+        return connection
+
+    yield make
+    for database in made:
+        database.drop()
 
 
 @pytest.fixture

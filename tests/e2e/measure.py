@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -84,3 +85,11 @@ def proc_file(pid, name):
     if not path.exists():
         pytest.skip("needs /proc to watch the backend")
     return path.read_text()
+
+
+def wait_until_active(watcher, pid):
+    for _ in range(1000):
+        if one(watcher, "select state from pg_stat_activity where pid = %s", [pid]) == "active":
+            return
+        time.sleep(0.01)
+    raise AssertionError("the backend never became active")

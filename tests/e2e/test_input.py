@@ -167,23 +167,6 @@ def test_which_form_untyped_arguments_take(connection):
 # --- encodings ---
 
 
-@pytest.fixture
-def encoded(server):
-    """Makes a database in another encoding, with the extension in it."""
-    made = []
-
-    def make(encoding):
-        database = server.create_database("template0", f"encoding '{encoding}' lc_collate 'C' lc_ctype 'C'")
-        made.append(database)
-        connection = database.connect()
-        connection.execute('create extension "gte-small" cascade')
-        return connection
-
-    yield make
-    for database in made:
-        database.drop()
-
-
 TEXTS = ["plain", "café crème à Zürich", "ÆØÅ £ § ½", "x" * 500 + "é"]
 
 

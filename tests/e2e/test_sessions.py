@@ -6,7 +6,7 @@ import time
 import psycopg
 import pytest
 
-from measure import counting, embedding, max_abs, memory_kb, one, vector
+from measure import counting, embedding, max_abs, memory_kb, one, vector, wait_until_active
 
 # Two thousand texts of a full window: minutes of work on the real weights.
 LONG_WORK = "select embed(array_agg(repeat('a b c d e f g h ', 100) || i)) from generate_series(1, 2000) i"
@@ -27,14 +27,6 @@ def interrupted(connection, statement):
         connection.execute(statement)
     assert error.value.sqlstate == "57014"
     assert len(embedding(connection, "the next call")) == 384
-
-
-def wait_until_active(watcher, pid):
-    for _ in range(1000):
-        if one(watcher, "select state from pg_stat_activity where pid = %s", [pid]) == "active":
-            return
-        time.sleep(0.01)
-    raise AssertionError("the backend never became active")
 
 
 @pytest.mark.parametrize("statement", [LONG_WORK, "select count(embed('text ' || i)) from generate_series(1, 1000000) i"],

@@ -1,0 +1,144 @@
+//! A `tokenizer.json` that holds too much is refused before it is loaded, and one that holds much is loaded.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fmt::Write as _;
+
+use gte_engine::{Encoder, Error};
+use serde_json::{Value, json};
+use support::{Scratch, TinyModel, go};
+
+/// A model whose tokenizer was changed.
+fn with(change: impl FnOnce(&mut Value)) -> Scratch {
+    let dir = Scratch::with(&TinyModel::default());
+    let path = dir.join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut tokenizer);
+    std::fs::write(&path, serde_json::to_vec(&tokenizer).unwrap()).unwrap();
+    dir
+}
+
+fn added(id: usize, content: String) -> Value {
+    json!({ "id": id, "content": content, "special": false, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false })
+}
+
+fn with_added(count: usize) -> Scratch {
+    with(|tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
+        tokens.extend((0..count).map(|i| added(1000 + i, format!("<{i}>"))));
+    })
+}
+
+/// The error of loading it, which names the file, and how far the memory's peak went up in MB.
+fn refused(dir: &Scratch) -> (String, usize) {
+    let before = peak();
+    let Err(error) = Encoder::load(dir.path()) else { panic!("it loads") };
+    assert!(matches!(error, Error::Unsupported { .. } | Error::Corrupt { .. }), "{error:?}");
+    assert_eq!(error.path(), Some(dir.join("tokenizer.json").as_path()));
+    (error.to_string(), (peak() - before) >> 20)
+}
+
+/// Highest resident memory of this process so far, in bytes; 0 where nobody tells.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.map_or(0, |line| line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024)
+}
+
+#[test]
+fn a_million_added_tokens_are_refused() {
+    // 120 MB, written as it would be: more than is read at all.
+    let dir = with_added(1_000_000);
+    let size = std::fs::metadata(dir.join("tokenizer.json")).unwrap().len();
+    assert!(size > 100 << 20, "{size}");
+    let (message, _) = refused(&dir);
+    assert!(message.contains("tokenizer.json") && message.contains(&size.to_string()), "{message}");
+    // A million in as few bytes as the library would take, and as many as a file may have.
+    for count in [1_000_000, 300_000, 10_001] {
+        let dir = Scratch::with(&TinyModel::default());
+        let path = dir.join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut tokens = String::new();
+        for i in 0..count {
+            write!(tokens, "{{\"id\":{i},\"content\":\"<{i}>\"}},").unwrap();
+        }
+        let changed =
+            text.replacen("\"added_tokens\": [", &format!("\"added_tokens\": [{tokens}"), 1);
+        assert_ne!(changed, text);
+        std::fs::write(&path, changed).unwrap();
+        let (message, megabytes) = refused(&dir);
+        assert!(message.contains(&format!("{} added tokens", count + 5)), "{message}");
+        assert!(megabytes < 300, "{megabytes} MB");
+    }
+}
+
+#[test]
+fn as_many_as_are_taken_work() {
+    // A text is then read as a whole.
+    let dir = with_added(9_990);
+    let encoder = Encoder::load(dir.path()).unwrap();
+    assert_eq!(encoder.count_tokens("cat <17> cat<9989>", &mut go).unwrap(), 6);
+    let text = "cat <17> dog ".repeat(500);
+    let mut chunks = encoder.chunks(&text, 20, 0).unwrap();
+    let mut end = 0;
+    while let Some(chunk) = chunks.next(&mut go).unwrap() {
+        assert_eq!(chunk.range.start, end);
+        assert!(chunk.tokens <= 20, "{}", chunk.tokens);
+        end = chunk.range.end;
+    }
+    assert_eq!(end, text.len());
+}
+
+#[test]
+fn what_would_take_gigabytes_is_refused() {
+    let (message, _) = refused(&with(|tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
+        tokens.push(added(1000, format!("<{}", "ab".repeat(5 << 20))));
+    }));
+    assert!(message.contains("bytes of added tokens"), "{message}");
+    let (message, _) = refused(&with(|tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        vocabulary.extend((0..600_000).map(|i| (format!("~{i}"), json!(1000 + i))));
+    }));
+    assert!(message.contains("tokens in its vocabulary"), "{message}");
+    let (message, _) = refused(&with(|tokenizer| {
+        tokenizer["model"]["max_input_chars_per_word"] = json!(1_000_000)
+    }));
+    assert!(message.contains("1000000 letters in a word"), "{message}");
+}
+
+#[test]
+fn an_added_token_may_end_with_letters_of_the_word_behind_it() {
+    let dir = with(|tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
+        tokens.extend(
+            ["<tok", "<tok en>", "< "]
+                .into_iter()
+                .enumerate()
+                .map(|(i, token)| added(1000 + i, token.into())),
+        );
+    });
+    let encoder = Encoder::load(dir.path()).unwrap();
+    let mut library = tokenizers::Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
+    library.with_padding(None).with_truncation(None).unwrap();
+    for letters in [1, 60, 97, 98, 99, 100, 101, 102, 105, 1000, 2000] {
+        for text in [
+            format!("<tok{}", "c".repeat(letters)),
+            format!(
+                "the <tok{} <tok en>{} < {}",
+                "c".repeat(letters),
+                "d".repeat(letters),
+                "e".repeat(letters)
+            ),
+        ] {
+            let expected = library.encode(text.as_str(), true).unwrap().len();
+            assert_eq!(
+                encoder.count_tokens(&text, &mut go).unwrap(),
+                expected,
+                "{letters}: {text}"
+            );
+        }
+    }
+}
