@@ -279,7 +279,7 @@ def on_a_server(tally: Tally, pg_config: Path, work: Path, options) -> None:
             cluster.create()
             cluster.start({"gte_small.model_path": described["tiny"]})
             cluster.psql("".join(f"create role {role} login;\n" for role in ROLES))
-            described.update(pg_config=str(pg_config), directory=str(cluster.directory))
+            described.update(pg_config=str(pg_config), directory=str(cluster.directory), settings=SERVER_SETTINGS)
         if cluster is None or not cluster.running():
             return
         if "regress" in options.only:

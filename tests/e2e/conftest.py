@@ -5,6 +5,7 @@ so a test may do what it likes and none sees another's objects. Only the roles g
 and gte_owner are shared; they may log in and nothing else.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -39,6 +40,7 @@ class Server:
         self.tiny_other = pathlib.Path(described["tiny_other"])
         self.minilm = pathlib.Path(described["minilm"])
         self.scratch = pathlib.Path(described["scratch"])
+        self.settings = described["settings"]
         self.embeddings_sql = CLONE / "sql" / "embeddings.sql"
         self.chunks_sql = CLONE / "sql" / "chunks.sql"
         self.serial = 0
@@ -62,6 +64,19 @@ class Server:
             )
         )
         return database
+
+
+    @contextlib.contextmanager
+    def another(self, name, settings):
+        """A second cluster, with the extension in its database `postgres`, for tests that stop, restart or crash one."""
+        directory = self.cluster.directory
+        with postgres.Cluster(self.cluster.pg_config, directory.with_name(f"{directory.name}-{name}"),
+                              {**self.settings, **settings}) as cluster:
+            cluster.destroy()
+            cluster.create()
+            cluster.start()
+            cluster.psql('create extension "gte-small" cascade')
+            yield cluster
 
 
 class Database:

@@ -8,7 +8,6 @@ import shutil
 import psycopg
 import pytest
 
-from conftest import postgres
 from measure import embedding, one
 
 # Signals no thread can block: KILL, STOP, and the C library's own two.
@@ -17,22 +16,10 @@ UNBLOCKABLE = {9, 19, 32, 33}
 
 @pytest.fixture(scope="module")
 def preloading(server):
-    """A second cluster that preloads the library; yields it with a function that restarts it on another model."""
-    described = json.loads(os.environ["GTE_TEST"])
-    directory = pathlib.Path(described["directory"])
-    cluster = postgres.Cluster(
-        pathlib.Path(described["pg_config"]),
-        directory.with_name(directory.name + "-preload"),
-        {"shared_preload_libraries": "gte-small", "gte_small.model_path": str(server.minilm)},
-    )
-    cluster.destroy()
-    cluster.create()
-    try:
-        cluster.start()
-        cluster.psql('create extension "gte-small" cascade')
+    """A second cluster that preloads the library; tests restart it on another model and back."""
+    settings = {"shared_preload_libraries": "gte-small", "gte_small.model_path": str(server.minilm)}
+    with server.another("preload", settings) as cluster:
         yield cluster
-    finally:
-        cluster.destroy()
 
 
 @pytest.fixture

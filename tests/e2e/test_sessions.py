@@ -1,86 +1,11 @@
-"""Backends over time: interrupts, several sessions, the memo, pools, and real clients."""
+"""Backends over time: several sessions, the memo, pools, and real clients."""
 
 import threading
-import time
 
 import psycopg
 import pytest
 
-from measure import counting, embedding, max_abs, memory_kb, one, vector, wait_until_active
-
-# Two thousand texts of a full window: minutes of work on the real weights.
-LONG_WORK = "select embed(array_agg(repeat('a b c d e f g h ', 100) || i)) from generate_series(1, 2000) i"
-
-
-@pytest.fixture
-def working(minilm_database):
-    """A backend with the real weights loaded, about to be interrupted."""
-    connection = minilm_database.connect()
-    connection.execute("set gte_small.memo_size = 0; set max_parallel_workers_per_gather = 0")
-    embedding(connection, "load")
-    yield connection
-    connection.close()
-
-
-def interrupted(connection, statement):
-    with pytest.raises(psycopg.errors.QueryCanceled) as error:
-        connection.execute(statement)
-    assert error.value.sqlstate == "57014"
-    assert len(embedding(connection, "the next call")) == 384
-
-
-@pytest.mark.parametrize("statement", [LONG_WORK, "select count(embed('text ' || i)) from generate_series(1, 1000000) i"],
-                         ids=["array", "single"])
-def test_cancel(minilm_database, working, statement):
-    watcher, pid = minilm_database.connect(), working.info.backend_pid
-    cancelled = []
-
-    def cancel():
-        wait_until_active(watcher, pid)
-        time.sleep(0.3)
-        cancelled.append(one(watcher, "select pg_cancel_backend(%s)", [pid]))
-
-    canceller = threading.Thread(target=cancel)
-    canceller.start()
-    try:
-        interrupted(working, statement)
-    finally:
-        canceller.join()
-        watcher.close()
-    assert cancelled == [True]
-
-
-def test_statement_timeout(working):
-    working.execute("set statement_timeout = '300ms'")
-    interrupted(working, LONG_WORK)
-
-
-def test_terminate(minilm_database, working):
-    watcher, pid = minilm_database.connect(), working.info.backend_pid
-
-    def terminate():
-        wait_until_active(watcher, pid)
-        time.sleep(0.2)
-        one(watcher, "select pg_terminate_backend(%s)", [pid])
-
-    killer = threading.Thread(target=terminate)
-    killer.start()
-    with pytest.raises(psycopg.OperationalError) as error:
-        working.execute(LONG_WORK)
-    killer.join()
-    assert error.value.sqlstate == "57P01"
-    assert len(embedding(watcher, "others go on")) == 384
-    watcher.close()
-
-
-def test_a_cancelled_insert_leaves_nothing(database):
-    database.configure("gte_small.model_path", database.server.minilm)
-    connection = database.connect()
-    database.apply_embeddings_sql(connection)
-    embedding(connection, "load")
-    connection.execute("set statement_timeout = '300ms'")
-    interrupted(connection, "insert into embeddings (content) select repeat('a b c d ', 60) || i from generate_series(1, 2000) i")
-    assert one(connection, "select count(*) from embeddings") == 0
+from measure import counting, embedding, max_abs, memory_kb, one, vector
 
 
 def test_two_sessions_at_once(database):
