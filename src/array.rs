@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 use pgvector_compat::vector_type_oid;
 
 use crate::call::{Call, export};
@@ -15,9 +15,14 @@ use crate::text::{Detoasted, to_utf8};
 
 export!(embed_array_gte_small, pg_finfo_embed_array_gte_small, embed_array);
 
-/// The most vectors an array can have: each takes 1544 bytes of the 1 GB that Postgres allocates
-/// at a time (`MaxAllocSize`).
-const MAX_ELEMENTS: usize = 0x3fff_ffff / (8 + 4 * gte_engine::DIMS);
+/// The most bytes that Postgres allocates at a time (`MaxAllocSize`).
+const MAX_BYTES: usize = 0x3fff_ffff;
+
+/// Bytes of a `vector(384)` with its header: a multiple of 4, so that one follows the other.
+const VECTOR_BYTES: usize = 8 + 4 * gte_engine::DIMS;
+
+/// The most vectors an array can have.
+const MAX_ELEMENTS: usize = MAX_BYTES / VECTOR_BYTES;
 
 /// Texts that are embedded at a time.
 const SLICE: usize = 2048;
@@ -39,7 +44,7 @@ fn embed_array(call: Call) -> Outcome<pg_sys::Datum> {
 
     // In slices: what Postgres can't allocate ends a statement, what Rust can't ends every session
     // of the server, so Rust never holds more than some MB of vectors.
-    let mut values = Vec::with_capacity(contents.elements.len());
+    let mut result = contents.result(element_type)?;
     for slice in contents.elements.chunks(SLICE) {
         let detoasted: Vec<Option<Detoasted>> = slice
             .iter()
@@ -51,18 +56,17 @@ fn embed_array(call: Call) -> Outcome<pg_sys::Datum> {
         let texts: Vec<&str> = texts.iter().map(Cow::as_ref).collect();
         let mut embeddings = embedder::embed_many(&texts)?.into_iter();
         for text in &detoasted {
-            values.push(match text {
-                None => None,
+            match text {
+                None => result.push_null(),
                 Some(_) => {
                     let embedding =
                         embeddings.next().ok_or_else(|| internal("a text was left out"))?;
-                    Some(to_datum(&embedding)?)
+                    result.push(to_datum(&embedding)?)?;
                 }
-            });
+            }
         }
     }
-    // SAFETY: every value is a datum of `element_type`, and the bounds are the argument's.
-    Ok(unsafe { contents.rebuild(values, element_type) })
+    result.finish()
 }
 
 fn too_many(elements: usize) -> Failure {
@@ -116,32 +120,85 @@ impl TextArray {
         }
     }
 
-    /// An array with the same bounds and other values.
-    ///
-    /// # Safety
-    /// `values` must have as many elements as the array had, of type `element_type`, a varlena
-    /// with int alignment.
-    unsafe fn rebuild(
-        mut self,
-        values: Vec<Option<pg_sys::Datum>>,
-        element_type: pg_sys::Oid,
-    ) -> pg_sys::Datum {
-        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-        let mut values: Vec<pg_sys::Datum> =
-            values.into_iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
-        // SAFETY: the caller's word on number and type; zero dimensions give an empty array.
+    /// An array of the same bounds, to be filled with vectors.
+    fn result(&self, element_type: pg_sys::Oid) -> Outcome<VectorArray> {
+        let ndim = self.dimensions.len();
+        let vectors = self.elements.iter().flatten().count();
+        let nulls = vectors < self.elements.len();
+        let bounds = size_of::<pg_sys::ArrayType>();
+        let bitmap = bounds + 2 * size_of::<i32>() * ndim;
+        let bitmap_bytes = if nulls { self.elements.len().div_ceil(8) } else { 0 };
+        let data = (bitmap + bitmap_bytes).next_multiple_of(pg_sys::MAXIMUM_ALIGNOF as usize);
+        let size = data + vectors * VECTOR_BYTES;
+        if size > MAX_BYTES {
+            return Err(too_many(self.elements.len()));
+        }
+        // SAFETY: palloc returns `size` bytes, aligned for anything, or raises an error; what lies
+        // before the data (header, bounds, bitmap) is less than that and is written here.
         unsafe {
-            pg_sys::Datum::from(pg_sys::construct_md_array(
-                values.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-                self.dimensions.len() as i32,
-                self.dimensions.as_mut_ptr(),
-                self.lower_bounds.as_mut_ptr(),
-                element_type,
-                -1,
-                false,
-                pg_sys::TYPALIGN_INT as std::ffi::c_char,
-            ))
+            let start = pg_sys::palloc(size).cast::<u8>();
+            start.write_bytes(0, data);
+            varlena::set_varsize_4b(start.cast(), size as i32);
+            let array = start.cast::<pg_sys::ArrayType>();
+            (*array).ndim = ndim as i32;
+            (*array).dataoffset = if nulls { data as i32 } else { 0 };
+            (*array).elemtype = element_type;
+            let bounds = start.add(bounds).cast::<i32>();
+            for (i, n) in self.dimensions.iter().chain(&self.lower_bounds).enumerate() {
+                bounds.add(i).write(*n);
+            }
+            let bitmap = nulls.then_some(bitmap);
+            Ok(VectorArray { start, bitmap, filled: data, size, elements: 0 })
+        }
+    }
+}
+
+/// An array of vectors while it is filled, of its full size from the start: 1.5 kB for an element,
+/// where a datum for each and then an array of them all would be 3.5 kB.
+struct VectorArray {
+    start: *mut u8,
+    /// Where the bits are that tell NULL (0) from a value, if there is a NULL.
+    bitmap: Option<usize>,
+    /// Bytes that are final.
+    filled: usize,
+    size: usize,
+    elements: usize,
+}
+
+impl VectorArray {
+    fn push_null(&mut self) {
+        self.elements += 1;
+    }
+
+    /// Copies a `vector` datum of 384 dimensions and frees it.
+    fn push(&mut self, datum: pg_sys::Datum) -> Outcome<()> {
+        if self.filled + VECTOR_BYTES > self.size {
+            return Err(internal("the array is full"));
+        }
+        // SAFETY: the datum is a plain varlena of VECTOR_BYTES in a chunk of its own, for which
+        // there is room; an element's bit lies in the bitmap, which was made for all of them.
+        unsafe {
+            let vector = datum.cast_mut_ptr::<pg_sys::varlena>();
+            if varlena::varsize_4b(vector) != VECTOR_BYTES {
+                return Err(internal("a vector has another size than all the others"));
+            }
+            let to = self.start.add(self.filled);
+            vector.cast::<u8>().copy_to_nonoverlapping(to, VECTOR_BYTES);
+            pg_sys::pfree(vector.cast());
+            if let Some(bitmap) = self.bitmap {
+                *self.start.add(bitmap + self.elements / 8) |= 1 << (self.elements % 8);
+            }
+        }
+        self.filled += VECTOR_BYTES;
+        self.elements += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Outcome<pg_sys::Datum> {
+        if self.filled == self.size {
+            Ok(pg_sys::Datum::from(self.start))
+        } else {
+            Err(internal("the array was not filled"))
         }
     }
 }
