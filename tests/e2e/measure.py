@@ -1,4 +1,4 @@
-"""What the tests measure with: model runs, vectors as floats, a backend's memory and processor time."""
+"""What the tests measure with: model runs, vectors as floats, a backend's memory and processor time, unfinished statements."""
 
 import contextlib
 import math
@@ -7,6 +7,7 @@ import pathlib
 import time
 
 import pytest
+from psycopg import pq
 
 DIMS = 384
 
@@ -87,9 +88,35 @@ def proc_file(pid, name):
     return path.read_text()
 
 
+# --- statements under way ---
+
+
+def begin(connection, statement):
+    """Sends a statement and waits until it has had the processor for 0.1 s: it is embedding then."""
+    pid = connection.info.backend_pid
+    before = processor_seconds(pid)
+    connection.pgconn.send_query(statement.encode())
+    connection.pgconn.flush()
+    wait_until(lambda: processor_seconds(pid) - before > 0.1)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen within a minute"
+        time.sleep(0.005)
+
+
 def wait_until_active(watcher, pid):
-    for _ in range(1000):
-        if one(watcher, "select state from pg_stat_activity where pid = %s", [pid]) == "active":
-            return
-        time.sleep(0.01)
-    raise AssertionError("the backend never became active")
+    wait_until(lambda: one(watcher, "select state from pg_stat_activity where pid = %s", [pid]) == "active")
+
+
+def sqlstate(connection):
+    """Waits for the end of what was begun and returns the code of its first error; None when there was none."""
+    errors = []
+    while (result := connection.pgconn.get_result()) is not None:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            state = result.error_field(pq.DiagnosticField.SQLSTATE)
+            # libpq's own "server closed the connection" has none.
+            errors.append(state.decode() if state else "gone")
+    return errors[0] if errors else None

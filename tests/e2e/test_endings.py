@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from measure import embedding, memory_kb, one, processor_seconds
+from measure import begin, embedding, memory_kb, one, sqlstate, wait_until
 
 LONG_TEXT = "a b c d e f g h " * 100
 ARRAY = f"select embed(array_agg('{LONG_TEXT}' || i)) from generate_series(1, 2000) i"
@@ -46,7 +46,7 @@ def statements(rows_file):
 def working(database):
     """A backend with the model loaded."""
     connection = database.connect()
-    connection.execute("set gte_small.memo_size = 0; set max_parallel_workers_per_gather = 0; set jit = off")
+    connection.execute("set gte_small.memo_size = 0; set gte_small.threads = 2; set max_parallel_workers_per_gather = 0; set jit = off")
     embedding(connection, LONG_TEXT)
     yield connection
     connection.close()
@@ -56,33 +56,6 @@ def working(database):
 def watcher(database):
     with database.connect() as connection:
         yield connection
-
-
-def begin(connection, statement):
-    """Sends a statement and waits until it has had the processor for 0.1 s: it is embedding then."""
-    pid = connection.info.backend_pid
-    before = processor_seconds(pid)
-    connection.pgconn.send_query(statement.encode())
-    connection.pgconn.flush()
-    wait_until(lambda: processor_seconds(pid) - before > 0.1)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within a minute"
-        time.sleep(0.005)
-
-
-def sqlstate(connection):
-    """Waits for the end of what was begun and returns the code of its first error; None when there was none."""
-    errors = []
-    while (result := connection.pgconn.get_result()) is not None:
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            state = result.error_field(pq.DiagnosticField.SQLSTATE)
-            # libpq's own "server closed the connection" has none.
-            errors.append(state.decode() if state else "gone")
-    return errors[0] if errors else None
 
 
 def stored(connection):
@@ -109,7 +82,7 @@ def test_cancel(working, watcher, statements, kind):
         assert sqlstate(working) == "57014"
         assert len(embedding(working, "the next call")) == 384
         sizes.append(memory_kb(pid, "RssAnon"))
-    assert sizes[-1] - sizes[3] < 1024, sizes
+    assert max(sizes[4:]) - max(sizes[:4]) < 1024, sizes
     assert stored(watcher) == 0
 
 
@@ -122,7 +95,7 @@ def test_statement_timeout(working, watcher, statements, kind):
         assert sqlstate(working) == "57014"
         assert len(embedding(working, "the next call")) == 384
         sizes.append(memory_kb(pid, "RssAnon"))
-    assert sizes[-1] - sizes[3] < 1024, sizes
+    assert max(sizes[4:]) - max(sizes[:4]) < 1024, sizes
     assert stored(watcher) == 0
 
 

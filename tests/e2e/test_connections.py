@@ -1,0 +1,81 @@
+"""A thousand connections that come, embed one text and go: nothing of them is left in the server."""
+
+import os
+import pathlib
+import threading
+
+import psycopg
+import pytest
+
+from measure import embedding, memory_kb, one, wait_until
+
+CONNECTIONS = 1000
+CLIENTS = 20
+TEXTS = [f"text number {i}" for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def crowded(server):
+    with server.another("crowded", {"gte_small.model_path": str(server.tiny)}) as cluster:
+        yield cluster
+
+
+def postmaster_of(cluster):
+    return int((cluster.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def state(cluster):
+    """The server's processes, and what the postmaster and the machine hold for it."""
+    pid = postmaster_of(cluster)
+    own = pathlib.Path(f"/proc/{pid}")
+    children = {int(child) for child in (own / "task" / str(pid) / "children").read_text().split()}
+    return {
+        "processes": children,
+        "threads": len(os.listdir(own / "task")),
+        "files": len(os.listdir(own / "fd")),
+        "shared memory": {name for name in os.listdir("/dev/shm") if name.startswith("PostgreSQL.")},
+    }
+
+
+def come_and_go(cluster, numbers, expected):
+    """One client's share of the connections; raises where a vector is not the expected one."""
+    for i in numbers:
+        with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+            text = TEXTS[i % len(TEXTS)]
+            assert embedding(connection, text) == expected[text]
+
+
+def run_clients(cluster, expected, connections):
+    problems = []
+
+    def client(number):
+        try:
+            come_and_go(cluster, range(number, connections, CLIENTS), expected)
+        except Exception as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+@pytest.mark.parametrize("library", ["", "gte-small"], ids=["alone", "preloaded"])
+def test_a_thousand_connections(crowded, library):
+    crowded.stop()
+    crowded.start({"shared_preload_libraries": library})
+    with psycopg.connect(crowded.dsn(), autocommit=True) as watcher:
+        assert one(watcher, "select preloaded from embed_model()") == bool(library)
+        expected = {text: embedding(watcher, text) for text in TEXTS}
+        # Some to warm up: the postmaster makes its tables as large as they need to be.
+        run_clients(crowded, expected, 5 * CLIENTS)
+        others = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        wait_until(lambda: one(watcher, others) == 0)
+        before, resident = state(crowded), memory_kb(postmaster_of(crowded), "RssAnon")
+        run_clients(crowded, expected, CONNECTIONS)
+        wait_until(lambda: state(crowded) == before)
+        assert before["threads"] == 1
+        assert memory_kb(postmaster_of(crowded), "RssAnon") - resident < 1024
+        assert embedding(watcher, TEXTS[0]) == expected[TEXTS[0]]
