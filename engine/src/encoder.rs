@@ -106,8 +106,9 @@ impl Encoder {
     /// Loads a model directory. Everything that can be wrong with its files is found here.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::Io`], [`Error::Corrupt`] or [`Error::Unsupported`], each
-    /// with the file; [`Error::NoKernels`] for a precision or kernels this CPU does not have.
+    /// [`Error::MissingFile`], [`Error::Io`], [`Error::Corrupt`] (also when a file changed
+    /// meanwhile) or [`Error::Unsupported`], each with the file; [`Error::NoKernels`] for a
+    /// precision or kernels this CPU does not have.
     pub fn load_with(dir: &Path, options: &Options) -> Result<Encoder, Error> {
         let started = Instant::now();
         let tier = tier::choose(options.precision, options.kernels.as_deref())?;
@@ -116,6 +117,7 @@ impl Encoder {
         let weights = Weights::open(&files.weights, &config)?;
         let tokenizer = Tokenizer::from_file(&files.tokenizer, config.max_tokens)?;
         let model = Forward::new(&config, weights, tier)?;
+        files.check_unchanged()?;
         let info = ModelInfo {
             max_tokens: config.max_tokens,
             layers: config.layers,
@@ -270,7 +272,8 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives;
-    /// [`Error::Internal`] when the model fails.
+    /// [`Error::Corrupt`] when the weights changed meanwhile; [`Error::Internal`] when the model
+    /// fails.
     pub fn embed_batch(
         &self,
         texts: &[&str],
@@ -341,6 +344,7 @@ impl Encoder {
                     Some(Embedding { values, tokens: ids.len(), truncated: *truncated });
             }
         })?;
+        self.model.weights().check_unchanged()?;
         embeddings
             .into_iter()
             .collect::<Option<Vec<_>>>()

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::Error;
 
@@ -16,23 +18,48 @@ pub(crate) struct ModelFiles {
     pub sentence_config: PathBuf,
     pub tokenizer: PathBuf,
     pub weights: PathBuf,
+    /// Of these four, before any was read.
+    stamps: [Option<Stamp>; 4],
 }
+
+/// What changes when a file is replaced or written to: device, inode, size, modification time.
+type Stamp = (u64, u64, u64, Option<SystemTime>);
 
 impl ModelFiles {
     /// Names the files below `dir` and checks that those no model can do without are there, so
     /// that half a model is reported by the file that is missing.
     pub fn locate(dir: &Path) -> Result<ModelFiles, Error> {
-        let files = ModelFiles {
+        let mut files = ModelFiles {
             config: dir.join("config.json"),
             sentence_config: dir.join("sentence_bert_config.json"),
             tokenizer: dir.join("tokenizer.json"),
             weights: dir.join("model.safetensors"),
+            stamps: [None; 4],
         };
         for path in [&files.weights, &files.tokenizer, &files.config] {
             std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         }
+        files.stamps = files.paths().map(stamp);
         Ok(files)
     }
+
+    /// Refuses a model whose files were replaced or written to while they were read: half of it
+    /// could be of another model, and its vectors would be of neither.
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        match self.paths().into_iter().zip(&self.stamps).find(|(path, was)| stamp(path) != **was) {
+            None => Ok(()),
+            Some((path, _)) => Err(Error::corrupt(path, "it changed while it was being loaded")),
+        }
+    }
+
+    fn paths(&self) -> [&Path; 4] {
+        [&self.config, &self.sentence_config, &self.tokenizer, &self.weights].map(PathBuf::as_path)
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.modified().ok()))
 }
 
 /// Opens a regular file and tells its size. Anything else is refused: opening a pipe would wait
@@ -58,4 +85,41 @@ pub(crate) fn read_json_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(size as usize);
     file.take(MAX_JSON_BYTES).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_written_to_added_or_removed_is_named() {
+        let name = format!("gte-small-files-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let all =
+            ["config.json", "sentence_bert_config.json", "tokenizer.json", "model.safetensors"];
+        for file in all {
+            std::fs::write(dir.join(file), "{}").unwrap();
+        }
+        for file in all {
+            let path = dir.join(file);
+            let changes: [&dyn Fn(); 3] = [
+                &|| std::fs::write(&path, "longer").unwrap(),
+                &|| {
+                    std::fs::write(dir.join("new"), "longer").unwrap();
+                    std::fs::rename(dir.join("new"), &path).unwrap();
+                },
+                &|| std::fs::remove_file(&path).unwrap(),
+            ];
+            for change in changes {
+                let files = ModelFiles::locate(&dir).unwrap();
+                files.check_unchanged().unwrap();
+                change();
+                let error = files.check_unchanged().unwrap_err();
+                assert_eq!(error.path(), Some(path.as_path()), "{error}");
+            }
+            std::fs::write(&path, "{}").unwrap();
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

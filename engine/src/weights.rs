@@ -142,6 +142,14 @@ impl Weights {
         }
     }
 
+    /// Refuses results of a file that changed meanwhile: its word embeddings are another model's.
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        if self.has_changed() {
+            return Err(Error::corrupt(&self.path, "it changed while it was in use"));
+        }
+        Ok(())
+    }
+
     /// Hash of the whole file, lower-case hex; computed when it is first asked for, which takes
     /// 50 ms for MiniLM.
     pub fn sha256(&self) -> Result<&str, Error> {
@@ -155,9 +163,7 @@ impl Weights {
                 hasher.update(&buffer[..part]);
                 start += part as u64;
             }
-            if self.has_changed() {
-                return Err(Error::corrupt(&self.path, "it changed while it was in use"));
-            }
+            self.check_unchanged()?;
             Ok(hex(&hasher.finalize()))
         })?;
         Ok(hash)

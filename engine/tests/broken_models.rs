@@ -311,6 +311,23 @@ fn weights_cut_short_while_in_use_are_an_error_and_are_noticed() {
     assert!(encoder.identity().is_err());
 }
 
+/// Layers of one model with the word embeddings of another would give a vector of neither.
+#[test]
+fn weights_overwritten_in_the_middle_of_a_call_give_no_vector() {
+    let dir = Scratch::with(&TinyModel::default());
+    let encoder = Encoder::load(dir.path()).unwrap();
+    let other = Scratch::with(&TinyModel { seed: 2, ..Default::default() });
+    let weights = std::fs::read(other.join("model.safetensors")).unwrap();
+    let mut overwrite = || {
+        std::fs::write(dir.join("model.safetensors"), &weights).unwrap();
+        ControlFlow::Continue(())
+    };
+    let error = encoder.embed("a stone", &mut overwrite).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert_eq!(error.path(), Some(dir.join("model.safetensors").as_path()));
+    assert!(encoder.has_changed());
+}
+
 #[test]
 fn weights_replaced_by_a_new_file_do_not_disturb_those_in_use() {
     let dir = Scratch::with(&TinyModel::default());
