@@ -12,7 +12,7 @@ PYTHON ?= python3
 export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql bench-backfill fidelity clean import test-debian
+.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -67,6 +67,11 @@ test:           ## every test, on throw-away servers
 
 test-debian:    ## install and test in Debian 12's PostgreSQL 15, with pg_cron; needs root and apt
 	@$(PYTHON) scripts/debian.py
+test-long:      ## every test, with 200,000 calls, longer mischief and many more random cases
+	@$(PYTHON) scripts/test.py --long
+
+valgrind:       ## the engine's and the layout's own tests under valgrind (AVX2 and portable kernels)
+	@$(PYTHON) scripts/valgrind.py
 
 bench:          ## the engine alone: by length and batch, every tier of this CPU, 1 and 2 threads
 	@$(PYTHON) scripts/bench.py
@@ -79,6 +84,8 @@ bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, m
 
 bench-backfill: ## embed_backfill() beside Python + ONNX Runtime: read, embed, write 20,000 rows
 	@$(PYTHON) scripts/bench_backfill.py
+bench-cancel:   ## how soon a cancelled statement ends: p50 and p99 of 200, embed(text[]) and COPY
+	@$(PYTHON) scripts/cancellation.py
 
 fidelity:       ## search quality through SQL on XQuAD English, beside the published figures
 	@$(PYTHON) scripts/fidelity.py

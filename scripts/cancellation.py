@@ -1,0 +1,103 @@
+"""`make bench-cancel`: how long after pg_cancel_backend does a statement that embeds end?
+
+Two statements that would take minutes on all-MiniLM-L6-v2, embed(text[]) and a COPY whose rows the trigger embeds, each
+cancelled 200 times at random moments. The time is from the call of pg_cancel_backend in one session to the error in the
+other. The exit code says whether 99 of 100 end within a tenth of a second. TRIES=n for another number.
+"""
+
+import os
+import random
+import shutil
+import sys
+import time
+
+import model
+import postgres
+import state
+import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
+from state import CLONE, Failure
+
+TRIES = int(os.environ.get("TRIES") or 200)
+ALLOWED_MS = 100
+# 800 tokens, of which the model reads 256.
+LONG_TEXT = "a b c d e f g h " * 100
+
+
+def statements(work) -> dict:
+    rows = work / "rows.txt"
+    rows.write_text("".join(f"{LONG_TEXT}{i}\n" for i in range(5000)), encoding="utf-8")
+    rows.chmod(0o644)
+    return {
+        "embed(text[])": f"select embed(array_agg('{LONG_TEXT}' || i)) from generate_series(1, 5000) i",
+        "COPY and trigger": f"copy embeddings (content) from '{rows}'",
+    }
+
+
+def cancel_once(psycopg, busy, watcher) -> float:
+    """Milliseconds from the call to the error of the statement under way."""
+    began = time.perf_counter()
+    cancelled = watcher.execute("select pg_cancel_backend(%s)", [busy.info.backend_pid]).fetchone()[0]
+    states = []
+    while (result := busy.pgconn.get_result()) is not None:
+        states.append(result.error_field(psycopg.pq.DiagnosticField.SQLSTATE))
+    took = 1000 * (time.perf_counter() - began)
+    if not cancelled or states != [b"57014"]:
+        raise Failure(f"the statement ended with {states} instead of 57014, so nothing was measured")
+    return took
+
+
+def measure(psycopg, cluster, statement: str) -> list:
+    moments = random.Random(1)
+    with psycopg.connect(cluster.dsn(), autocommit=True) as busy, psycopg.connect(cluster.dsn(), autocommit=True) as watcher:
+        busy.execute("set gte_small.memo_size = 0")
+        busy.execute("select embed(%s)", [LONG_TEXT])
+        times = []
+        for _ in range(TRIES):
+            busy.pgconn.send_query(statement.encode())
+            busy.pgconn.flush()
+            # Past the start of the statement; then any moment of a window of texts and its forward passes.
+            time.sleep(0.03 + 0.5 * moments.random())
+            times.append(cancel_once(psycopg, busy, watcher))
+        dims = busy.execute("select vector_dims(embed('the next call'))").fetchone()[0]
+        if dims != 384:
+            raise Failure("the next call did not work")
+    return sorted(times)
+
+
+def compare(cluster, work) -> bool:
+    sys.path.insert(0, str(state.python_packages(tests.PACKAGES)))
+    import psycopg
+
+    cluster.psql((CLONE / "sql" / "embeddings.sql").read_text(encoding="utf-8"))
+    print(f"{model.MINILM}, {TRIES} cancels each, milliseconds to the error, load {os.getloadavg()[0]:.1f}")
+    print(f"{'':<18}{'p50':>8}{'p99':>8}{'most':>8}")
+    near = True
+    for name, statement in statements(work).items():
+        times = measure(psycopg, cluster, statement)
+        # Nearest rank: of 200, the 198th.
+        p50, p99 = (times[-(-len(times) * percent // 100) - 1] for percent in (50, 99))
+        near &= p99 <= ALLOWED_MS
+        print(f"{name:<18}{p50:>8.1f}{p99:>8.1f}{times[-1]:>8.1f}", flush=True)
+    print(f"p99 {'within' if near else 'NOT within'} the {ALLOWED_MS} ms allowed")
+    return near
+
+
+def main() -> int:
+    version = int(os.environ.get("PG") or 18)
+    with state.lock("cancellation"):
+        work = state.directory("cancellation")
+        try:
+            pg_config = tests.installed(version, work)
+            settings = {**tests.SERVER_SETTINGS, "gte_small.model_path": str(model.minilm())}
+            with postgres.Cluster(pg_config, work / "cluster", settings) as cluster:
+                cluster.destroy()
+                cluster.create()
+                cluster.start()
+                cluster.psql('create extension "gte-small" cascade;')
+                return 0 if compare(cluster, work) else 1
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    state.verb(main)
