@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -186,7 +187,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     let model = Model::current()?;
     let encoder = model.encoder()?;
     let size = settings::memo_size();
-    let mut known: HashMap<&str, Rc<Embedding>> = HashMap::new();
+    let mut known: HashMap<Asked, Rc<Embedding>> = HashMap::new();
     let mut missing: Vec<&str> = Vec::new();
     let mut hits = 0;
     model.memo(|memo| {
@@ -196,9 +197,9 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
             match memo.get(text) {
                 Some(embedding) => {
                     hits += 1;
-                    known.insert(text, embedding);
+                    known.insert(Asked(text), embedding);
                 }
-                None if seen.insert(text) => missing.push(text),
+                None if seen.insert(Asked(text)) => missing.push(text),
                 None => {}
             }
         }
@@ -216,17 +217,49 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
             for (&text, embedding) in missing.iter().zip(fresh) {
                 let embedding = Rc::new(embedding);
                 memo.put(text, embedding.clone(), size);
-                known.insert(text, embedding);
+                known.insert(Asked(text), embedding);
             }
         });
     }
     let embeddings: Vec<Rc<Embedding>> =
-        texts.iter().filter_map(|text| known.get(text).cloned()).collect();
+        texts.iter().filter_map(|&text| known.get(&Asked(text)).cloned()).collect();
     if settings::on_truncate() != OnTruncate::Silent {
         let truncated = texts.iter().zip(&embeddings).filter(|(_, e)| e.truncated).map(|(&t, _)| t);
         apply_on_truncate(encoder, truncated, texts.len())?;
     }
     Ok(embeddings)
+}
+
+/// A text of the call at hand. Equal texts are one, but a text that is too large for the memo is
+/// only itself: hashing 100 MB four times takes a quarter of a second, in which nothing is asked.
+#[derive(Clone, Copy)]
+struct Asked<'t>(&'t str);
+
+impl Asked<'_> {
+    fn content(&self) -> Option<&str> {
+        Memo::remembers(self.0).then_some(self.0)
+    }
+}
+
+impl PartialEq for Asked<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.content(), other.content()) {
+            (Some(one), Some(other)) => one == other,
+            (None, None) => std::ptr::eq(self.0, other.0),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Asked<'_> {}
+
+impl Hash for Asked<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.content() {
+            Some(text) => text.hash(state),
+            None => self.0.as_ptr().hash(state),
+        }
+    }
 }
 
 /// Refuses texts that are too long before the model runs on the others: tokenizing twice costs 4 %
@@ -250,15 +283,15 @@ fn apply_on_truncate<'t>(
     of: usize,
 ) -> Outcome<()> {
     let max_tokens = encoder.info().max_tokens;
-    let mut counted: HashMap<&str, usize> = HashMap::new();
+    let mut counted: HashMap<Asked<'_>, usize> = HashMap::new();
     let (mut texts, mut dropped) = (0, 0);
     for text in truncated {
-        let tokens = match counted.get(text) {
+        let tokens = match counted.get(&Asked(text)) {
             Some(&tokens) => tokens,
             None => {
                 let tokens = encoder.count_tokens(text, &mut go_on);
                 let tokens = tokens.map_err(|e| errors::from_engine(&e))?;
-                counted.insert(text, tokens);
+                counted.insert(Asked(text), tokens);
                 tokens
             }
         };

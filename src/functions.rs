@@ -4,7 +4,7 @@
 
 use gte_engine::Embedding;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
-use pgvector_compat::Vector;
+use pgvector_compat::{MAX_DIMENSIONS, Vector};
 
 use crate::call::{Call, export};
 use crate::embedder;
@@ -52,12 +52,14 @@ pub fn text_argument(call: Call) -> Outcome<Detoasted> {
     Ok(unsafe { Detoasted::new(datum) })
 }
 
-/// Whether a string is a vector in pgvector's notation from its first to its last character.
+/// Whether a string is a vector in pgvector's notation from its first to its last character. One of
+/// more elements than a vector can have is none, whatever follows.
 fn is_vector_literal(text: &str) -> bool {
-    text.trim()
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .is_some_and(|list| list.split(',').all(|item| item.trim().parse::<f32>().is_ok()))
+    text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|list| {
+        let mut items = list.split(',');
+        items.by_ref().take(MAX_DIMENSIONS).all(|item| item.trim().parse::<f32>().is_ok())
+            && items.next().is_none()
+    })
 }
 
 /// An engine's embedding as a `vector` datum in the current memory context.

@@ -24,14 +24,19 @@ impl Memo {
         Memo { entries: LruCache::unbounded(), bytes: 0 }
     }
 
+    /// Whether a text is small enough to be remembered.
+    pub fn remembers(text: &str) -> bool {
+        text.len() <= MAX_TEXT_BYTES
+    }
+
     /// The embedding of a text seen lately.
     pub fn get(&mut self, text: &str) -> Option<Rc<Embedding>> {
-        self.entries.get(text).cloned()
+        if Memo::remembers(text) { self.entries.get(text).cloned() } else { None }
     }
 
     /// Remembers a text, among at most `size`.
     pub fn put(&mut self, text: &str, embedding: Rc<Embedding>, size: usize) {
-        if size == 0 || text.len() > MAX_TEXT_BYTES {
+        if size == 0 || !Memo::remembers(text) {
             return;
         }
         self.bytes += cost(text);

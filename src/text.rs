@@ -73,9 +73,28 @@ pub fn readable(name: &CStr) -> String {
 /// is not UTF-8.
 pub fn to_utf8(bytes: &[u8]) -> Outcome<Cow<'_, str>> {
     if database_keeps_utf8() || bytes.is_ascii() {
-        return std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| invalid(e.valid_up_to()));
+        return checked(bytes).map(Cow::Borrowed);
     }
     converted(bytes).map(Cow::Owned)
+}
+
+/// Bytes as they are, if they are UTF-8. A megabyte takes about a millisecond, so that a cancelled
+/// statement need not wait until a gigabyte was looked at.
+fn checked(bytes: &[u8]) -> Outcome<&str> {
+    const STEP: usize = 1 << 20;
+    let mut valid = 0;
+    while valid < bytes.len() {
+        pgrx::check_for_interrupts!();
+        let end = bytes.len().min(valid + STEP);
+        match std::str::from_utf8(&bytes[valid..end]) {
+            Ok(part) => valid += part.len(),
+            // The step ended within a character, with which the next one begins.
+            Err(e) if e.error_len().is_none() && end < bytes.len() => valid += e.valid_up_to(),
+            Err(e) => return Err(invalid(valid + e.valid_up_to())),
+        }
+    }
+    // SAFETY: all of it was just looked at, cut only where characters begin.
+    Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
 /// Converts from a single-byte or other multi-byte encoding. Postgres raises its own error for

@@ -42,7 +42,8 @@ def test_vector_literal_as_search(tutorial, text):
         assert "::vector" in error.value.diag.message_hint
 
 
-@pytest.mark.parametrize("text", ["[1] see note", "see [1,2]", "[a, b]", "[1,2", "[]", "{1,2}", "[1,2][3]", "[TODO] milk"])
+@pytest.mark.parametrize("text", ["[1] see note", "see [1,2]", "[a, b]", "[1,2", "[]", "{1,2}", "[1,2][3]", "[TODO] milk",
+                                  "[" + ",".join(["1"] * 16_001) + "]"])
 def test_searches_that_only_look_like_a_vector(connection, text):
     assert one(connection, "select embed_query(%s)::text", [text]) == one(connection, "select embed(%s::text)::text", [text])
 
@@ -198,6 +199,18 @@ def test_sql_ascii_database(connection, encoded):
             other.execute(f"select {call}")
         assert error.value.sqlstate == "22021", call
     assert vector(other, cafe) == embedding(connection, "café")
+
+
+@pytest.mark.parametrize("before, after, at", [("repeat('a', 1048575) || E'\\xc3\\xa4'", "E'\\xff'", 1048577),
+                                               ("repeat(E'\\xe6\\xbc\\xa2', 400000)", "E'\\xe6\\xbc'", 1200000),
+                                               ("''", "E'\\xff' || repeat('a', 2000000)", 0)])
+def test_sql_ascii_tells_where(encoded, before, after, at):
+    """A text is looked at a megabyte at a time, and characters lie across the borders."""
+    other = encoded("SQL_ASCII")
+    assert one(other, f"select vector_dims(embed({before}))") == 384
+    with pytest.raises(psycopg.errors.CharacterNotInRepertoire) as error:
+        other.execute(f"select embed({before} || {after})")
+    assert f"from byte {at} on" in str(error.value)
 
 
 def test_sql_ascii_trigger(encoded):
