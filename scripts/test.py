@@ -5,7 +5,8 @@
     scripts/test.py installcheck         regression and end-to-end tests on a throw-away server of PG_CONFIG's PostgreSQL
 
 `--only regress,e2e` runs some of the steps, `-k WORD` only matching end-to-end tests, `--accept` takes what the
-regression tests print for what is expected. A step that cannot run counts as a failure.
+regression tests print for what is expected, `--long` runs the tests of endurance at their full length. A step that
+cannot run counts as a failure.
 """
 
 import argparse
@@ -308,6 +309,7 @@ def arguments():
     parser.add_argument("--pg", type=int, default=int(os.environ.get("PG") or 18), help="major version (18)")
     parser.add_argument("--only", default="", help="some of: check, engine, hub, regress, e2e")
     parser.add_argument("-k", default="", help="end-to-end tests whose name matches")
+    parser.add_argument("--long", action="store_true", help="all 200,000 calls, longer mischief, many more random cases")
     parser.add_argument("--accept", action="store_true", help="write the regression tests' expected output")
     options = parser.parse_args()
     options.only = [step for step in options.only.split(",") if step] or STEPS[options.verb]
@@ -319,6 +321,9 @@ def arguments():
 
 def main() -> int:
     options = arguments()
+    if options.long:
+        # Read by the tests themselves; proptest's own default is 256.
+        os.environ.update(GTE_LONG="1", PROPTEST_CASES="5000")
     if options.verb == "installcheck":
         pg_config = build.own_pg_config()
         if not build.library_place(pg_config).is_file():

@@ -1,0 +1,56 @@
+//! Every tier of kernels this CPU runs, on lengths that leave a rest in each of its tiles. Small
+//! enough for valgrind (`make valgrind`), which watches what the unsafe code reads and writes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use gte_engine::oracle::StockBert;
+use gte_engine::{Encoder, Error, Options};
+use support::{Scratch, TinyModel, cosine, go, max_abs};
+
+/// Names of the tiers, as the error lists them that asks for one there is not.
+fn tiers(dir: &std::path::Path) -> Vec<String> {
+    let options = Options { kernels: Some("no such kernels".into()), ..Options::default() };
+    match Encoder::load_with(dir, &options) {
+        Err(Error::NoKernels { available, .. }) => {
+            available.split(", ").map(String::from).collect()
+        }
+        other => panic!("{:?}", other.err()),
+    }
+}
+
+#[test]
+fn every_tier_gives_the_stock_vectors_on_any_length_and_number_of_threads() {
+    // An intermediate width that is no multiple of any panel's, so that the last one is padded.
+    let dir = Scratch::with(&TinyModel { intermediate: 70, ..TinyModel::default() });
+    let oracle = StockBert::load(dir.path()).unwrap();
+    let texts: Vec<Vec<u32>> = [1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33]
+        .map(|length| (0..length).map(|i| 5 + (i * 7 + length) % 90).collect())
+        .to_vec();
+    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    let stock: Vec<_> = texts.iter().map(|ids| oracle.embed_batch(&[ids]).unwrap()[0]).collect();
+    let names = tiers(dir.path());
+    assert!(names.iter().any(|name| name == "portable-f32"), "{names:?}");
+    for name in names {
+        let mut first = None;
+        for threads in [1, 3] {
+            let options = Options { kernels: Some(name.clone()), threads, precision: None };
+            let encoder = Encoder::load_with(dir.path(), &options).unwrap();
+            assert_eq!(encoder.info().kernels, name);
+            // One text at a time shares out the work inside an operation, all at once the texts.
+            let together = encoder.embed_ids(&texts, &mut go).unwrap();
+            for (ids, embedding) in texts.iter().zip(&together) {
+                let alone = encoder.embed_ids(&[ids], &mut go).unwrap();
+                assert!(alone[0] == *embedding, "{name}, {} tokens, {threads} threads", ids.len());
+            }
+            for (stock, embedding) in stock.iter().zip(&together) {
+                assert!(cosine(stock, &embedding.values) >= 0.9999, "{name}");
+                let exact = !name.ends_with("-bf16");
+                assert!(!exact || max_abs(stock, &embedding.values) <= 1e-5, "{name}");
+            }
+            let first = first.get_or_insert_with(|| together.clone());
+            assert!(*first == together, "{name}: other bits with {threads} threads");
+        }
+        println!("{name}: {} lengths, 1 and 3 threads", texts.len());
+    }
+}
