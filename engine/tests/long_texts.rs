@@ -129,3 +129,36 @@ fn ten_megabytes_take_little_memory() {
     println!("{} MB", grown >> 20);
     assert!(grown <= 100 << 20, "{} MB", grown >> 20);
 }
+
+/// Nanoseconds this thread has had a core: unlike the clock, other tests don't count.
+#[cfg(target_os = "linux")]
+fn worked() -> u64 {
+    let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The contract is 20 ms of work at most between two questions, whatever the texts are.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_caller_is_asked_every_few_milliseconds_of_its_own_work() {
+    let encoder = support::load(&TinyModel::default());
+    let short: Vec<String> = (0..2000).map(|i| format!("{} {i}", words(i % 7))).collect();
+    let long: Vec<String> = (0..64).map(|i| format!("{} {i}", words(600))).collect();
+    let mut calls = vec![("short", short), ("long", long)];
+    calls.extend(cases().into_iter().map(|case| (case.name, vec![case.text])));
+    for (name, texts) in calls {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut last = worked();
+        let mut most = 0;
+        let mut ask = || {
+            let now = worked();
+            most = most.max(now - last);
+            last = now;
+            std::ops::ControlFlow::Continue(())
+        };
+        encoder.embed_batch(&texts, &mut ask).unwrap();
+        most = most.max(worked() - last);
+        println!("{name}: {} us", most / 1000);
+        assert!(most <= 20_000_000, "{name}: {} us", most / 1000);
+    }
+}
