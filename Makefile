@@ -67,6 +67,7 @@ test:           ## every test, on throw-away servers
 
 test-debian:    ## install and test in Debian 12's PostgreSQL 15, with pg_cron; needs root and apt
 	@$(PYTHON) scripts/debian.py
+
 test-long:      ## every test, with 200,000 calls, longer mischief and many more random cases
 	@$(PYTHON) scripts/test.py --long
 
@@ -84,6 +85,7 @@ bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, m
 
 bench-backfill: ## embed_backfill() beside Python + ONNX Runtime: read, embed, write 20,000 rows
 	@$(PYTHON) scripts/bench_backfill.py
+
 bench-cancel:   ## how soon a cancelled statement ends: p50 and p99 of 200, embed(text[]) and COPY
 	@$(PYTHON) scripts/cancellation.py
 
