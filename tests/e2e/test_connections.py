@@ -25,7 +25,7 @@ def postmaster_of(cluster):
 
 
 def state(cluster):
-    """The server's processes, and what the postmaster and the machine hold for it."""
+    """The server's processes, and what the postmaster holds."""
     pid = postmaster_of(cluster)
     own = pathlib.Path(f"/proc/{pid}")
     children = {int(child) for child in (own / "task" / str(pid) / "children").read_text().split()}
@@ -33,7 +33,6 @@ def state(cluster):
         "processes": children,
         "threads": len(os.listdir(own / "task")),
         "files": len(os.listdir(own / "fd")),
-        "shared memory": {name for name in os.listdir("/dev/shm") if name.startswith("PostgreSQL.")},
     }
 
 
