@@ -11,7 +11,7 @@ CREATE FUNCTION embedding_columns(
     OUT trigger_enabled pg_catalog.bool,
     OUT note pg_catalog.jsonb)
   RETURNS SETOF pg_catalog.record
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   one record;

@@ -4,7 +4,7 @@
 CREATE FUNCTION gte_small_check_target(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   relation pg_class;
@@ -91,7 +91,7 @@ COMMENT ON FUNCTION gte_small_check_target(pg_catalog.regclass, pg_catalog.name[
 -- The functions that enable_semantic_search made for an embedding column, wherever they are now.
 CREATE FUNCTION gte_small_search_functions(target pg_catalog.regclass, names pg_catalog.name[])
   RETURNS SETOF pg_catalog.regprocedure
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT p.oid::regprocedure
     FROM pg_depend d
@@ -113,7 +113,7 @@ CREATE FUNCTION enable_semantic_search(
     search_function pg_catalog.name DEFAULT NULL,
     text_search pg_catalog.regconfig DEFAULT NULL)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -266,7 +266,7 @@ COMMENT ON FUNCTION enable_semantic_search(pg_catalog.regclass, pg_catalog.name[
 CREATE FUNCTION disable_semantic_search(
     target pg_catalog.regclass, embedding pg_catalog.name DEFAULT 'embedding')
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE

@@ -5,7 +5,7 @@ CREATE FUNCTION gte_small_indexes(
     target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[],
     OUT indexrelid pg_catalog.oid, OUT method pg_catalog.name, OUT description pg_catalog.text)
   RETURNS SETOF pg_catalog.record
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT i.indexrelid, m.amname, obj_description(i.indexrelid, 'pg_class')
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
@@ -23,7 +23,7 @@ COMMENT ON FUNCTION gte_small_indexes(pg_catalog.regclass, pg_catalog.name, pg_c
 -- characters: a tsvector is limited to 1 MB, and a row with more would be refused.
 CREATE FUNCTION gte_small_words(content pg_catalog.name[], language pg_catalog.text, alias pg_catalog.text)
   RETURNS pg_catalog.text
-  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT format('pg_catalog.to_tsvector(%L::pg_catalog.regconfig, pg_catalog."left"(%s, 100000))', language,
                 string_agg(format('coalesce(%s%I::pg_catalog.text, %L)', alias, c, ''),
@@ -36,7 +36,7 @@ COMMENT ON FUNCTION gte_small_words(pg_catalog.name[], pg_catalog.text, pg_catal
 CREATE FUNCTION gte_small_make_indexes(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, language pg_catalog.text)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -71,7 +71,7 @@ COMMENT ON FUNCTION gte_small_make_indexes(pg_catalog.regclass, pg_catalog.name[
 -- Without a name of ours, which an index of another kind may have taken.
 CREATE FUNCTION gte_small_make_index(target pg_catalog.regclass, definition pg_catalog.text, description pg_catalog.text)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   before oid[] := ARRAY(SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = target);
@@ -90,7 +90,7 @@ COMMENT ON FUNCTION gte_small_make_index(pg_catalog.regclass, pg_catalog.text, p
 CREATE FUNCTION gte_small_finish_function(
     target pg_catalog.regclass, signature pg_catalog.text, description pg_catalog.text)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   owner name;
@@ -116,7 +116,7 @@ COMMENT ON FUNCTION gte_small_finish_function(pg_catalog.regclass, pg_catalog.te
 CREATE FUNCTION gte_small_make_search(
     target pg_catalog.regclass, embedding pg_catalog.name, function_name pg_catalog.text)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -179,7 +179,7 @@ CREATE FUNCTION gte_small_make_hybrid(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name,
     language pg_catalog.text, function_name pg_catalog.text)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE

@@ -80,14 +80,14 @@ COMMENT ON TYPE embed_backfill_job[] IS
 
 -- The block of a row's place.
 CREATE FUNCTION embed_backfill_block(place pg_catalog.tid) RETURNS pg_catalog.int8
-  LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   AS $body$ SELECT split_part(ltrim(place::text, '('), ',', 1)::int8 $body$;
 COMMENT ON FUNCTION embed_backfill_block(pg_catalog.tid) IS
   'part of embed_backfill: the block of a ctid';
 
 -- The tables that hold a table's rows. Foreign tables hold theirs elsewhere.
 CREATE FUNCTION embed_backfill_leaves(target pg_catalog.regclass) RETURNS pg_catalog.oid[]
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT coalesce(array_agg(c.oid ORDER BY c.oid), '{}')
     FROM pg_class c
@@ -99,7 +99,7 @@ COMMENT ON FUNCTION embed_backfill_leaves(pg_catalog.regclass) IS
 -- The text of a row as an expression over its columns: as embed_trigger() joins them. The cast
 -- trims the padding of char(n).
 CREATE FUNCTION embed_backfill_text(content pg_catalog.name[], alias pg_catalog.text) RETURNS pg_catalog.text
-  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT CASE WHEN cardinality(content) = 1 THEN format('%s.%I::pg_catalog.text', alias, content[1])
          ELSE format('CASE WHEN %s THEN pg_catalog.concat_ws(E''\n'', %s) END',
@@ -116,7 +116,7 @@ COMMENT ON FUNCTION embed_backfill_text(pg_catalog.name[], pg_catalog.text) IS
 CREATE FUNCTION embed_backfill_condition(phase pg_catalog.text, embedding pg_catalog.name,
     content pg_catalog.name[], alias pg_catalog.text)
   RETURNS pg_catalog.text
-  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT format(CASE phase
       WHEN 'missing' THEN '%1$s.%2$I IS NULL AND (%3$s)'
@@ -137,7 +137,7 @@ COMMENT ON FUNCTION embed_backfill_condition(pg_catalog.text, pg_catalog.name, p
 -- About how many rows that are, from at most 2,000 blocks of each leaf; or exactly, of those that were
 -- there when the call began.
 CREATE FUNCTION embed_backfill_count(job @extschema@.embed_backfill_job, exactly pg_catalog.bool) RETURNS pg_catalog.int8
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   leaf oid;
@@ -170,7 +170,7 @@ COMMENT ON FUNCTION embed_backfill_count(@extschema@.embed_backfill_job, pg_cata
 CREATE FUNCTION embed_backfill_columns(
     target pg_catalog.regclass, INOUT embedding pg_catalog.name, OUT content pg_catalog.name[])
   RETURNS SETOF pg_catalog.record
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   named CONSTANT name := embedding;
@@ -198,7 +198,7 @@ COMMENT ON FUNCTION embed_backfill_columns(pg_catalog.regclass, pg_catalog.name)
 CREATE FUNCTION embed_backfill_jobs(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool,
     embedding pg_catalog.name)
   RETURNS @extschema@.embed_backfill_job[]
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   job @extschema@.embed_backfill_job;
@@ -267,7 +267,7 @@ COMMENT ON FUNCTION embed_backfill_jobs(pg_catalog.regclass, pg_catalog.int4, pg
 -- The next blocks of the walk, with the statements for them. Locks the leaf, so that it stays until
 -- the end of the transaction.
 CREATE FUNCTION embed_backfill_range(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   -- 2 MB: the rest of a range is read again by each batch that ends in it.
@@ -373,7 +373,7 @@ COMMENT ON FUNCTION embed_backfill_range(@extschema@.embed_backfill_job) IS
 CREATE FUNCTION embed_backfill_embed(
     job @extschema@.embed_backfill_job, texts pg_catalog.text[],
     OUT vectors vector[], OUT refused pg_catalog.int4, OUT first_refused pg_catalog.int4, OUT refusal pg_catalog.text[])
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   state text; message text; detail text; hint text;
@@ -479,7 +479,7 @@ COMMENT ON FUNCTION embed_backfill_batch(@extschema@.embed_backfill_job) IS
 CREATE FUNCTION embed_backfill_position(job @extschema@.embed_backfill_job, last pg_catalog.tid, skipped pg_catalog.tid[],
     got pg_catalog.int4)
   RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   retried bool := job.at = job.upto;
@@ -518,7 +518,7 @@ COMMENT ON FUNCTION embed_backfill_position(@extschema@.embed_backfill_job, pg_c
 CREATE FUNCTION embed_backfill_refused(job @extschema@.embed_backfill_job, refused pg_catalog.int4, refusal pg_catalog.text[],
     place pg_catalog.tid)
   RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
   job.refused := job.refused + refused;
@@ -534,7 +534,7 @@ COMMENT ON FUNCTION embed_backfill_refused(@extschema@.embed_backfill_job, pg_ca
 -- After a batch: the size of the next, and at the end of a pass, whether there is another.
 CREATE FUNCTION embed_backfill_account(job @extschema@.embed_backfill_job, cost pg_catalog.float8, began pg_catalog.timestamptz)
   RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   -- Writers of its rows wait for a batch, and at most two seconds when it is twice as slow as the last.

@@ -9,7 +9,7 @@
 -- The trigger whose comment is the note: of a partition's trigger the one it was cloned from.
 CREATE FUNCTION embed_backfill_note_trigger(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS pg_catalog.oid
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   WITH RECURSIVE ours (oid, parent) AS (
     SELECT t.oid, t.tgparentid
@@ -27,7 +27,7 @@ COMMENT ON FUNCTION embed_backfill_note_trigger(pg_catalog.regclass, pg_catalog.
 -- comment is somebody's own, or the lock for it is not to be had in time.
 CREATE FUNCTION embed_backfill_note(job @extschema@.embed_backfill_job, force pg_catalog.jsonb, patience pg_catalog.text)
   RETURNS pg_catalog.bool
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   noted oid := @extschema@.embed_backfill_note_trigger(job.target, job.embedding);
@@ -85,7 +85,7 @@ COMMENT ON FUNCTION embed_backfill_note(@extschema@.embed_backfill_job, pg_catal
 -- outlive a call that failed.
 CREATE FUNCTION embed_backfill_force_lock(job @extschema@.embed_backfill_job, looks pg_catalog.int4 DEFAULT 0)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   key CONSTANT int4 := hashtext('gte-small embed_backfill');
@@ -112,7 +112,7 @@ COMMENT ON FUNCTION embed_backfill_force_lock(@extschema@.embed_backfill_job, pg
 
 -- Starts a walk, or takes up the one that a call with the same model left.
 CREATE FUNCTION embed_backfill_force_begin(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   former jsonb;
@@ -168,7 +168,7 @@ COMMENT ON FUNCTION embed_backfill_force_begin(@extschema@.embed_backfill_job) I
 
 -- Where a later call would go on.
 CREATE FUNCTION embed_backfill_force_place(job @extschema@.embed_backfill_job) RETURNS pg_catalog.jsonb
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT jsonb_build_object('fingerprint', job.fingerprint, 'since', job.since::text, 'leaf', leaf::regclass::text,
                             'file', pg_relation_filenode(leaf)::int8, 'block', block,
@@ -191,7 +191,7 @@ COMMENT ON FUNCTION embed_backfill_force_place(@extschema@.embed_backfill_job) I
 -- Saves the place every five seconds, in a transaction of its own: COMMENT takes a lock that VACUUM
 -- has, and writers of a batch's rows must not wait for VACUUM.
 CREATE FUNCTION embed_backfill_force_save(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
   IF job.phase = 'force' AND job.noted AND job.leaf > 0 AND job.until IS NOT NULL
@@ -208,7 +208,7 @@ COMMENT ON FUNCTION embed_backfill_force_save(@extschema@.embed_backfill_job) IS
 
 -- After a pass: what is left to do.
 CREATE FUNCTION embed_backfill_force_pass(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   attached oid[];

@@ -3,7 +3,7 @@
 -- Progress: for other sessions a line for application_name, which has 63 bytes, and every ten seconds
 -- a NOTICE for this one.
 CREATE FUNCTION embed_backfill_tell(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   seconds float8;
@@ -35,7 +35,7 @@ COMMENT ON FUNCTION embed_backfill_tell(@extschema@.embed_backfill_job) IS
 
 -- The end of a job: what was done, what was left, and as an error, which text could not be embedded.
 CREATE FUNCTION embed_backfill_end(jobs @extschema@.embed_backfill_job[]) RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   job @extschema@.embed_backfill_job;
@@ -71,7 +71,7 @@ COMMENT ON FUNCTION embed_backfill_end(@extschema@.embed_backfill_job[]) IS
   'part of embed_backfill: says what a backfill did and what it left';
 
 CREATE FUNCTION embed_backfill_no_commit(procedure_name pg_catalog.text) RETURNS pg_catalog.void
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
   RAISE EXCEPTION '% can''t run inside a transaction block', procedure_name
@@ -177,7 +177,7 @@ COMMENT ON FUNCTION embed_backfill_step(pg_catalog.regclass, pg_catalog.int4, pg
 -- A step does not know where the last one ended. Starting at random, it rarely has much of the table
 -- that is done already before it.
 CREATE FUNCTION embed_backfill_anywhere(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   n int := cardinality(job.leaves);

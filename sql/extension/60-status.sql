@@ -14,7 +14,7 @@ CREATE FUNCTION embedding_status(
     OUT trigger_enabled pg_catalog.bool,
     OUT hints pg_catalog.text[])
   RETURNS SETOF pg_catalog.record
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   ours record;

@@ -3,7 +3,7 @@
 -- Rows at random: all of a small table, else of as many blocks as hold three times as many rows as
 -- are wanted, of which the caller takes some of each block.
 CREATE FUNCTION embed_sample(target pg_catalog.regclass, sample pg_catalog.int4) RETURNS pg_catalog.text
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   estimated float8;
@@ -34,7 +34,7 @@ CREATE FUNCTION embed_verify(
     OUT missing pg_catalog.int8,
     OUT examples pg_catalog.text[])
   RETURNS SETOF pg_catalog.record
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   ours record;
@@ -80,7 +80,7 @@ COMMENT ON FUNCTION embed_verify(pg_catalog.regclass, pg_catalog.int4, pg_catalo
 
 CREATE FUNCTION suggest_threshold(target pg_catalog.regclass, embedding pg_catalog.name DEFAULT NULL)
   RETURNS pg_catalog.float8
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   columns name[];
