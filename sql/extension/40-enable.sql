@@ -4,7 +4,7 @@
 CREATE FUNCTION gte_small_check_target(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name)
   RETURNS pg_catalog.void
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   relation pg_class;
@@ -32,8 +32,16 @@ BEGIN
     RAISE EXCEPTION 'must be owner of table %', target
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'Nothing was made.',
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
+  ELSIF NOT has_schema_privilege(relation.relnamespace, 'CREATE') THEN
+    RAISE EXCEPTION 'permission denied for schema %', relation.relnamespace::regnamespace
+      USING ERRCODE = 'insufficient_privilege',
+            DETAIL = 'The search functions stand in the table''s schema; nothing was made.',
+            HINT = format('GRANT CREATE ON SCHEMA %s TO %I.', relation.relnamespace::regnamespace, current_user);
   END IF;
-  IF cardinality(content) = 0 OR array_position(content, NULL) > 0 THEN
+  -- One session at a time: what is read from here on stays until it is done. CREATE TRIGGER takes
+  -- the same lock.
+  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+  IF array_ndims(content) IS DISTINCT FROM 1 OR array_position(content, NULL) > 0 THEN
     RAISE EXCEPTION 'no text column is named'
       USING ERRCODE = 'invalid_parameter_value', DETAIL = 'There would be nothing to embed; nothing was made.',
             HINT = 'Name the text columns: enable_semantic_search(''docs'', ''{title,body}'').';
@@ -88,6 +96,15 @@ $body$;
 COMMENT ON FUNCTION gte_small_check_target(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name) IS
   'part of enable_semantic_search: refuses a table it can''t work with';
 
+-- The trigger of an embedding column. Its name sorts last among the row triggers.
+CREATE FUNCTION gte_small_trigger_name(embedding pg_catalog.name) RETURNS pg_catalog.name
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT ('zzz_gte_small_' || CASE WHEN octet_length(embedding::text) > 49 THEN md5(embedding::text) ELSE embedding::text END)::name
+$body$;
+COMMENT ON FUNCTION gte_small_trigger_name(pg_catalog.name) IS
+  'part of enable_semantic_search: the name of the trigger that fills an embedding column';
+
 -- The functions that enable_semantic_search made for an embedding column, wherever they are now.
 CREATE FUNCTION gte_small_search_functions(target pg_catalog.regclass, names pg_catalog.name[])
   RETURNS SETOF pg_catalog.regprocedure
@@ -99,11 +116,21 @@ AS $body$
     JOIN pg_proc p ON p.oid = d.objid
     JOIN pg_class c ON c.oid = target
    WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'
-     AND p.proname = ANY (names) AND (p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes))
+     AND (names IS NULL OR p.proname = ANY (names)) AND (p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes))
    ORDER BY p.oid
 $body$;
 COMMENT ON FUNCTION gte_small_search_functions(pg_catalog.regclass, pg_catalog.name[]) IS
-  'part of enable_semantic_search: of these names, the functions it made for the table';
+  'part of enable_semantic_search: of these names, or of any, the functions it made for the table';
+
+-- The names of the functions of a column, from its note; none where somebody broke that.
+CREATE FUNCTION gte_small_noted_functions(note pg_catalog.jsonb) RETURNS pg_catalog.name[]
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT CASE WHEN jsonb_typeof(note -> 'functions') = 'array'
+              THEN ARRAY(SELECT jsonb_array_elements_text(note -> 'functions'))::name[] END
+$body$;
+COMMENT ON FUNCTION gte_small_noted_functions(pg_catalog.jsonb) IS
+  'part of enable_semantic_search: the names of the functions made for a column';
 
 CREATE FUNCTION enable_semantic_search(
     target pg_catalog.regclass,
@@ -120,16 +147,17 @@ DECLARE
   relation pg_class;
   schema_name text;
   vec text;
-  trigger_name name := ('zzz_gte_small_' || embedding::text)::name;
+  trigger_name name := @extschema@.gte_small_trigger_name(embedding);
   ours record;
+  renamed record;
   note jsonb;
   known jsonb;
   is_clone boolean;
   later text;
   names text[];
   one regprocedure;
+  made oid;
   signature text;
-  language text;
   loaded text;
   filled boolean;
   lacking boolean;
@@ -147,7 +175,18 @@ BEGIN
       USING ERRCODE = 'duplicate_object', DETAIL = 'Nothing was made.',
             HINT = format('DROP TRIGGER %I ON %s, and enable the search again.', ours.trigger_name, target);
   END IF;
-  note := ours.note;
+  IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND NOT t.tgisinternal)
+     AND ours.trigger_name IS NULL THEN
+    RAISE EXCEPTION 'trigger "%" of table % does not fill column "%"', trigger_name, target, embedding
+      USING ERRCODE = 'duplicate_object', DETAIL = 'It has the name that the trigger of this column would have; nothing was made.',
+            HINT = format('Rename or drop it, and enable the search again.');
+  END IF;
+  -- A column that was renamed: its trigger knows it by the earlier name, and fails until it is replaced.
+  SELECT * INTO renamed FROM @extschema@.embedding_columns(target) c
+   WHERE ours.trigger_name IS NULL AND c.content = content AND c.trigger_name = @extschema@.gte_small_trigger_name(c.embedding)
+     AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = c.embedding AND NOT a.attisdropped)
+   LIMIT 1;
+  note := coalesce(ours.note, renamed.note);
   is_clone := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND t.tgparentid <> 0);
   IF is_clone AND ours.content <> content THEN
     RAISE EXCEPTION 'table % is a partition whose parent fills column "%" from other columns', target, embedding
@@ -156,9 +195,13 @@ BEGIN
   END IF;
 
   -- Names of the functions: a chosen one is remembered, the others follow the table's name.
-  search_function := coalesce(search_function, note ->> 'search_function');
+  search_function := coalesce(search_function, (note ->> 'search_function')::name);
+  IF search_function = '' THEN
+    RAISE EXCEPTION 'search_function is empty'
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was made.', HINT = 'Leave it out, or name the function.';
+  END IF;
   names := CASE WHEN search_function IS NULL THEN ARRAY['query_' || relation.relname, 'hybrid_' || relation.relname]
-                WHEN search_function LIKE 'query\_%' THEN ARRAY[search_function::text, 'hybrid_' || substr(search_function, 7)]
+                WHEN starts_with(search_function::text, 'query_') THEN ARRAY[search_function::text, 'hybrid_' || substr(search_function, 7)]
                 ELSE ARRAY[search_function::text, 'hybrid_' || search_function] END;
   IF octet_length(names[1]) > 63 OR octet_length(names[2]) > 63 THEN
     RAISE EXCEPTION 'function name "%" has more than 63 bytes', names[CASE WHEN octet_length(names[1]) > 63 THEN 1 ELSE 2 END]
@@ -166,7 +209,8 @@ BEGIN
             HINT = 'Choose a shorter one: enable_semantic_search(..., search_function => ''query_docs'').';
   END IF;
   IF EXISTS (SELECT FROM @extschema@.embedding_columns(target) c
-              WHERE c.embedding <> enable_semantic_search.embedding AND c.note -> 'functions' ?| names) THEN
+              WHERE c.embedding <> enable_semantic_search.embedding AND c.trigger_name IS DISTINCT FROM renamed.trigger_name
+                AND @extschema@.gte_small_noted_functions(c.note)::text[] && names) THEN
     RAISE EXCEPTION 'function "%" searches another column of table % already', names[1], target
       USING ERRCODE = 'duplicate_function', DETAIL = 'Nothing was made.',
             HINT = 'Choose another name: enable_semantic_search(..., search_function => ''query_titles'').';
@@ -176,6 +220,11 @@ BEGIN
       format('%s.%I(%s.vector,float8,int4)', schema_name, names[1], vec), format('%s.%I(text,float8,int4)', schema_name, names[1]),
       format('%s.%I(text,int4,float8,float8,int4)', schema_name, names[2])] LOOP
     one := to_regprocedure(signature);
+    IF EXISTS (SELECT FROM pg_proc p WHERE p.oid = one AND NOT pg_has_role(p.proowner, 'USAGE')) THEN
+      RAISE EXCEPTION 'must be owner of function %', one
+        USING ERRCODE = 'insufficient_privilege', DETAIL = 'The table has changed its owner since; nothing was made.',
+              HINT = format('A superuser enables the search again, or ALTER FUNCTION %s OWNER TO %I.', one, current_user);
+    END IF;
     IF one IS NOT NULL AND one NOT IN (SELECT f FROM @extschema@.gte_small_search_functions(target, names::name[]) f) THEN
       RAISE EXCEPTION 'function % exists and is not gte-small''s for this table', one
         USING ERRCODE = 'duplicate_function', DETAIL = 'It was left as it is; nothing was made.',
@@ -184,16 +233,20 @@ BEGIN
   END LOOP;
   -- Fixed here, so that a search does not depend on who searches.
   IF text_search IS NULL THEN
-    SELECT c.oid INTO text_search FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace
-     WHERE format('%I.%I', n.nspname, c.cfgname) = note ->> 'text_search';
+    SELECT c.oid INTO text_search FROM pg_ts_config c WHERE @extschema@.gte_small_config(c.oid) = note ->> 'text_search';
     text_search := coalesce(text_search, get_current_ts_config());
   END IF;
-  SELECT format('%I.%I', n.nspname, c.cfgname) INTO language
-    FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace WHERE c.oid = text_search;
 
   -- From here on things are made.
   IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = embedding AND NOT a.attisdropped) THEN
     EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s.vector(384)', target, embedding, vec);
+  END IF;
+
+  IF renamed.trigger_name IS NOT NULL THEN
+    EXECUTE format('DROP TRIGGER %I ON %s', renamed.trigger_name, target);
+    FOR made IN SELECT i.indexrelid FROM @extschema@.gte_small_indexes(target, renamed.embedding) i LOOP
+      EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, 'gte-small: for ' || quote_ident(embedding));
+    END LOOP;
   END IF;
 
   -- The name sorts last among the row triggers: one that rewrites the text after this one would
@@ -208,35 +261,44 @@ BEGIN
   END IF;
   FOR later IN SELECT t.tgname FROM pg_trigger t
                 WHERE t.tgrelid = target AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND NOT t.tgisinternal
-                  AND t.tgname::text COLLATE "C" > trigger_name::text COLLATE "C" AND t.tgname NOT LIKE 'zzz\_gte\_small\_%' LOOP
+                  AND t.tgname::text COLLATE "C" > trigger_name::text COLLATE "C" AND NOT starts_with(t.tgname::text, 'zzz_gte_small_') LOOP
     RAISE WARNING 'trigger "%" of table % fires after the one that embeds', later, target
       USING DETAIL = 'If it changes the text, the row keeps the embedding of the text before.',
             HINT = format('Rename it so that it sorts before "%s": ALTER TRIGGER %I ON %s RENAME TO ...', trigger_name, later, target);
   END LOOP;
 
   IF with_index THEN
-    PERFORM @extschema@.gte_small_make_indexes(target, content, embedding, language);
+    PERFORM @extschema@.gte_small_make_indexes(target, content, embedding, text_search);
   END IF;
 
   -- Functions under an earlier name, or in the schema the table was in, would go on without it.
   FOR one IN SELECT f FROM @extschema@.gte_small_search_functions(target,
-               ARRAY(SELECT jsonb_array_elements_text(coalesce(note -> 'functions', '[]')))::name[]) f
+               coalesce(@extschema@.gte_small_noted_functions(note), '{}')) f
               JOIN pg_proc p ON p.oid = f
              WHERE p.pronamespace <> relation.relnamespace OR p.proname <> ALL (names) LOOP
     EXECUTE format('DROP FUNCTION %s', one);
   END LOOP;
   PERFORM @extschema@.gte_small_make_search(target, embedding, names[1]);
-  PERFORM @extschema@.gte_small_make_hybrid(target, content, embedding, language, names[2]);
+  PERFORM @extschema@.gte_small_make_hybrid(target, content, embedding, text_search, names[2]);
 
   -- What is known of the column's model. A partition's clone has its parent's.
   IF NOT is_clone THEN
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I IS NOT NULL)', target, embedding) INTO filled;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s %s WHERE %I IS NOT NULL)', CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END,
+                   target, embedding) INTO filled;
+    -- Under policies that hold for the owner too, rows he can't see may have vectors.
+    filled := filled OR row_security_active(target);
     -- Once more: making the index may have taken minutes, and others wrote.
     SELECT c.note INTO known FROM @extschema@.embedding_columns(target) c WHERE c.trigger_name = trigger_name;
-    note := coalesce(known, CASE WHEN filled THEN '{"fingerprint": null}'::jsonb ELSE '{}' END);
+    note := coalesce(known, renamed.note, CASE WHEN filled THEN '{"fingerprint": null}'::jsonb ELSE '{}' END);
+    IF filled AND ours.content <> content THEN
+      note := note || '{"outdated": true}';
+      RAISE WARNING 'table % has embeddings of other columns than these', target
+        USING DETAIL = 'New and changed rows are embedded from the columns named now; the others keep what they have.',
+              HINT = format('CALL embed_backfill(%L, force => true);', target);
+    END IF;
     IF NOT filled THEN
       -- The model of today is only what is to be expected: the first row that is embedded decides.
-      note := note - ARRAY['mixed', 'force', 'fingerprint'] || '{"empty": true}';
+      note := note - ARRAY['mixed', 'outdated', 'force', 'fingerprint'] || '{"empty": true}';
       BEGIN
         SELECT m.fingerprint INTO loaded FROM @extschema@.embed_model() m;
         note := note || jsonb_build_object('fingerprint', loaded);
@@ -245,14 +307,19 @@ BEGIN
         RAISE NOTICE 'no model is loaded: %', SQLERRM USING HINT = 'Rows can be stored and searched once there is one.';
       END;
     END IF;
-    note := note || jsonb_build_object('functions', names, 'text_search', language)
+    note := note || jsonb_build_object('functions', names, 'text_search', @extschema@.gte_small_config(text_search))
                  || CASE WHEN search_function IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('search_function', search_function) END;
     IF note IS DISTINCT FROM known THEN
       EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', trigger_name, target, 'gte-small ' || note::text);
     END IF;
   END IF;
 
-  EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I IS NULL AND coalesce(%s) IS NOT NULL)', target, embedding,
+  IF EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent WHERE h.inhparent = target AND c.relkind = 'r') THEN
+    RAISE WARNING 'rows of tables that inherit from % are neither embedded nor searched', target
+      USING DETAIL = 'A trigger has the rows of its own table only.', HINT = 'Enable the search on each of them.';
+  END IF;
+  EXECUTE format('SELECT EXISTS (SELECT FROM %s %s WHERE %I IS NULL AND coalesce(%s) IS NOT NULL)',
+                 CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END, target, embedding,
                  (SELECT string_agg(quote_ident(c) || '::text', ', ') FROM unnest(content) c)) INTO lacking;
   IF lacking THEN
     RAISE NOTICE 'table % has rows without an embedding', target
@@ -271,9 +338,14 @@ AS $body$
 #variable_conflict use_variable
 DECLARE
   relation pg_class;
-  trigger_name name := ('zzz_gte_small_' || embedding::text)::name;
+  trigger_name name := @extschema@.gte_small_trigger_name(embedding);
   ours record;
-  one text;
+  one regprocedure;
+  made oid;
+  noted name[];
+  others name[];
+  is_clone boolean;
+  undone boolean := false;
 BEGIN
   SELECT * INTO relation FROM pg_class WHERE oid = target;
   IF relation.relowner IS NULL OR embedding IS NULL THEN
@@ -285,28 +357,36 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'Nothing was dropped.',
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
   END IF;
+  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
   SELECT * INTO ours FROM @extschema@.embedding_columns(target) c
    WHERE c.embedding = disable_semantic_search.embedding AND c.trigger_name = trigger_name;
-  IF NOT FOUND THEN
+  -- What is left after DROP TRIGGER goes as well: no other column's functions are lost by it.
+  others := ARRAY(SELECT unnest(@extschema@.gte_small_noted_functions(c.note)) FROM @extschema@.embedding_columns(target) c
+                   WHERE c.embedding <> disable_semantic_search.embedding);
+  -- A partition's functions are its own, its trigger is the parent's.
+  is_clone := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND t.tgparentid <> 0);
+  noted := CASE WHEN NOT is_clone THEN @extschema@.gte_small_noted_functions(ours.note) END;
+  FOR one IN SELECT f FROM @extschema@.gte_small_search_functions(target, noted) f JOIN pg_proc p ON p.oid = f
+              WHERE p.proname <> ALL (others) LOOP
+    IF EXISTS (SELECT FROM pg_proc p WHERE p.oid = one AND NOT pg_has_role(p.proowner, 'USAGE')) THEN
+      RAISE EXCEPTION 'must be owner of function %', one
+        USING ERRCODE = 'insufficient_privilege', DETAIL = 'The table has changed its owner since; nothing was dropped.',
+              HINT = format('A superuser disables the search, or ALTER FUNCTION %s OWNER TO %I.', one, current_user);
+    END IF;
+    EXECUTE format('DROP FUNCTION %s', one);
+    undone := true;
+  END LOOP;
+  FOR made IN SELECT i.indexrelid FROM @extschema@.gte_small_indexes(target, embedding) i LOOP
+    PERFORM @extschema@.gte_small_drop_index(target, made, embedding);
+    undone := true;
+  END LOOP;
+  IF ours.trigger_name IS NOT NULL AND NOT is_clone THEN
+    EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, target);
+    undone := true;
+  END IF;
+  IF NOT undone THEN
     RAISE NOTICE 'semantic search is not enabled on column "%" of table %, nothing to undo', embedding, target;
-    RETURN;
   END IF;
-  IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND t.tgparentid <> 0) THEN
-    RAISE EXCEPTION 'semantic search on partition % is its parent''s', target
-      USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Nothing was dropped.',
-            HINT = 'Disable it on the partitioned table.';
-  END IF;
-
-  FOR one IN SELECT format('DROP FUNCTION %s', f) FROM @extschema@.gte_small_search_functions(target,
-               CASE WHEN ours.note ? 'functions' THEN ARRAY(SELECT jsonb_array_elements_text(ours.note -> 'functions'))::name[]
-                    ELSE ARRAY['query_' || relation.relname, 'hybrid_' || relation.relname]::name[] END) f
-  LOOP
-    EXECUTE one;
-  END LOOP;
-  FOR one IN SELECT format('DROP INDEX %s', i.indexrelid::regclass) FROM @extschema@.gte_small_indexes(target, embedding, ours.content) i LOOP
-    EXECUTE one;
-  END LOOP;
-  EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, target);
 END
 $body$;
 COMMENT ON FUNCTION disable_semantic_search(pg_catalog.regclass, pg_catalog.name) IS

@@ -1,47 +1,76 @@
 -- What enable_semantic_search makes of a table: indexes and search functions.
 
--- Our indexes carry a comment, since their names may be any.
+-- The indexes that were made for an embedding column carry a comment that says so: their names may
+-- be any. An index of the user's own that serves as well has none, and stays when all is undone.
 CREATE FUNCTION gte_small_indexes(
-    target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[],
-    OUT indexrelid pg_catalog.oid, OUT method pg_catalog.name, OUT description pg_catalog.text)
+    target pg_catalog.regclass, embedding pg_catalog.name,
+    OUT indexrelid pg_catalog.oid, OUT method pg_catalog.name)
   RETURNS SETOF pg_catalog.record
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-  SELECT i.indexrelid, m.amname, obj_description(i.indexrelid, 'pg_class')
+  SELECT i.indexrelid, m.amname
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-   WHERE i.indrelid = target
-     AND (obj_description(i.indexrelid, 'pg_class') = format('gte-small: embeddings in %I', embedding)
-       OR starts_with(obj_description(i.indexrelid, 'pg_class'), format('gte-small: full text of %s in ', content))
-          -- Two embeddings of the same text share it.
-          AND NOT EXISTS (SELECT FROM @extschema@.embedding_columns(target) other
-                           WHERE other.embedding <> gte_small_indexes.embedding AND other.content = gte_small_indexes.content))
+   WHERE i.indrelid = target AND obj_description(i.indexrelid, 'pg_class') = 'gte-small: for ' || quote_ident(embedding)
 $body$;
-COMMENT ON FUNCTION gte_small_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[]) IS
-  'part of enable_semantic_search: the indexes it made for an embedding column and no other';
+COMMENT ON FUNCTION gte_small_indexes(pg_catalog.regclass, pg_catalog.name) IS
+  'part of enable_semantic_search: the indexes it made for an embedding column';
+
+-- The name of a text-search configuration that means the same under every search_path.
+CREATE FUNCTION gte_small_config(language pg_catalog.regconfig) RETURNS pg_catalog.text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT format('%I.%I', n.nspname, t.cfgname) FROM pg_ts_config t JOIN pg_namespace n ON n.oid = t.cfgnamespace
+   WHERE t.oid = language
+$body$;
+COMMENT ON FUNCTION gte_small_config(pg_catalog.regconfig) IS
+  'part of enable_semantic_search: the qualified name of a text-search configuration';
 
 -- The words of a row, as the index has them and the search asks for them. At most 100,000
 -- characters: a tsvector is limited to 1 MB, and a row with more would be refused.
-CREATE FUNCTION gte_small_words(content pg_catalog.name[], language pg_catalog.text, alias pg_catalog.text)
+CREATE FUNCTION gte_small_words(content pg_catalog.name[], language pg_catalog.regconfig, alias pg_catalog.text)
   RETURNS pg_catalog.text
-  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-  SELECT format('pg_catalog.to_tsvector(%L::pg_catalog.regconfig, pg_catalog."left"(%s, 100000))', language,
+  SELECT format('pg_catalog.to_tsvector(%L::pg_catalog.regconfig, pg_catalog."left"(%s, 100000))', @extschema@.gte_small_config(language),
                 string_agg(format('coalesce(%s%I::pg_catalog.text, %L)', alias, c, ''),
                            $sep$ operator(pg_catalog.||) E'\n' operator(pg_catalog.||) $sep$ ORDER BY n))
     FROM unnest(content) WITH ORDINALITY AS u (c, n)
 $body$;
-COMMENT ON FUNCTION gte_small_words(pg_catalog.name[], pg_catalog.text, pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small_words(pg_catalog.name[], pg_catalog.regconfig, pg_catalog.text) IS
   'part of enable_semantic_search: the expression of the full-text index';
 
+-- The same expression as the catalogue shows it, to know an index that has it, whoever made it.
+CREATE FUNCTION gte_small_words_shown(
+    target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig)
+  RETURNS pg_catalog.text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  words text;
+  one text;
+BEGIN
+  FOR one IN SELECT format(CASE WHEN a.atttypid = 'text'::regtype THEN 'COALESCE(%I, %L::text)'
+                                ELSE 'COALESCE((%I)::text, %L::text)' END, a.attname, '')
+               FROM unnest(content) WITH ORDINALITY AS u (c, n)
+               JOIN pg_attribute a ON a.attrelid = target AND a.attname = c ORDER BY n LOOP
+    words := CASE WHEN words IS NULL THEN one ELSE format('((%s || %L::text) || %s)', words, chr(10), one) END;
+  END LOOP;
+  RETURN format('to_tsvector(%L::regconfig, "left"(%s, 100000))', language, words);
+END
+$body$;
+COMMENT ON FUNCTION gte_small_words_shown(pg_catalog.regclass, pg_catalog.name[], pg_catalog.regconfig) IS
+  'part of enable_semantic_search: the expression of the full-text index as the catalogue shows it';
+
 CREATE FUNCTION gte_small_make_indexes(
-    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, language pg_catalog.text)
+    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, language pg_catalog.regconfig)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE
   vec text;
-  full_text text := format('gte-small: full text of %s in %s', content, language);
+  ours text := 'gte-small: for ' || quote_ident(embedding);
+  shown text := @extschema@.gte_small_words_shown(target, content, language);
   outdated oid;
 BEGIN
   SELECT e.extnamespace::regnamespace::text INTO vec FROM pg_extension e WHERE e.extname = 'vector';
@@ -50,22 +79,24 @@ BEGIN
                    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                   WHERE i.indrelid = target AND a.attname = embedding AND i.indisvalid AND i.indpred IS NULL
                     AND c.opcname = 'vector_ip_ops' AND m.amname = 'hnsw') THEN
-    PERFORM @extschema@.gte_small_make_index(target, format('hnsw (%I %s.vector_ip_ops)', embedding, vec),
-                                             format('gte-small: embeddings in %I', embedding));
+    PERFORM @extschema@.gte_small_make_index(target, format('hnsw (%I %s.vector_ip_ops)', embedding, vec), ours);
   END IF;
 
-  FOR outdated IN SELECT i.indexrelid FROM @extschema@.gte_small_indexes(target, embedding, content) i
-                   WHERE i.method = 'gin' AND i.description <> full_text LOOP
-    EXECUTE format('DROP INDEX %s', outdated::regclass);
+  -- Of other text, or in another language.
+  FOR outdated IN SELECT i.indexrelid FROM @extschema@.gte_small_indexes(target, embedding) i
+                    JOIN pg_index x ON x.indexrelid = i.indexrelid
+                   WHERE i.method = 'gin' AND pg_get_expr(x.indexprs, x.indrelid) <> shown LOOP
+    PERFORM @extschema@.gte_small_drop_index(target, outdated, embedding);
   END LOOP;
-  IF NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = target AND i.indisvalid
-                    AND obj_description(i.indexrelid, 'pg_class') = full_text) THEN
-    PERFORM @extschema@.gte_small_make_index(target, format('gin ((%s))', @extschema@.gte_small_words(content, language, '')),
-                                             full_text);
+  IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+                  WHERE i.indrelid = target AND m.amname = 'gin' AND i.indisvalid AND i.indpred IS NULL
+                    AND i.indnatts = 1 AND pg_get_expr(i.indexprs, i.indrelid) = shown) THEN
+    PERFORM @extschema@.gte_small_make_index(target,
+      format('gin ((%s))', @extschema@.gte_small_words(content, language, '')), ours);
   END IF;
 END
 $body$;
-COMMENT ON FUNCTION gte_small_make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small_make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig) IS
   'part of enable_semantic_search: makes the HNSW and the full-text index, where they are missing';
 
 -- Without a name of ours, which an index of another kind may have taken.
@@ -84,6 +115,33 @@ END
 $body$;
 COMMENT ON FUNCTION gte_small_make_index(pg_catalog.regclass, pg_catalog.text, pg_catalog.text) IS
   'part of enable_semantic_search: makes an index with a comment';
+
+-- Drops an index that was made for an embedding column, or hands a full-text index on to another
+-- column of the same text.
+CREATE FUNCTION gte_small_drop_index(target pg_catalog.regclass, dropped pg_catalog.oid, embedding pg_catalog.name)
+  RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+#variable_conflict use_variable
+DECLARE
+  heir name;
+BEGIN
+  SELECT c.embedding INTO heir
+    FROM @extschema@.embedding_columns(target) c
+    JOIN pg_ts_config t ON @extschema@.gte_small_config(t.oid) = c.note ->> 'text_search'
+    JOIN pg_index i ON i.indexrelid = dropped
+   WHERE c.embedding <> embedding
+     AND pg_get_expr(i.indexprs, i.indrelid) = @extschema@.gte_small_words_shown(target, c.content, t.oid)
+   LIMIT 1;
+  IF heir IS NULL THEN
+    EXECUTE format('DROP INDEX %s', dropped::regclass);
+  ELSE
+    EXECUTE format('COMMENT ON INDEX %s IS %L', dropped::regclass, 'gte-small: for ' || quote_ident(heir));
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small_drop_index(pg_catalog.regclass, pg_catalog.oid, pg_catalog.name) IS
+  'part of enable_semantic_search: drops an index it made, or leaves it to another embedding column';
 
 -- Gives a function that was just made its owner, comment and dependence: DROP EXTENSION ... CASCADE
 -- takes it, and a dump keeps that.
@@ -121,12 +179,17 @@ AS $body$
 #variable_conflict use_variable
 DECLARE
   tbl text;
+  -- Of a table with inheritance children its own rows: the trigger has no others.
+  rows_of text;
   func text;
   vec text;
   form record;
+  body text;
 BEGIN
   SELECT e.extnamespace::regnamespace::text INTO vec FROM pg_extension e WHERE e.extname = 'vector';
-  SELECT format('%I.%I', n.nspname, c.relname), format('%I.%I', n.nspname, function_name) INTO tbl, func
+  SELECT format('%I.%I', n.nspname, c.relname), format('%I.%I', n.nspname, function_name),
+         CASE c.relkind WHEN 'r' THEN format('only %I.%I', n.nspname, c.relname) ELSE format('%I.%I', n.nspname, c.relname) END
+    INTO tbl, func, rows_of
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target;
   FOR form IN
     SELECT * FROM (VALUES
@@ -134,30 +197,31 @@ BEGIN
       ('search pg_catalog.text', '@extschema@.embed_query($1)', 'text')
     ) AS forms (argument, vector, kind)
   LOOP
-    EXECUTE format($sql$
-      create or replace function %2$s(%3$s, match_threshold pg_catalog.float8)
-      returns setof %1$s language sql stable parallel safe as $query$
-with q as materialized (select %4$s as v)
+    body := format($sql$
+with q as materialized (select %2$s as v)
 select e.* from %1$s e
-where e.%6$I operator(%5$s.<#>) (select v from q)
+where e.%4$I operator(%3$s.<#>) (select v from q)
   operator(pg_catalog.<) operator(pg_catalog.-) coalesce($2, '-infinity')
-order by e.%6$I operator(%5$s.<#>) (select v from q)
-      $query$ $sql$, tbl, func, form.argument, form.vector, vec, embedding);
+order by e.%4$I operator(%3$s.<#>) (select v from q)
+$sql$, rows_of, form.vector, vec, embedding);
+    -- As a literal: a name may have any characters, dollar quotes among them.
+    EXECUTE format('create or replace function %s(%s, match_threshold pg_catalog.float8) returns setof %s '
+                   'language sql stable parallel safe as %L', func, form.argument, tbl, body);
     PERFORM @extschema@.gte_small_finish_function(target, format('%s(%s, pg_catalog.float8)', func, form.argument),
       format('rows by similarity to a %s, the most similar first, those above match_threshold', form.kind));
 
     -- The filter follows the sort key, so LIMIT inside and threshold outside give the same rows
     -- as the other way round. "+ 0" sorts again what hnsw.iterative_scan = relaxed_order returns
     -- out of order.
-    EXECUTE format($sql$
-      create or replace function %2$s(%3$s, match_threshold pg_catalog.float8, match_count pg_catalog.int4)
-      returns setof %1$s language sql stable parallel safe as $query$
+    body := format($sql$
 select (s.r).* from (
-  select (e.*)::%1$s as r, e.%6$I operator(%5$s.<#>) (select %4$s) as d
-  from %1$s e order by d limit $3) s
+  select (e.*)::%1$s as r, e.%5$I operator(%4$s.<#>) (select %3$s) as d
+  from %2$s e order by d limit $3) s
 where s.d operator(pg_catalog.<) operator(pg_catalog.-) coalesce($2, '-infinity')
 order by s.d operator(pg_catalog.+) 0::pg_catalog.float8
-      $query$ $sql$, tbl, func, form.argument, form.vector, vec, embedding);
+$sql$, tbl, rows_of, form.vector, vec, embedding);
+    EXECUTE format('create or replace function %s(%s, match_threshold pg_catalog.float8, match_count pg_catalog.int4) '
+                   'returns setof %s language sql stable parallel safe as %L', func, form.argument, tbl, body);
     PERFORM @extschema@.gte_small_finish_function(target, format('%s(%s, pg_catalog.float8, pg_catalog.int4)', func, form.argument),
       format('the match_count rows most similar to a %s, of them those above match_threshold', form.kind));
   END LOOP;
@@ -170,59 +234,67 @@ COMMENT ON FUNCTION gte_small_make_search(pg_catalog.regclass, pg_catalog.name, 
 -- the rows that share words with the search.
 --
 -- Words are weighed by how rare they are, as ts_rank does not: on XQuAD English that alone finds
--- nDCG@10 .965 where OR with ts_rank_cd finds .88 and AND finds .28, and it takes no more than 200
+-- nDCG@10 .97 where OR with ts_rank_cd finds .88 and AND finds .28, and it takes no more than 200
 -- rows a word out of the index, where ts_rank would read and parse every row with a common word.
--- A word that more rows have says little and counts only in rows that have all words.
+-- What more rows have, be it a word or the whole search, says little: of the rows with all words
+-- only those near in meaning count then. Rows with the same words are in the order of meaning.
 --
 -- Rows are known by tableoid and ctid: a table needs no key, and within one statement they stay.
 CREATE FUNCTION gte_small_make_hybrid(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name,
-    language pg_catalog.text, function_name pg_catalog.text)
+    language pg_catalog.regconfig, function_name pg_catalog.text)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE
   tbl text;
+  -- Of a table with inheritance children its own rows: the trigger has no others.
+  rows_of text;
   func text;
   vec text;
+  body text;
 BEGIN
   SELECT e.extnamespace::regnamespace::text INTO vec FROM pg_extension e WHERE e.extname = 'vector';
-  SELECT format('%I.%I', n.nspname, c.relname), format('%I.%I', n.nspname, function_name) INTO tbl, func
+  SELECT format('%I.%I', n.nspname, c.relname), format('%I.%I', n.nspname, function_name),
+         CASE c.relkind WHEN 'r' THEN format('only %I.%I', n.nspname, c.relname) ELSE format('%I.%I', n.nspname, c.relname) END
+    INTO tbl, func, rows_of
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target;
-  EXECUTE format($sql$
-    create or replace function %2$s(search pg_catalog.text, match_count pg_catalog.int4 default 10,
-      full_text_weight pg_catalog.float8 default 1, semantic_weight pg_catalog.float8 default 1,
-      rrf_k pg_catalog.int4 default 60)
-    returns table (item %1$s, full_text_rank pg_catalog.int8, semantic_rank pg_catalog.int8, score pg_catalog.float8)
-    language sql stable parallel safe as $query$
+  body := format($sql$
 with q as materialized (
   select @extschema@.embed_query($1) as v,
          greatest(coalesce($2, 10)::pg_catalog.int8 operator(pg_catalog.*) 2, 60) as depth),
 semantic as (
-  select s.part, s.place, pg_catalog.rank() over (order by s.d) as position
-  from (select e.tableoid as part, e.ctid as place, e.%6$I operator(%5$s.<#>) (select v from q) as d
+  select s.part, s.place, s.d, pg_catalog.rank() over (order by s.d) as position
+  from (select e.tableoid as part, e.ctid as place, e.%5$I operator(%4$s.<#>) (select v from q) as d
         from %1$s e order by d limit (select depth from q)) s
   where s.d is not null),
 words as materialized (
   select pg_catalog.concat('''', pg_catalog.replace(pg_catalog.replace(w.word, E'\\', E'\\\\'), '''', E'\\'''), '''') as word
   from pg_catalog.unnest(pg_catalog.tsvector_to_array(
-    pg_catalog.to_tsvector(%4$L::pg_catalog.regconfig, pg_catalog."left"($1, 10000)))) w (word)
+    pg_catalog.to_tsvector(%3$L::pg_catalog.regconfig, pg_catalog."left"($1, 10000)))) w (word)
   order by pg_catalog.length(w.word) desc limit 32),
 terms as materialized (
   select w.word::pg_catalog.tsquery as term, false as is_whole from words w
   union all
   select pg_catalog.string_agg(w.word, ' & ')::pg_catalog.tsquery, true from words w),
-found as (
-  select f.part, f.place, t.is_whole, pg_catalog.count(*) over (partition by t.term, t.is_whole) as n
+found as materialized (
+  select f.part, f.place, f.d, t.is_whole, pg_catalog.count(*) over (partition by t.term, t.is_whole) as n
   from terms t cross join lateral (
-    select e.tableoid as part, e.ctid as place from %1$s e
-    where %3$s operator(pg_catalog.@@) t.term limit 201) f),
+    select e.tableoid as part, e.ctid as place, e.%5$I operator(%4$s.<#>) (select v from q) as d from %1$s e
+    where %2$s operator(pg_catalog.@@) t.term limit 201) f),
+hits as (
+  select f.part, f.place, f.d, pg_catalog.ln(1::pg_catalog.float8 operator(pg_catalog.+)
+    200::pg_catalog.float8 operator(pg_catalog./) f.n::pg_catalog.float8) as weight
+  from found f where f.n operator(pg_catalog.<=) 200
+  union all
+  select s.part, s.place, s.d, pg_catalog.ln(2::pg_catalog.float8)
+  from semantic s join %1$s e on e.ctid operator(pg_catalog.=) s.place and e.tableoid operator(pg_catalog.=) s.part, terms t
+  where t.is_whole and %2$s operator(pg_catalog.@@) t.term
+    and exists (select from found f where f.is_whole and f.n operator(pg_catalog.>) 200)),
 full_text as (
-  select f.part, f.place, pg_catalog.rank() over (order by pg_catalog.sum(pg_catalog.ln(
-    1::pg_catalog.float8 operator(pg_catalog.+) 200::pg_catalog.float8 operator(pg_catalog./) f.n::pg_catalog.float8)) desc) as position
-  from found f where f.n operator(pg_catalog.<=) 200 or f.is_whole
-  group by f.part, f.place order by position limit (select depth from q)),
+  select h.part, h.place, pg_catalog.row_number() over (order by pg_catalog.sum(h.weight) desc, pg_catalog.min(h.d)) as position
+  from hits h group by h.part, h.place order by position limit (select depth from q)),
 fused as (
   select r.part, r.place, pg_catalog.max(r.full_text) as full_text, pg_catalog.max(r.semantic) as semantic, pg_catalog.sum(r.score) as score
   from (
@@ -235,14 +307,18 @@ fused as (
     from semantic s) r
   group by r.part, r.place
   order by score desc, semantic, full_text limit coalesce($2, 10))
-select (e.*)::%1$s, f.full_text, f.semantic, f.score
+select (e.*)::%6$s, f.full_text, f.semantic, f.score
 from fused f join %1$s e on e.ctid operator(pg_catalog.=) f.place and e.tableoid operator(pg_catalog.=) f.part
 order by f.score desc, f.semantic, f.full_text
-    $query$ $sql$, tbl, func, @extschema@.gte_small_words(content, language, 'e.'), language, vec, embedding);
+$sql$, rows_of, @extschema@.gte_small_words(content, language, 'e.'), @extschema@.gte_small_config(language), vec, embedding, tbl);
+  EXECUTE format('create or replace function %1$s(search pg_catalog.text, match_count pg_catalog.int4 default 10, '
+                 'full_text_weight pg_catalog.float8 default 1, semantic_weight pg_catalog.float8 default 1, '
+                 'rrf_k pg_catalog.int4 default 60) returns table (item %2$s, full_text_rank pg_catalog.int8, '
+                 'semantic_rank pg_catalog.int8, score pg_catalog.float8) language sql stable parallel safe as %3$L', func, tbl, body);
   PERFORM @extschema@.gte_small_finish_function(target,
     format('%s(pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4)', func),
     'rows by meaning and by words: reciprocal rank fusion of semantic and full-text search');
 END
 $body$;
-COMMENT ON FUNCTION gte_small_make_hybrid(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.text, pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small_make_hybrid(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.text) IS
   'part of enable_semantic_search: makes the hybrid search function of an embedding column';
