@@ -40,6 +40,14 @@ begin
             hint = 'SET search_path to the schema that is to hold the tables.';
   end if;
 
+  -- Below, names of schemas stand inside bodies that dollar signs quote.
+  if position('$' in here || gte || vec) > 0 then
+    raise exception 'a schema has a dollar sign in its name: %, % or %', here, gte, vec
+      using errcode = 'invalid_schema_name',
+            detail = 'Functions with it in their bodies could not be written; nothing was made.',
+            hint = 'SET search_path to another schema.';
+  end if;
+
   if to_regclass(here || '.documents') is null then
     execute format('create table %s.documents (
       id bigint generated always as identity primary key,

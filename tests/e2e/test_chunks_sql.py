@@ -182,3 +182,11 @@ def test_restored_as_it_was(database, documents):
                           "reset session_replication_role")
     assert counted.texts == 0
     true_to_the_text(documents)
+
+
+def test_a_schema_name_is_never_read_as_sql(server, connection):
+    evil = "$body$; drop table kept; --"
+    connection.execute(f'create table kept (); create schema "{evil}"; set search_path = "{evil}", public; set check_function_bodies = off')
+    with pytest.raises(psycopg.errors.InvalidSchemaName):
+        connection.execute(server.chunks_sql.read_text())
+    assert one(connection, "select to_regclass('public.kept') is not null")
