@@ -174,6 +174,7 @@ CREATE FUNCTION embed_backfill_columns(
 AS $body$
 DECLARE
   named CONSTANT name := embedding;
+  gone name;
 BEGIN
   FOR embedding, content IN
     SELECT DISTINCT ON (c.embedding) c.embedding, c.content FROM @extschema@.embedding_columns(target) c
@@ -181,6 +182,13 @@ BEGIN
      -- Of two triggers for a column the last has the say.
      ORDER BY c.embedding, c.trigger_name DESC
   LOOP
+    gone := (@extschema@.embedding_columns_gone(target, embedding || content))[1];
+    IF gone IS NOT NULL THEN
+      RAISE EXCEPTION 'column % of table % does not exist', quote_ident(gone), target
+        USING ERRCODE = 'undefined_column',
+              DETAIL = format('The trigger that fills %I names it, which follows no RENAME and no DROP COLUMN.', embedding),
+              HINT = format('SELECT enable_semantic_search(%L, ...) with the columns as they are called now, or drop the trigger.', target);
+    END IF;
     RETURN NEXT;
   END LOOP;
   IF NOT FOUND THEN
@@ -206,25 +214,7 @@ DECLARE
   ours record;
   elsewhere text;
 BEGIN
-  IF target IS NULL OR batch_size IS NULL OR force IS NULL THEN
-    RAISE EXCEPTION '% must not be NULL',
-        CASE WHEN target IS NULL THEN 'target' WHEN batch_size IS NULL THEN 'batch_size' ELSE 'force' END
-      USING ERRCODE = 'null_value_not_allowed', DETAIL = 'Nothing was embedded.',
-            HINT = 'Name a table: embed_backfill(''documents'').';
-  END IF;
-  IF batch_size < 1 THEN
-    RAISE EXCEPTION 'batch_size is %', batch_size
-      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was embedded.',
-            HINT = 'Take 1 or more rows at a time; 256 is the default.';
-  END IF;
-  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-    RAISE EXCEPTION 'a backfill needs the isolation level read committed, and this is %',
-        current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state',
-            DETAIL = 'Rows that others change meanwhile would end it with serialization failures. Nothing was embedded.',
-            HINT = 'SET default_transaction_isolation TO ''read committed'' and call it again.';
-  END IF;
-
+  PERFORM @extschema@.embed_backfill_check(target, batch_size, force);
   FOR ours IN SELECT * FROM @extschema@.embed_backfill_columns(target, embedding)
   LOOP
     job.target := target;

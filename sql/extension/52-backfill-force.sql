@@ -2,8 +2,8 @@
 --
 -- Nothing in a row says which model its vector is of. So there is one walk over all rows, whose place
 -- is saved every few seconds in the column's note (see embedding_columns), as "force":
--- {"fingerprint", "leaf", "file", "block", "since", "own"}. A later call with the same model goes on
--- from there. Then come passes over the rows that others wrote since the walk began: an UPDATE that does not
+-- {"fingerprint", "content", "leaf", "file", "block", "since", "own"}. A later call with the same model
+-- and text columns goes on from there. Then come passes over the rows that others wrote since the walk began: an UPDATE that does not
 -- touch the text copies the old vector, maybe to a block the walk had behind it.
 
 -- The trigger whose comment is the note: of a partition's trigger the one it was cloned from.
@@ -66,7 +66,7 @@ BEGIN
         WHEN note #>> '{force,fingerprint}' = force ->> 'fingerprint' AND note #> '{force,mixed}' IS NOT NULL
         THEN jsonb_build_object('mixed', note #> '{force,mixed}') ELSE '{}' END);
     ELSE
-      note := note - 'mixed' - 'force' || jsonb_build_object('fingerprint', job.fingerprint)
+      note := note - ARRAY['mixed', 'force', 'outdated'] || jsonb_build_object('fingerprint', job.fingerprint)
            || CASE WHEN note #> '{force,mixed}' = 'true' THEN '{"mixed": true}'::jsonb ELSE '{}' END;
     END IF;
     EXECUTE command || quote_literal('gte-small ' || note::text);
@@ -82,7 +82,8 @@ COMMENT ON FUNCTION embed_backfill_note(@extschema@.embed_backfill_job, pg_catal
   'part of embed_backfill: writes the progress of a forced backfill into the note of its column';
 
 -- One session at a time: the lock is taken by each transaction, because one of the session would
--- outlive a call that failed.
+-- outlive a call that failed. And each looks whether the walk still means all rows: one that policies
+-- hide, or that embeds other columns by now, would be noted as done.
 CREATE FUNCTION embed_backfill_force_lock(job @extschema@.embed_backfill_job, looks pg_catalog.int4 DEFAULT 0)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -90,6 +91,7 @@ AS $body$
 DECLARE
   key CONSTANT int4 := hashtext('gte-small embed_backfill');
   held bool := false;
+  hiding oid;
 BEGIN
   -- Between two transactions of a walk its lock is free for an instant: a newcomer looks more than once.
   FOR i IN 1 .. looks LOOP
@@ -104,6 +106,21 @@ BEGIN
     RAISE EXCEPTION 'another session is embedding all rows of % again', job.target
       USING ERRCODE = 'object_in_use', DETAIL = 'Only one can do so at a time.',
             HINT = 'See application_name in pg_stat_activity for its progress.';
+  END IF;
+  SELECT l INTO hiding FROM unnest(job.target::oid || @extschema@.embed_backfill_leaves(job.target)) l
+   WHERE row_security_active(l) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'row-level security hides rows of table % from %', hiding::regclass, current_user
+      USING ERRCODE = 'insufficient_privilege',
+            DETAIL = 'Hidden rows would keep embeddings of the former model, and the column be noted as of the one in use.',
+            HINT = format('Call it as a role with BYPASSRLS, or ALTER TABLE %s NO FORCE ROW LEVEL SECURITY first.', hiding::regclass);
+  END IF;
+  IF job.content IS DISTINCT FROM (SELECT c.content FROM @extschema@.embedding_columns(job.target) c
+                                    WHERE c.embedding = job.embedding ORDER BY c.trigger_name DESC LIMIT 1) THEN
+    RAISE EXCEPTION 'column % of % embeds other columns now', quote_ident(job.embedding), job.target
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = 'Some rows have embeddings of the former columns and some of those before.',
+            HINT = format('CALL embed_backfill(%L, force => true) again.', job.target);
   END IF;
 END
 $body$;
@@ -138,7 +155,7 @@ BEGIN
   job.saved := clock_timestamp();
   SELECT c.note -> 'force' INTO former FROM @extschema@.embedding_columns(job.target) c
    WHERE c.embedding = job.embedding ORDER BY c.trigger_name DESC LIMIT 1;
-  IF former ->> 'fingerprint' = job.fingerprint AND former ->> 'since' ~ '^\d{1,10}$' THEN
+  IF former ->> 'fingerprint' = job.fingerprint AND former -> 'content' = to_jsonb(job.content) AND former ->> 'since' ~ '^\d{1,10}$' THEN
     leaf := to_regclass(former ->> 'leaf');
     IF leaf = ANY (job.leaves) THEN
       job.since := (former ->> 'since')::xid;
@@ -170,7 +187,7 @@ COMMENT ON FUNCTION embed_backfill_force_begin(@extschema@.embed_backfill_job) I
 CREATE FUNCTION embed_backfill_force_place(job @extschema@.embed_backfill_job) RETURNS pg_catalog.jsonb
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-  SELECT jsonb_build_object('fingerprint', job.fingerprint, 'since', job.since::text, 'leaf', leaf::regclass::text,
+  SELECT jsonb_build_object('fingerprint', job.fingerprint, 'content', job.content, 'since', job.since::text, 'leaf', leaf::regclass::text,
                             'file', pg_relation_filenode(leaf)::int8, 'block', block,
                             -- The last thousand spans of its transactions, first and last of each: a quiet server
                             -- has one, a busy one a span for each batch. Rows of those before run the model again

@@ -1,5 +1,63 @@
 -- What people call: embed_backfill() and embed_backfill_step(); and what they are told meanwhile.
 
+-- What is known to be in the way before any work.
+CREATE FUNCTION embed_backfill_check(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool)
+  RETURNS pg_catalog.void
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  owners text;
+BEGIN
+  IF target IS NULL OR batch_size IS NULL OR force IS NULL THEN
+    RAISE EXCEPTION '% must not be NULL',
+        CASE WHEN target IS NULL THEN 'target' WHEN batch_size IS NULL THEN 'batch_size' ELSE 'force' END
+      USING ERRCODE = 'null_value_not_allowed', DETAIL = 'Nothing was embedded.',
+            HINT = 'Name a table: embed_backfill(''documents'').';
+  END IF;
+  IF batch_size < 1 THEN
+    RAISE EXCEPTION 'batch_size is %', batch_size
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was embedded.',
+            HINT = 'Take 1 or more rows at a time; 256 is the default.';
+  END IF;
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'a backfill needs the isolation level read committed, and this is %',
+        current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state',
+            DETAIL = 'Rows that others change meanwhile would end it with serialization failures. Nothing was embedded.',
+            HINT = 'SET default_transaction_isolation TO ''read committed'' and call it again.';
+  END IF;
+  IF current_setting('transaction_read_only')::bool THEN
+    RAISE EXCEPTION 'a backfill writes, and %', CASE WHEN pg_is_in_recovery() THEN 'this server is a standby'
+        ELSE 'this transaction is read-only' END
+      USING ERRCODE = 'read_only_sql_transaction', DETAIL = 'Nothing was embedded.',
+            HINT = CASE WHEN pg_is_in_recovery() THEN 'Call it on the primary; its embeddings come along.'
+                   ELSE 'SET default_transaction_read_only TO off, or SET TRANSACTION READ WRITE, and call it again.' END;
+  END IF;
+
+  -- As with any UPDATE: a table's owner chooses its triggers, index expressions and policies.
+  SELECT string_agg(DISTINCT quote_ident(r.rolname), ', ') INTO owners
+    FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+   WHERE (c.oid = target OR c.oid = ANY (@extschema@.embed_backfill_leaves(target))) AND NOT r.rolsuper;
+  IF owners IS NOT NULL AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
+    RAISE WARNING 'a superuser is writing to table % of %', target, owners
+      USING DETAIL = 'The owner''s triggers and index expressions run with a superuser''s rights.',
+            HINT = 'Where the owner is not trusted, SET ROLE to him first.';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION embed_backfill_check(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool) IS
+  'part of embed_backfill: refuses what can''t be done, before any work';
+
+-- A trigger's arguments are names and not dependencies.
+CREATE FUNCTION embedding_columns_gone(target pg_catalog.regclass, named pg_catalog.name[]) RETURNS pg_catalog.name[]
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT array_agg(n ORDER BY place) FROM unnest(named) WITH ORDINALITY AS u (n, place)
+   WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = n AND NOT a.attisdropped)
+$body$;
+COMMENT ON FUNCTION embedding_columns_gone(pg_catalog.regclass, pg_catalog.name[]) IS
+  'part of embedding_status: those of the columns that the table has no more';
+
 -- Progress: for other sessions a line for application_name, which has 63 bytes, and every ten seconds
 -- a NOTICE for this one.
 CREATE FUNCTION embed_backfill_tell(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
@@ -139,7 +197,7 @@ BEGIN
 END
 $body$;
 COMMENT ON PROCEDURE embed_backfill(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
-  'embeds the rows that have no embedding, or with force all of them, in short transactions';
+  'embeds the rows that have no embedding, or with force all of them, in short transactions; run it as the table''s owner, whose triggers fire';
 
 CREATE FUNCTION embed_backfill_step(target pg_catalog.regclass, batch_size pg_catalog.int4 DEFAULT 256,
     embedding pg_catalog.name DEFAULT NULL)
@@ -172,7 +230,7 @@ BEGIN
 END
 $body$;
 COMMENT ON FUNCTION embed_backfill_step(pg_catalog.regclass, pg_catalog.int4, pg_catalog.name) IS
-  'embeds one batch of the rows that have no embedding, in the caller''s transaction; returns how many, 0 = none is missing';
+  'embeds one batch of the rows that have no embedding, in the caller''s transaction; returns how many, 0 = none is missing; run it as the table''s owner, whose triggers fire';
 
 -- A step does not know where the last one ended. Starting at random, it rarely has much of the table
 -- that is done already before it.

@@ -70,7 +70,7 @@ def test_it_resumes_where_it_ended_with_the_same_model(database, connection, oth
     connection.execute("create table place as select note from embedding_columns('docs')")
     trigger = one(connection, "select format('%I on docs', trigger_name) from embedding_columns('docs')")
     block = one(connection, "select max((ctid::text::point)[0]::int) / 2 from docs")
-    force = {"fingerprint": fingerprint(other_model), "leaf": "public.docs", "block": block,
+    force = {"fingerprint": fingerprint(other_model), "content": ["content"], "leaf": "public.docs", "block": block,
              "file": one(connection, "select pg_relation_filenode('docs')::int"),
              "since": str(one(connection, "select pg_snapshot_xmin(pg_current_snapshot())::text"))}
     left = one(connection, f"select count(*) from docs where (ctid::text::point)[0] >= {block}")
