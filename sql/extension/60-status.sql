@@ -20,6 +20,9 @@ DECLARE
   ours record;
   here text := quote_literal(target);
   only_named text;
+  gone name[];
+  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                WHERE e.extname = 'vector');
 BEGIN
   BEGIN
     loaded := (SELECT m.fingerprint FROM @extschema@.embed_model() m);
@@ -32,26 +35,40 @@ BEGIN
      ORDER BY c.embedding, c.trigger_name DESC
   LOOP
     embedding := ours.embedding;
+    filled_with := ours.note ->> 'fingerprint';
+    gone := @extschema@.embedding_columns_gone(target, embedding || ours.content);
+    IF gone IS NOT NULL THEN
+      rows := NULL; embedded := NULL; missing := NULL; stale := NULL;
+      state := 'broken';
+      index_present := false;
+      trigger_enabled := ours.trigger_enabled;
+      hints := ARRAY[format('there is no column %s: SELECT enable_semantic_search(%s, ...) with the columns as they are '
+                            'called now, or DROP TRIGGER %I ON %s',
+                            (SELECT string_agg(quote_ident(g), ', ') FROM unnest(gone) g), here, ours.trigger_name, target)];
+      RETURN NEXT;
+      CONTINUE;
+    END IF;
     EXECUTE format('SELECT count(*), count(t.%1$I), count(*) FILTER (WHERE t.%1$I IS NULL AND (%2$s)) FROM %3$s %4$s AS t',
                    embedding, (SELECT string_agg(format('t.%I IS NOT NULL', c), ' OR ') FROM unnest(ours.content) c),
                    CASE WHEN ours.relkind = 'p' THEN '' ELSE 'ONLY' END, target)
        INTO rows, embedded, missing;
-    filled_with := ours.note ->> 'fingerprint';
     state := CASE
       WHEN ours.note ? 'force' THEN 're-embedding'
       WHEN embedded = 0 THEN 'empty'
+      WHEN ours.note -> 'outdated' = 'true' THEN 'stale'
       WHEN ours.note -> 'mixed' = 'true' THEN 'mixed'
       WHEN filled_with IS NULL OR loaded IS NULL THEN 'unknown'
       WHEN filled_with = loaded THEN 'current'
       ELSE 'stale' END;
     stale := CASE WHEN state IN ('stale', 'mixed', 're-embedding') THEN embedded
                   WHEN state <> 'unknown' THEN 0 END;
-    -- Of a partitioned table, an index on the whole of it; a part of the rows is not enough.
+    -- Of a partitioned table, an index on the whole of it; a part of the rows is not enough. Searches order by
+    -- the inner product, which no index of another operator class serves.
     index_present := EXISTS (
-      SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+      SELECT FROM pg_index i JOIN pg_opclass c ON c.oid = i.indclass[0] JOIN pg_am m ON m.oid = c.opcmethod
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-       WHERE i.indrelid = target AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('hnsw', 'ivfflat')
-         AND a.attname = embedding);
+       WHERE i.indrelid = target AND i.indisvalid AND i.indpred IS NULL
+         AND c.opcname = 'vector_ip_ops' AND m.amname IN ('hnsw', 'ivfflat') AND a.attname = embedding);
     -- A partition's trigger can be disabled alone.
     trigger_enabled := ours.trigger_enabled AND NOT EXISTS (
       WITH RECURSIVE clones (oid, enabled) AS (
@@ -63,12 +80,15 @@ BEGIN
     only_named := CASE WHEN (SELECT count(DISTINCT c.embedding) FROM @extschema@.embedding_columns(target) c) > 1
                        THEN format(', embedding => %L', embedding) ELSE '' END;
     hints := array_remove(ARRAY[
+      CASE WHEN row_security_active(target) THEN
+        format('row-level security applies, and only the rows that %I may see were counted', current_user) END,
       CASE WHEN loaded IS NULL THEN 'no model could be loaded: SELECT * FROM embed_model() says why' END,
       CASE WHEN NOT trigger_enabled THEN
         format('new rows are not embedded: ALTER TABLE %s ENABLE TRIGGER %I', target, ours.trigger_name) END,
       CASE WHEN state IN ('stale', 'mixed', 're-embedding') OR state = 'unknown' AND loaded IS NOT NULL THEN
         format('%s: CALL embed_backfill(%s, force => true%s)',
-               CASE state WHEN 'stale' THEN 'the embeddings are of another model'
+               CASE state WHEN 'stale' THEN format('the embeddings are of %s',
+                 CASE WHEN ours.note -> 'outdated' = 'true' THEN 'other columns' ELSE 'another model' END)
                           WHEN 'mixed' THEN 'the embeddings are of several models'
                           WHEN 'unknown' THEN 'nobody noted which model the embeddings are of; if it was another'
                           ELSE 'all rows are being embedded again; if that was interrupted' END,
@@ -76,7 +96,7 @@ BEGIN
            WHEN missing > 0 THEN
         format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
       CASE WHEN NOT index_present THEN
-        format('searches read the whole table: CREATE INDEX ON %s USING hnsw (%I vector_ip_ops)', target, embedding) END
+        format('searches read the whole table: CREATE INDEX ON %s USING hnsw (%I %s.vector_ip_ops)', target, embedding, vec) END
     ], NULL);
     RETURN NEXT;
   END LOOP;

@@ -47,6 +47,10 @@ BEGIN
     RAISE EXCEPTION 'sample is %', coalesce(sample::text, 'NULL')
       USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was checked.', HINT = 'Check 1 or more rows.';
   END IF;
+  IF row_security_active(target) THEN
+    RAISE NOTICE 'row-level security applies to table %', target
+      USING DETAIL = format('Only rows that %I may see are checked.', current_user);
+  END IF;
   FOR ours IN SELECT * FROM @extschema@.embed_backfill_columns(target, embedding) LOOP
     embedding := ours.embedding;
     PERFORM set_config('gte_small.on_truncate', 'silent', true);

@@ -50,14 +50,23 @@ def test_a_disabled_trigger_and_a_lost_note(connection):
 
 
 @pytest.mark.parametrize("index, counts", [
-    ("using hnsw (embedding vector_ip_ops)", True), ("using hnsw (embedding vector_cosine_ops)", True),
-    ("using ivfflat (embedding vector_ip_ops) with (lists = 1)", True), ("(id)", False),
+    ("using hnsw (embedding vector_ip_ops)", True), ("using hnsw (embedding vector_cosine_ops)", False),
+    ("using hnsw (embedding vector_l2_ops)", False), ("using ivfflat (embedding vector_ip_ops) with (lists = 1)", True), ("(id)", False),
     ("using hnsw (embedding vector_ip_ops) where id > 5", False),
 ])
 def test_which_index_counts(connection, index, counts):
     make(connection, 10)
     connection.execute(f"set client_min_messages = error; create index on docs {index}")
     assert status(connection)["index_present"] is counts
+
+
+def test_the_hint_for_an_index_names_pgvectors_schema(connection):
+    make(connection, 10)
+    connection.execute("create schema vectors; alter extension vector set schema vectors")
+    hint = next(hint for hint in status(connection)["hints"] if "CREATE INDEX" in hint)
+    assert "vectors.vector_ip_ops" in hint
+    connection.execute(hint.partition(": ")[2])
+    assert status(connection)["index_present"]
 
 
 def test_an_invalid_index_and_one_on_a_single_partition_do_not_count(connection):
