@@ -75,7 +75,8 @@ def import_file(cluster, database: str, source, column: str = "", table: str = "
         raise Failure("interrupted before every row was in; nothing was loaded") from None
     try:
         with Session(cluster, database) as session:
-            session.run("set client_min_messages = warning;")
+            # Long texts are counted and told at the end, whatever the database says of them.
+            session.run("set client_min_messages = warning; set gte_small.on_truncate = 'silent';")
             truncated = embed(session, target, batches)
             finish(session, target)
     except (KeyboardInterrupt, Failure) as stopped:
@@ -168,7 +169,8 @@ def embed(session: Session, target: Table, batches: list) -> int:
                     f"embed(array_agg({column} order by id)) as vectors from {target.sql} "
                     f"where id between {first} and {last} and {column} is not null) as texts) as e where t.id = e.id;\n"
                     # The trigger takes a vector that comes along for anybody's; these are the loaded model's.
-                    f"select embedding_written({quote_literal(target.sql)});\ncommit;")
+                    f"select embedding_written({quote_literal(target.sql)}) where exists (select from {target.sql} "
+                    f"where id between {first} and {last} and embedding is not null);\ncommit;")
         progress.add(last - first + 1)
         first = last + 1
     return int(session.value("select truncated_texts from embed_stats()"))
@@ -193,7 +195,7 @@ def unfinished(cluster, database: str, target: Table, rows: int, stopped: BaseEx
 
 
 def question(text: str) -> str:
-    """The first words of a text, as somebody might type them."""
+    """The first words of a text, as somebody might type them; of white space, nothing."""
     words = re.findall(r"\w+(?:['’-]\w+)*", text)[:QUESTION_WORDS]
     return " ".join(words) or text.strip()[:40]
 
@@ -217,15 +219,18 @@ def report(cluster, database: str, session: Session, target: Table, source, rows
         tour.tell(f"{truncated} texts are longer than the {limit} tokens this model reads; "
                   "what comes after them has no say in a search.")
     # From the middle: first rows are often titles and tests.
-    text = session.value(f"select {column} from {target.sql} where id >= (select max(id) / 2 from {target.sql}) "
-                         f"and embedding is not null order by {column} !~ '\\w', id limit 1")
-    search = quote_literal(question(text))
+    text = session.value(f"select {column} from {target.sql} where embedding is not null order by {column} !~ '\\w', "
+                         f"{column} !~ '\\S', id < (select max(id) / 2 from {target.sql}), id limit 1")
+    asked = question(text)
+    search = quote_literal(asked)
     sql = (f"select round(-(embedding <#> embed({search}))::numeric, 2) as similarity, left({column}, 72) as {column}\n"
            f"from {function}({search}, null, 3);")
     short = f"select {column} from {function}('what you look for', null, 5);"
     tour.tell(f"\nTo search it:  make psql  and there\n  {short}\nor from a shell\n"
-              f"  {shlex.quote(str(cluster.bin / 'psql'))} {in_shell(cluster.dsn(database))} -c {in_shell(short)}\n\n"
-              "One search, with words of a row in the middle of the file:\n")
+              f"  {shlex.quote(str(cluster.bin / 'psql'))} {in_shell(cluster.dsn(database))} -c {in_shell(short)}\n")
+    if not asked:
+        return
+    tour.tell("One search, with words of a row in the middle of the file:\n")
     session.run("\\timing on")
     tour.typed(session, sql)
 

@@ -166,6 +166,39 @@ def test_rows_without_a_text_are_counted(load, connection, capsys):
     assert connection.execute("select id from notes where embedding is null order by id").fetchall() == [(2,), (3,)]
 
 
+@pytest.mark.parametrize("refuses", ["error", "warning"])
+def test_long_texts_are_loaded_whatever_the_database_says_of_them(load, database, connection, capsys, refuses):
+    database.configure("gte_small.on_truncate", refuses)
+    load("body\n" + "word " * 3000 + "\nshort\n")
+    assert "1 texts are longer than" in capsys.readouterr().out
+    assert one(connection, "select count(*) from notes where embedding is not null") == 2
+
+
+def test_a_batch_without_a_text_says_nothing_of_the_model(database, tmp_path, connection, monkeypatch):
+    """The first batch is stopped after; the note still waits for a first writer."""
+    path = tmp_path / "notes.csv"
+    path.write_text("a,body\n" + "1,\n" * 128 + "2,text\n")
+
+    class Stop(session.Progress):
+        def add(self, rows):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_file, "Progress", Stop)
+    with pytest.raises(Failure):
+        import_file.import_file(database.server.cluster, database.name, records.source(path), "body")
+    assert one(connection, "select note -> 'empty' from embedding_columns('notes')") is True
+    connection.execute("call embed_backfill('notes')")
+    assert one(connection, "select note ? 'empty' from embedding_columns('notes')") is False
+
+
+def test_white_space_alone_is_no_search(load, connection, capsys):
+    load('a,body\n1,"  "\n2,\n3,"\t "\n', "body")
+    said = capsys.readouterr().out
+    assert "To search it" in said and "One search" not in said
+    load('body\n" "\nwords here\n" "\n" "\n" "\n', name="few.csv")
+    assert "from query_few('words here', null, 3);" in capsys.readouterr().out, "also where the later half has none"
+
+
 @pytest.mark.parametrize("text", ["😀😀😀", "'''", "$1 \\d", "--"])
 def test_a_sample_of_any_text(load, text, capsys):
     load(f'body\n"{text}"\n')
