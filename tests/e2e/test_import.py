@@ -359,7 +359,9 @@ def test_ctrl_c_on_a_terminal(database, connection, tmp_path):
         state.verb(lambda: import_file.import_file(cluster, {database.name!r}, records.source({str(path)!r})))
     """)
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                               text=True, start_new_session=True)
+                               text=True, start_new_session=True,
+                               # Also where the tests run in the background, deaf to it.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     seen = []
     for line in process.stderr:
         seen.append(line)

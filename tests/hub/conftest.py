@@ -67,8 +67,10 @@ class Fetching:
         if not self.manifest.exists():
             self.manifest.write_text(hub.manifest())
         bounds = ["--connect-timeout", PATIENCE, "--stall-timeout", PATIENCE]
+        # A shell starts what it puts into the background deaf to Ctrl-C, and so would be what the tests start.
         return subprocess.Popen(self.command(*bounds, *options, to=to), env=self.environment(hub.endpoint, variables),
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
     def __call__(self, hub, *options, to=None, **variables) -> Outcome:
         began = time.monotonic()
