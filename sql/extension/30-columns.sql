@@ -66,3 +66,13 @@ CREATE FUNCTION embedding_written(target pg_catalog.regclass, embedding pg_catal
   LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION embedding_written(pg_catalog.regclass, pg_catalog.name) IS
   'notes for a column that embeddings of the model in use were written to it';
+
+-- Where pgvector is: PostgreSQL 14 and 15 don't tell the install script, and it may be moved.
+CREATE FUNCTION gte_small_vector_schema() RETURNS pg_catalog.text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+   WHERE e.extname = 'vector'
+$body$;
+COMMENT ON FUNCTION gte_small_vector_schema() IS
+  'part of enable_semantic_search and others: the schema of extension "vector", quoted';

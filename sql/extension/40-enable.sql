@@ -165,7 +165,7 @@ BEGIN
   PERFORM @extschema@.gte_small_check_target(target, content, embedding);
   SELECT * INTO relation FROM pg_class WHERE oid = target;
   schema_name := relation.relnamespace::regnamespace::text;
-  SELECT e.extnamespace::regnamespace::text INTO vec FROM pg_extension e WHERE e.extname = 'vector';
+  vec := @extschema@.gte_small_vector_schema();
 
   -- One trigger fills a column.
   SELECT * INTO ours FROM @extschema@.embedding_columns(target) c WHERE c.embedding = enable_semantic_search.embedding

@@ -73,7 +73,7 @@ DECLARE
   shown text := @extschema@.gte_small_words_shown(target, content, language);
   outdated oid;
 BEGIN
-  SELECT e.extnamespace::regnamespace::text INTO vec FROM pg_extension e WHERE e.extname = 'vector';
+  vec := @extschema@.gte_small_vector_schema();
   -- Inner product: on vectors of unit length it orders as the cosine does, and costs the least.
   IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_opclass c ON c.oid = i.indclass[0] JOIN pg_am m ON m.oid = c.opcmethod
                    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
@@ -164,6 +164,21 @@ $body$;
 COMMENT ON FUNCTION gte_small_finish_function(pg_catalog.regclass, pg_catalog.text, pg_catalog.text) IS
   'part of enable_semantic_search: owner, comment and dependence of a function it made';
 
+-- A table and a function beside it, as generated SQL names them. The rows of a table with
+-- inheritance children are its own: the trigger has no others.
+CREATE FUNCTION gte_small_qualified(
+    target pg_catalog.regclass, function_name pg_catalog.text,
+    OUT tbl pg_catalog.text, OUT rows_of pg_catalog.text, OUT func pg_catalog.text)
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT format('%I.%I', n.nspname, c.relname),
+         CASE c.relkind WHEN 'r' THEN 'only ' ELSE '' END || format('%I.%I', n.nspname, c.relname),
+         format('%I.%I', n.nspname, function_name)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target
+$body$;
+COMMENT ON FUNCTION gte_small_qualified(pg_catalog.regclass, pg_catalog.text) IS
+  'part of enable_semantic_search: the qualified names of a table, its rows and a function beside it';
+
 -- Two arities for each kind of argument. With two arguments, a WHERE around the call is pushed
 -- down and a LIMIT around it reaches the index; with match_count the index serves the call in
 -- every shape, also from RPC clients and in generic plans. Both run the model once.
@@ -179,18 +194,14 @@ AS $body$
 #variable_conflict use_variable
 DECLARE
   tbl text;
-  -- Of a table with inheritance children its own rows: the trigger has no others.
   rows_of text;
   func text;
   vec text;
   form record;
   body text;
 BEGIN
-  SELECT e.extnamespace::regnamespace::text INTO vec FROM pg_extension e WHERE e.extname = 'vector';
-  SELECT format('%I.%I', n.nspname, c.relname), format('%I.%I', n.nspname, function_name),
-         CASE c.relkind WHEN 'r' THEN format('only %I.%I', n.nspname, c.relname) ELSE format('%I.%I', n.nspname, c.relname) END
-    INTO tbl, func, rows_of
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target;
+  vec := @extschema@.gte_small_vector_schema();
+  SELECT * INTO tbl, rows_of, func FROM @extschema@.gte_small_qualified(target, function_name);
   FOR form IN
     SELECT * FROM (VALUES
       (format('embedding %s.vector', vec), '$1', 'vector'),
@@ -249,17 +260,13 @@ AS $body$
 #variable_conflict use_variable
 DECLARE
   tbl text;
-  -- Of a table with inheritance children its own rows: the trigger has no others.
   rows_of text;
   func text;
   vec text;
   body text;
 BEGIN
-  SELECT e.extnamespace::regnamespace::text INTO vec FROM pg_extension e WHERE e.extname = 'vector';
-  SELECT format('%I.%I', n.nspname, c.relname), format('%I.%I', n.nspname, function_name),
-         CASE c.relkind WHEN 'r' THEN format('only %I.%I', n.nspname, c.relname) ELSE format('%I.%I', n.nspname, c.relname) END
-    INTO tbl, func, rows_of
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target;
+  vec := @extschema@.gte_small_vector_schema();
+  SELECT * INTO tbl, rows_of, func FROM @extschema@.gte_small_qualified(target, function_name);
   body := format($sql$
 with q as materialized (
   select @extschema@.embed_query($1) as v,

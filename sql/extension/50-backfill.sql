@@ -267,8 +267,7 @@ DECLARE
   condition text;
   place text;
   there bool;
-  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-                WHERE e.extname = 'vector');
+  vec text := @extschema@.gte_small_vector_schema();
 BEGIN
   job.reading := NULL;
   LOOP

@@ -21,8 +21,7 @@ DECLARE
   here text := quote_literal(target);
   only_named text;
   gone name[];
-  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-                WHERE e.extname = 'vector');
+  vec text := @extschema@.gte_small_vector_schema();
 BEGIN
   BEGIN
     loaded := (SELECT m.fingerprint FROM @extschema@.embed_model() m);

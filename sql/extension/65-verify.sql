@@ -38,8 +38,7 @@ CREATE FUNCTION embed_verify(
 AS $body$
 DECLARE
   ours record;
-  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-                WHERE e.extname = 'vector');
+  vec text := @extschema@.gte_small_vector_schema();
   -- A vector of a long text is right if it is that of its beginning, also where new ones are refused.
   on_truncate text := current_setting('gte_small.on_truncate', true);
 BEGIN
@@ -90,8 +89,7 @@ DECLARE
   columns name[];
   threshold float8;
   used int8;
-  vec text := (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-                WHERE e.extname = 'vector');
+  vec text := @extschema@.gte_small_vector_schema();
 BEGIN
   columns := ARRAY(SELECT c.embedding FROM @extschema@.embed_backfill_columns(target, embedding) c);
   IF cardinality(columns) > 1 THEN
