@@ -14,7 +14,6 @@ import csv
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import threading
@@ -141,7 +140,7 @@ class Bench:
 
 
 def load(cluster, rows: list) -> None:
-    cluster.psql('create extension "gte-small" cascade; create table source (id int, content text, embedding vector(384));')
+    cluster.psql('create table source (id int, content text, embedding vector(384));')
     for first in range(0, len(rows), 1000):
         values = ",\n".join(f"({number}, {postgres.quote_literal(text)})"
                             for number, text in enumerate(rows[first:first + 1000], first + 1))
@@ -191,29 +190,17 @@ def arguments():
 
 def main() -> int:
     options = arguments()
-    version = int(os.environ.get("PG") or 18)
     environment = peer_environment()
-    with state.lock("bench-backfill"):
-        work = state.directory("bench-backfill")
-        try:
-            graphs = work / "graphs"
-            built = subprocess.run([sys.executable, str(bench_peers.PEERS_ONNX), "build", str(model.minilm()), str(graphs)],
-                                   env=environment, stderr=subprocess.PIPE, encoding="utf-8")
-            if built.returncode != 0:
-                raise Failure(f"the ONNX graph could not be built:\n{built.stderr.strip()}")
-            pg_config = tests.installed(version, work)
-            settings = {**tests.SERVER_SETTINGS, "gte_small.model_path": str(model.minilm()), "shared_buffers": "512MB",
-                        "maintenance_work_mem": "512MB"}
-            with postgres.Cluster(pg_config, work / "cluster", settings) as cluster:
-                cluster.destroy()
-                cluster.create()
-                cluster.start()
-                load(cluster, texts(options.rows))
-                with Session(cluster, "postgres") as session:
-                    say(f"{bench_peers.cpu()}; {session.value('select kernels from embed_model()')}; {options.rows} rows")
-                found = race(Bench(cluster, graphs / "fp32.onnx", environment), options)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with tests.measured_server("bench-backfill", shared_buffers="512MB", maintenance_work_mem="512MB") as (cluster, work):
+        graphs = work / "graphs"
+        built = subprocess.run([sys.executable, str(bench_peers.PEERS_ONNX), "build", str(model.minilm()), str(graphs)],
+                               env=environment, stderr=subprocess.PIPE, encoding="utf-8")
+        if built.returncode != 0:
+            raise Failure(f"the ONNX graph could not be built:\n{built.stderr.strip()}")
+        load(cluster, texts(options.rows))
+        with Session(cluster, "postgres") as session:
+            say(f"{bench_peers.cpu()}; {session.value('select kernels from embed_model()')}; {options.rows} rows")
+        found = race(Bench(cluster, graphs / "fp32.onnx", environment), options)
     bench_peers.RESULTS.mkdir(parents=True, exist_ok=True)
     (bench_peers.RESULTS / "backfill.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     table(found)

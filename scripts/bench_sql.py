@@ -12,15 +12,12 @@ import argparse
 import json
 import os
 import re
-import shutil
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
 import bench_peers
 import model
-import postgres
 import state
 import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
 from session import Session
@@ -226,47 +223,36 @@ def arguments():
 
 def main() -> int:
     options = arguments()
-    version = int(os.environ.get("PG") or 18)
     say(f"{bench_peers.cpu()}; load {os.getloadavg()[0]:.1f} before")
-    with state.lock("bench-sql"):
-        work = state.directory("bench-sql")
+    programs, directory = bench_peers.examples(), model.minilm()
+    with tests.measured_server("bench-sql") as (cluster, work):
         engine = None
         try:
-            programs = bench_peers.examples()
-            pg_config = tests.installed(version, work)
-            directory = model.minilm()
-            settings = {**tests.SERVER_SETTINGS, "gte_small.model_path": str(directory)}
-            with postgres.Cluster(pg_config, work / "cluster", settings) as cluster:
-                cluster.destroy()
-                cluster.create()
-                cluster.start()
-                cluster.psql('create extension "gte-small" cascade;')
-                with Session(cluster, "postgres") as session:
-                    precision = session.value("select precision from embed_model()")
-                engine = bench_peers.Process([programs["peer"], "gte-small", directory, precision])
-                say(f"{model.MINILM}, {precision} ({engine.about['kernels']}), one thread where nothing else is said; "
-                    "a server without fsync and autovacuum")
-                bench = Bench(cluster, engine, work, options.rounds)
-                for preloaded in (False, True):
-                    if preloaded:
-                        cluster.stop()
-                        cluster.start({"shared_preload_libraries": "gte-small"})
-                    for name, part in (("first", first), ("memory", memory)):
-                        if name in options.only:
-                            part(bench, preloaded)
-                for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions)):
+            with Session(cluster, "postgres") as session:
+                precision = session.value("select precision from embed_model()")
+            engine = bench_peers.Process([programs["peer"], "gte-small", directory, precision])
+            say(f"{model.MINILM}, {precision} ({engine.about['kernels']}), one thread where nothing else is said; "
+                "a server without fsync and autovacuum")
+            bench = Bench(cluster, engine, work, options.rounds)
+            for preloaded in (False, True):
+                if preloaded:
+                    cluster.stop()
+                    cluster.start({"shared_preload_libraries": "gte-small"})
+                for name, part in (("first", first), ("memory", memory)):
                     if name in options.only:
-                        part(bench)
-                RESULTS.mkdir(parents=True, exist_ok=True)
-                (RESULTS / "sql.json").write_text(json.dumps({
-                    "cpu": bench_peers.cpu(), "kernels": engine.about["kernels"], "precision": precision,
-                    "weights_sha256": state.sha256(directory / "model.safetensors"), "found": bench.found}, indent=1) + "\n")
-                say(f"load {os.getloadavg()[0]:.1f} after; {RESULTS / 'sql.json'}")
-                return 1 if any(entry["met"] is False for entry in bench.found) else 0
+                        part(bench, preloaded)
+            for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions)):
+                if name in options.only:
+                    part(bench)
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            (RESULTS / "sql.json").write_text(json.dumps({
+                "cpu": bench_peers.cpu(), "kernels": engine.about["kernels"], "precision": precision,
+                "weights_sha256": state.sha256(directory / "model.safetensors"), "found": bench.found}, indent=1) + "\n")
+            say(f"load {os.getloadavg()[0]:.1f} after; {RESULTS / 'sql.json'}")
+            return 1 if any(entry["met"] is False for entry in bench.found) else 0
         finally:
             if engine is not None:
                 engine.end()
-            shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,10 @@ other. The exit code says whether 99 of 100 end within a tenth of a second. TRIE
 
 import os
 import random
-import shutil
 import sys
 import time
 
 import model
-import postgres
 import state
 import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
 from state import CLONE, Failure
@@ -83,20 +81,8 @@ def compare(cluster, work) -> bool:
 
 
 def main() -> int:
-    version = int(os.environ.get("PG") or 18)
-    with state.lock("cancellation"):
-        work = state.directory("cancellation")
-        try:
-            pg_config = tests.installed(version, work)
-            settings = {**tests.SERVER_SETTINGS, "gte_small.model_path": str(model.minilm())}
-            with postgres.Cluster(pg_config, work / "cluster", settings) as cluster:
-                cluster.destroy()
-                cluster.create()
-                cluster.start()
-                cluster.psql('create extension "gte-small" cascade;')
-                return 0 if compare(cluster, work) else 1
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with tests.measured_server("cancellation") as (cluster, work):
+        return 0 if compare(cluster, work) else 1
 
 
 if __name__ == "__main__":

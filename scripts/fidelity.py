@@ -9,7 +9,6 @@ bf16; the exit code says whether both are near the published figures.
 import json
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import postgres
 import state
 import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
 from session import Session
-from state import CLONE, Failure, say
+from state import CLONE, Failure
 
 # What sentence-transformers gets on the same data; how far off is still the same search.
 PUBLISHED = {"nDCG@10": (0.94357, 0.003), "recall@1": (0.88523, 0.005)}
@@ -109,21 +108,8 @@ def compare(session: Session, data: Path) -> bool:
 
 def main() -> int:
     data = data_directory()
-    version = int(os.environ.get("PG") or 18)
-    with state.lock("fidelity"):
-        work = state.directory("fidelity")
-        try:
-            pg_config = tests.installed(version, work)
-            settings = {**tests.SERVER_SETTINGS, "gte_small.model_path": str(model.minilm())}
-            with postgres.Cluster(pg_config, work / "cluster", settings) as cluster:
-                cluster.destroy()
-                cluster.create()
-                cluster.start()
-                cluster.psql('create extension "gte-small" cascade;')
-                with Session(cluster, "postgres") as session:
-                    return 0 if compare(session, data) else 1
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with tests.measured_server("fidelity") as (cluster, _), Session(cluster, "postgres") as session:
+        return 0 if compare(session, data) else 1
 
 
 if __name__ == "__main__":

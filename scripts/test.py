@@ -244,6 +244,25 @@ def installed(version: int, work: Path) -> Path:
     return pg_config
 
 
+@contextlib.contextmanager
+def measured_server(name: str, **settings):
+    """A throw-away server with the extension and MiniLM for a measurement, and a directory; both are gone afterwards."""
+    version = int(os.environ.get("PG") or 18)
+    with state.lock(name):
+        work = state.directory(name)
+        try:
+            pg_config = installed(version, work)
+            wanted = {**SERVER_SETTINGS, "gte_small.model_path": str(model.minilm()), **settings}
+            with postgres.Cluster(pg_config, work / "cluster", wanted) as cluster:
+                cluster.destroy()
+                cluster.create()
+                cluster.start()
+                cluster.psql('create extension "gte-small" cascade;')
+                yield cluster, work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def tiny_models(work: Path) -> dict:
     """Two small models of random weights; their directories by the names the tests know."""
     models = {"tiny": ["--seed", "1"], "tiny_other": ["--seed", "2", "--f16"]}
