@@ -74,6 +74,41 @@ fn a_panic_of_the_callback_passes_through() {
     still_works(&encoder);
 }
 
+#[test]
+fn a_short_text_can_be_stopped_or_thrown_out_of_at_every_question() {
+    // One thread: the calling thread runs the model, and the questions come from within it.
+    let encoder = load(&TinyModel { layers: 2, ..TinyModel::default() });
+    let mut all = 0;
+    let mut count = || {
+        all += 1;
+        ControlFlow::Continue(())
+    };
+    encoder.embed("cat", &mut count).unwrap();
+    // Five operations in each of two layers at the least.
+    assert!(all > 10, "{all}");
+    for last in 1..=all {
+        for throws in [false, true] {
+            let mut asked = 0;
+            let mut ask = || {
+                asked += 1;
+                match (asked < last, throws) {
+                    (true, _) => ControlFlow::Continue(()),
+                    (false, false) => ControlFlow::Break(()),
+                    (false, true) => std::panic::resume_unwind(Box::new("of the caller")),
+                }
+            };
+            let result = catch_unwind(AssertUnwindSafe(|| encoder.embed("cat", &mut ask)));
+            match result {
+                Ok(result) => assert!(matches!(result, Err(Error::Interrupted)) && !throws),
+                Err(panic) => assert!(throws && panic.downcast_ref() == Some(&"of the caller")),
+            }
+            assert_eq!(asked, last, "asked again after it said stop");
+        }
+    }
+    let fresh = load(&TinyModel { layers: 2, ..TinyModel::default() });
+    assert_eq!(embed(&encoder, "stone river"), embed(&fresh, "stone river"));
+}
+
 /// Ten megabytes in which there is no word to count, or no end of one.
 fn endless() -> [String; 5] {
     ["ab", "e\u{301}", "\u{301}", " ", "\u{d55c}"].map(|part| part.repeat((10 << 20) / part.len()))

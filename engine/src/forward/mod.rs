@@ -18,7 +18,6 @@ mod simd;
 pub(crate) mod tier;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_transformers::models::bert::HiddenAct;
 
@@ -78,7 +77,7 @@ struct Workspace {
 }
 
 thread_local! {
-    // Per thread of the private pool, so that a forward pass allocates nothing once it is warm:
+    // Per thread that runs the model, so that a forward pass allocates nothing once it is warm:
     // 7 MB for 512 tokens, 28 MB for the 2048 that are the most.
     static WORKSPACE: RefCell<Workspace> = RefCell::new(Workspace::default());
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
@@ -140,22 +139,23 @@ impl Forward {
     }
 
     /// Embeds the token ids of some texts: `[b]` lists of ids → `[b, 384]` unit vectors. The
-    /// work inside each operation is shared among `threads` threads of the current pool. `stop` is looked at before each operation, which is at most a few milliseconds of work.
+    /// work inside each operation is shared among `threads` threads of the current pool; with one
+    /// thread it is the caller's. `go_on` is asked before each operation, which is at most a few
+    /// milliseconds of work.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when `stop` is set; [`Error::Internal`] for a result that is not
-    /// finite.
+    /// The first of `go_on`; [`Error::Internal`] for a result that is not finite.
     pub fn run(
         &self,
         texts: &[&[u32]],
         threads: usize,
-        stop: &AtomicBool,
+        go_on: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Vec<[f32; DIMS]>, Error> {
         // Taken, not borrowed: while this thread waits for the others it may be given another
-        // caller's block to run, which then has a workspace of its own.
+        // caller's block to run, which then has a workspace of its own. A panic in `go_on` costs it.
         let mut workspace = WORKSPACE.take();
         let lengths: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
-        self.run_layers(texts, &lengths, threads, stop, &mut workspace)?;
+        self.run_layers(texts, &lengths, threads, go_on, &mut workspace)?;
         let mut start = 0;
         let vectors = lengths
             .iter()
@@ -174,7 +174,7 @@ impl Forward {
         texts: &[&[u32]],
         lengths: &[usize],
         threads: usize,
-        stop: &AtomicBool,
+        go_on: &mut dyn FnMut() -> Result<(), Error>,
         workspace: &mut Workspace,
     ) -> Result<(), Error> {
         let rows: usize = lengths.iter().sum();
@@ -183,7 +183,6 @@ impl Forward {
         qkv.resize(rows * 3 * DIMS, 0.0);
         context.resize(rows * DIMS, 0.0);
         inner.resize(rows * self.intermediate, 0.0);
-        let go_on = || if stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) };
 
         self.embed_tokens(texts, x)?;
         self.normalise(&self.norm, x, threads);
