@@ -13,11 +13,13 @@
 mod bf16;
 mod functions;
 mod kernels;
+mod memory;
 mod parallel;
 mod simd;
 pub(crate) mod tier;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use candle_transformers::models::bert::HiddenAct;
 
@@ -26,6 +28,7 @@ use crate::weights::Weights;
 use crate::{DIMS, Error};
 
 use kernels::{Activation, Attend, Norm, Scratch};
+use memory::Words;
 use parallel::Shared;
 use tier::{Precision, Tier};
 
@@ -39,6 +42,8 @@ pub(crate) struct Forward {
     token_type: Vec<f32>,
     norm: NormWeights,
     layers: Vec<Layer>,
+    /// The panels of all layers.
+    panels: Words,
     head_size: usize,
     intermediate: usize,
     activation: Activation,
@@ -54,9 +59,9 @@ struct Layer {
     norm: NormWeights,
 }
 
-/// A linear layer's weights in panels, its bias padded to whole panels.
+/// A linear layer's weights, their place among the panels, its bias padded to whole panels.
 struct LinearWeights {
-    panels: Aligned,
+    panels: Range<usize>,
     bias: Vec<f32>,
     n: usize,
     k: usize,
@@ -92,6 +97,14 @@ impl Forward {
         // One buffer for the matrices of all layers: fresh memory for each costs a page fault per
         // 4 kB, together as much as packing.
         let mut matrix = Vec::new();
+        let shapes = [
+            (3 * DIMS, DIMS),
+            (DIMS, DIMS),
+            (config.intermediate, DIMS),
+            (DIMS, config.intermediate),
+        ];
+        let per_layer: usize = shapes.map(|(n, k)| packed_words(n, k, tier)).iter().sum();
+        let mut packer = Packer { tier, panels: Words::new(config.layers * per_layer)?, packed: 0 };
         for i in 0..config.layers {
             let layer = format!("encoder.layer.{i}");
             let mut bias = Vec::with_capacity(3 * DIMS);
@@ -104,12 +117,12 @@ impl Forward {
                     matrix.iter_mut().chain(&mut bias).for_each(|value| *value *= scale);
                 }
             }
-            let qkv = LinearWeights::pack(&matrix, bias, DIMS, tier);
+            let qkv = packer.pack(&matrix, bias, DIMS)?;
             let mut linear = |name: &str, k: usize| -> Result<LinearWeights, Error> {
                 matrix.clear();
                 weights.read(&format!("{layer}.{name}.weight"), &mut matrix)?;
                 let bias = weights.vector(&format!("{layer}.{name}.bias"))?;
-                Ok(LinearWeights::pack(&matrix, bias, k, tier))
+                packer.pack(&matrix, bias, k)
             };
             layers.push(Layer {
                 qkv,
@@ -127,6 +140,7 @@ impl Forward {
             norm: NormWeights::read(&weights, "embeddings")?,
             weights,
             layers,
+            panels: packer.panels,
             head_size,
             intermediate: config.intermediate,
             activation: match config.activation {
@@ -243,7 +257,7 @@ impl Forward {
         let job = kernels::Linear {
             a: a.as_ptr(),
             k: weights.k,
-            weight: weights.panels.as_slice().as_ptr(),
+            weight: self.panels.as_slice()[weights.panels.clone()].as_ptr(),
             bias: weights.bias.as_ptr(),
             n: weights.n,
             activation,
@@ -297,33 +311,58 @@ impl NormWeights {
     }
 }
 
-impl LinearWeights {
+/// Fills the panels, layer by layer.
+struct Packer {
+    tier: Tier,
+    panels: Words,
+    packed: usize,
+}
+
+impl Packer {
     /// Packs `[n, k]` as panels, see [`kernels::Linear::weight`].
-    fn pack(weight: &[f32], mut bias: Vec<f32>, k: usize, tier: Tier) -> LinearWeights {
-        let n = bias.len();
+    fn pack(
+        &mut self,
+        weight: &[f32],
+        mut bias: Vec<f32>,
+        k: usize,
+    ) -> Result<LinearWeights, Error> {
+        let (n, width) = (bias.len(), self.tier.panel_width);
         assert_eq!(weight.len(), n * k);
-        let width = tier.panel_width;
-        let padded = n.next_multiple_of(width);
-        // Words along k for one column.
-        let words = match tier.precision {
-            Precision::F32 => k,
-            Precision::Bf16 => k / 2,
-        };
-        let mut panels = Aligned::new(padded * words);
-        for (panel, to) in panels.as_mut_slice().chunks_exact_mut(words * width).enumerate() {
+        let panels = self.packed..self.packed + packed_words(n, k, self.tier);
+        self.packed = panels.end;
+        let to = self
+            .panels
+            .as_mut_slice()
+            .get_mut(panels.clone())
+            .ok_or_else(|| Error::internal("more weights than the configuration has"))?;
+        let words = words_of_column(k, self.tier);
+        for (panel, to) in to.chunks_exact_mut(words * width).enumerate() {
             let rows: Vec<&[f32]> =
                 weight.chunks_exact(k).skip(panel * width).take(width).collect();
             for (i, to) in to.chunks_exact_mut(width).enumerate() {
                 for (to, row) in to.iter_mut().zip(&rows) {
-                    *to = match tier.precision {
+                    *to = match self.tier.precision {
                         Precision::F32 => row[i].to_bits(),
                         Precision::Bf16 => pair(row[2 * i], row[2 * i + 1]),
                     };
                 }
             }
         }
-        bias.resize(padded, 0.0);
-        LinearWeights { panels, bias, n, k }
+        bias.resize(n.next_multiple_of(width), 0.0);
+        Ok(LinearWeights { panels, bias, n, k })
+    }
+}
+
+/// Words of a matrix `[n, k]` in panels.
+fn packed_words(n: usize, k: usize, tier: Tier) -> usize {
+    n.next_multiple_of(tier.panel_width) * words_of_column(k, tier)
+}
+
+/// Words along k for one column.
+fn words_of_column(k: usize, tier: Tier) -> usize {
+    match tier.precision {
+        Precision::F32 => k,
+        Precision::Bf16 => k / 2,
     }
 }
 
@@ -335,27 +374,4 @@ fn pair(first: f32, second: f32) -> u32 {
         bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
     };
     round(first) | round(second) << 16
-}
-
-/// 32-bit words that start at a cache line, so that no vector of 64 bytes straddles two.
-struct Aligned {
-    words: Vec<u32>,
-    start: usize,
-    length: usize,
-}
-
-impl Aligned {
-    fn new(length: usize) -> Aligned {
-        let words = vec![0; length + 16];
-        let start = words.as_ptr().align_offset(64).min(16);
-        Aligned { words, start, length }
-    }
-
-    fn as_slice(&self) -> &[u32] {
-        &self.words[self.start..self.start + self.length]
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [u32] {
-        &mut self.words[self.start..self.start + self.length]
-    }
 }
