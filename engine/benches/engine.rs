@@ -19,7 +19,7 @@ mod tiny_model;
 
 use tiny_model::TinyModel;
 
-const TIERS: [&str; 4] = ["avx512-bf16", "avx512-f32", "avx2-f32", "portable-f32"];
+const TIERS: [&str; 5] = ["amx-bf16", "avx512-bf16", "avx512-f32", "avx2-f32", "portable-f32"];
 const LENGTHS: [usize; 5] = [12, 32, 128, 256, 512];
 /// Texts of a batch, and how long each is.
 const BATCHES: [(usize, usize); 3] = [(8, 12), (64, 12), (16, 60)];

@@ -86,7 +86,7 @@ pub struct Identity {
     pub suggested_threshold: Option<f64>,
 }
 
-/// A sentence encoder. Loading it starts no thread; the first text does.
+/// A sentence encoder. Loading it starts no thread; the first text that needs one does.
 pub struct Encoder {
     tokenizer: Tokenizer,
     model: Forward,

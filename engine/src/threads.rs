@@ -3,7 +3,8 @@
 //! rayon's global pool is never touched: outside of a pool rayon makes one thread for each core
 //! with the caller's signal mask, and a signal delivered to such a thread would run a database
 //! backend's handlers there. The threads of the private pool block every signal, sleep when there
-//! is nothing to do, and none exists before the first text.
+//! is nothing to do, and none exists before the first text that needs one: with one thread, a short
+//! text is run by the caller.
 
 #![allow(unsafe_code)]
 

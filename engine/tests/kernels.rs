@@ -19,14 +19,15 @@ fn tiers(dir: &std::path::Path) -> Vec<String> {
     }
 }
 
-#[test]
-fn every_tier_gives_the_stock_vectors_on_any_length_and_number_of_threads() {
-    // An intermediate width that is no multiple of any panel's, so that the last one is padded.
-    let dir = Scratch::with(&TinyModel { intermediate: 70, ..TinyModel::default() });
+/// Loads every tier and compares its vectors of texts of these lengths with those of stock candle:
+/// alone and together, with one thread and three.
+fn compare(model: &TinyModel, lengths: &[u32]) {
+    let dir = Scratch::with(model);
     let oracle = StockBert::load(dir.path()).unwrap();
-    let texts: Vec<Vec<u32>> = [1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33]
-        .map(|length| (0..length).map(|i| 5 + (i * 7 + length) % 90).collect())
-        .to_vec();
+    let texts: Vec<Vec<u32>> = lengths
+        .iter()
+        .map(|length| (0..*length).map(|i| 5 + (i * 7 + length) % 90).collect())
+        .collect();
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     let stock: Vec<_> = texts.iter().map(|ids| oracle.embed_batch(&[ids]).unwrap()[0]).collect();
     let names = tiers(dir.path());
@@ -51,6 +52,26 @@ fn every_tier_gives_the_stock_vectors_on_any_length_and_number_of_threads() {
             let first = first.get_or_insert_with(|| together.clone());
             assert!(*first == together, "{name}: other bits with {threads} threads");
         }
-        println!("{name}: {} lengths, 1 and 3 threads", texts.len());
+        println!("{name}: {} lengths, {} heads, 1 and 3 threads", texts.len(), model.heads);
+    }
+}
+
+#[test]
+fn every_tier_gives_the_stock_vectors_on_any_length_and_number_of_threads() {
+    // An intermediate width that is no multiple of any panel's, so that the last one is padded.
+    let model = TinyModel { intermediate: 70, ..TinyModel::default() };
+    compare(&model, &[1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33]);
+}
+
+#[test]
+fn every_tier_gives_the_stock_vectors_on_more_than_a_panel_of_keys() {
+    compare(&TinyModel { layers: 2, ..TinyModel::default() }, &[48, 49, 64, 65, 97]);
+}
+
+#[test]
+fn every_tier_gives_the_stock_vectors_with_heads_of_any_size() {
+    // 384, 64, 24, 16 and 1 columns.
+    for heads in [1, 6, 16, 24, 384] {
+        compare(&TinyModel { heads, intermediate: 70, ..TinyModel::default() }, &[2, 17, 35]);
     }
 }

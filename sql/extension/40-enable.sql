@@ -82,7 +82,16 @@ BEGIN
     INTO kind
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
    WHERE a.attrelid = target AND a.attname = embedding AND NOT a.attisdropped AND a.attnum > 0;
-  IF FOUND AND kind.generated THEN
+  IF NOT FOUND AND relation.relispartition THEN
+    RAISE EXCEPTION 'table % is a partition and has no column "%"', target, embedding
+      USING ERRCODE = 'wrong_object_type', DETAIL = 'All partitions get a column or none does; nothing was made.',
+            HINT = 'Enable the search on the partitioned table.';
+  ELSIF NOT FOUND AND relation.reloftype <> 0 THEN
+    RAISE EXCEPTION 'table % has the columns of type % and no column "%"', target, relation.reloftype::regtype, embedding
+      USING ERRCODE = 'wrong_object_type', DETAIL = 'Only the type can get another column; nothing was made.',
+            HINT = format('ALTER TYPE %s ADD ATTRIBUTE %I %s.vector(384) CASCADE, and enable the search again.',
+                          relation.reloftype::regtype, embedding, @extschema@.gte_small_vector_schema());
+  ELSIF FOUND AND kind.generated THEN
     RAISE EXCEPTION 'column "%" of table % is generated', embedding, target
       USING ERRCODE = 'generated_always', DETAIL = 'A trigger can''t set it; nothing was made.',
             HINT = 'Name another embedding column; it is added if it does not exist.';

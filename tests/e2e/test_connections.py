@@ -16,7 +16,8 @@ TEXTS = [f"text number {i}" for i in range(7)]
 
 @pytest.fixture(scope="module")
 def crowded(server):
-    with server.another("crowded", {"gte_small.model_path": str(server.tiny)}) as cluster:
+    # Without autovacuum, whose workers come and go by themselves.
+    with server.another("crowded", {"gte_small.model_path": str(server.tiny), "autovacuum": "off"}) as cluster:
         yield cluster
 
 

@@ -44,8 +44,11 @@ def search(connection, function, text):
          "create table other.two (gone int, body text, part int); alter table other.two drop column gone; "
          "alter table docs attach partition other.two default", "docs", "{}_docs"),
         ("create domain prose as text check (value <> ''); create table docs (body prose)", "docs", "{}_docs"),
+        ("create type doc as (body text, embedding vector(384)); create table docs of doc", "docs", "{}_docs"),
+        # Functions are never looked for in pg_temp, so they are called with the schema.
+        ("create temporary table docs (body text)", "docs", "pg_temp.{}_docs"),
     ],
-    ids=["plain", "other-schema", "quoted", "composite-key", "column-names", "partitioned", "domain"],
+    ids=["plain", "other-schema", "quoted", "composite-key", "column-names", "partitioned", "domain", "typed", "temporary"],
 )
 def test_enable_insert_search_disable(connection, made, table, functions):
     connection.execute(made)
@@ -152,6 +155,8 @@ def test_two_embedding_columns(connection):
          "select enable_semantic_search('notes', search_function => 'query_docs')", "'docs'", "42723"),
         ("create table docs (content text, embedding vector(384)); create trigger mine before insert or update on docs "
          "for each row execute function embed_trigger('embedding', 'content')", "'docs'", "42710"),
+        ("create table parent (content text) partition by list (content); create table docs partition of parent default", "'docs'", "42809"),
+        ("create type doc as (content text); create table docs of doc", "'docs'", "42809"),
     ],
 )
 def test_refused_before_anything_is_made(connection, made, call, sqlstate):
@@ -162,6 +167,16 @@ def test_refused_before_anything_is_made(connection, made, call, sqlstate):
     assert raised.value.sqlstate == sqlstate
     assert raised.value.diag.message_detail and raised.value.diag.message_hint
     assert objects(connection) == before
+
+
+def test_the_hint_on_a_typed_table_works(connection):
+    connection.execute('create schema "My Types"; create type "My Types"."Doc" as (body text); create table docs of "My Types"."Doc"')
+    with pytest.raises(psycopg.errors.WrongObjectType) as raised:
+        connection.execute("select enable_semantic_search('docs', '{body}', 'My Vector')")
+    statement, _, _ = raised.value.diag.message_hint.partition(", and enable")
+    connection.execute(statement)
+    connection.execute("select enable_semantic_search('docs', '{body}', 'My Vector'); insert into docs values ('a cat')")
+    assert search(connection, "query_docs", "a cat") == "a cat"
 
 
 def test_only_the_owner(database, connection):

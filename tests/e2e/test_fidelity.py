@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,8 +19,11 @@ def records(path):
     return [json.loads(line) for line in text.splitlines() if line]
 
 
-# Every tier is tested on one machine by forcing it. The first and the second are on every CPU.
-KERNELS = ["", "portable-f32", "avx2-f32", "avx512-f32", "avx512-bf16"]
+# Every tier of this CPU is tested by forcing it; the first two are on every CPU. Where the system does not tell what
+# its CPU has, the server is asked.
+FEATURES = {"avx2-f32": "avx2", "avx512-f32": "avx512bw", "avx512-bf16": "avx512_bf16", "amx-bf16": "amx_bf16"}
+CPU = Path("/proc/cpuinfo").read_text(encoding="utf-8").split() if Path("/proc/cpuinfo").exists() else FEATURES.values()
+KERNELS = ["", "portable-f32", *(name for name, feature in FEATURES.items() if feature in CPU)]
 
 
 @pytest.fixture(params=KERNELS, ids=lambda name: name or "f32")

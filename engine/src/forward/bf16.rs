@@ -46,7 +46,7 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) {
                     2 => multiply::<2>(pairs, a, b, out),
                     _ => multiply::<1>(pairs, a, b, out),
                 }
-                kernels::finish::<__m512>(job, &mut tile, row..row + count, panel);
+                kernels::finish::<__m512>(job, &mut tile, WIDTH, row..row + count, panel);
             }
             row += count;
         }
@@ -58,7 +58,7 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) {
 /// # Safety
 /// As [`linear`], for the sizes it is called with.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn round(from: *const f32, to: &mut [u32]) {
+pub(super) unsafe fn round(from: *const f32, to: &mut [u32]) {
     let (whole, rest) = to.as_chunks_mut::<8>();
     let last = from.wrapping_add(16 * whole.len());
     for (i, to) in whole.iter_mut().enumerate() {

@@ -76,8 +76,11 @@ pub(super) struct Scratch {
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
     pub scores: Vec<f32>,
-    /// Pairs of bf16.
+    /// Pairs of bf16: rows of `a`, and attention's weights.
     pub pairs: Vec<u32>,
+    pub query_pairs: Vec<u32>,
+    pub key_pairs: Vec<u32>,
+    pub value_pairs: Vec<u32>,
 }
 
 /// Weight columns per panel.
@@ -101,25 +104,26 @@ pub(super) unsafe fn linear<V: Simd>(job: &Linear) {
                 let a = job.a.add(row * job.k);
                 let b = job.weight.cast::<f32>().add(panel * job.k * width);
                 multiply_panel::<V>(count, job.k, a, job.k, b, tile.as_mut_ptr(), width);
-                finish::<V>(job, &mut tile, row..row + count, panel);
+                finish::<V>(job, &mut tile, width, row..row + count, panel);
             }
             row += count;
         }
     }
 }
 
-/// Bias, activation and residual of a finished tile, and its way out.
+/// Bias, activation and residual of a finished tile, rows of `width` columns, and its way out.
 ///
 /// # Safety
-/// As [`linear`].
+/// As [`linear`]; `width` must be that of the weight's panels and a multiple of the lanes.
 #[inline(always)]
 pub(super) unsafe fn finish<V: Simd>(
     job: &Linear,
-    tile: &mut [f32; MAX_TILE],
+    tile: &mut [f32],
+    width: usize,
     rows: Range<usize>,
     panel: usize,
 ) {
-    let width = panel_width::<V>();
+    assert!(rows.len() * width <= tile.len());
     let first = panel * width;
     let columns = width.min(job.n - first);
     for row in 0..rows.len() {
@@ -234,7 +238,7 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) {
 /// # Safety
 /// As [`linear`], for the sizes it is called with.
 #[inline(always)]
-unsafe fn exponentiate<V: Simd>(scores: *mut f32, length: usize, padded: usize) -> f32 {
+pub(super) unsafe fn exponentiate<V: Simd>(scores: *mut f32, length: usize, padded: usize) -> f32 {
     // SAFETY: the row has `padded` floats, a multiple of the lanes.
     unsafe {
         for i in length..padded {

@@ -10,6 +10,8 @@
 //! [`modeling_bert.py`](https://github.com/huggingface/transformers/blob/v4.40.0/src/transformers/models/bert/modeling_bert.py).
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod bf16;
 mod functions;
 mod kernels;
@@ -335,11 +337,14 @@ impl Packer {
             .as_mut_slice()
             .get_mut(panels.clone())
             .ok_or_else(|| Error::internal("more weights than the configuration has"))?;
-        let words = words_of_column(k, self.tier);
-        for (panel, to) in to.chunks_exact_mut(words * width).enumerate() {
+        let filled = match self.tier.precision {
+            Precision::F32 => k,
+            Precision::Bf16 => k / 2,
+        };
+        for (panel, to) in to.chunks_exact_mut((self.tier.words)(k) * width).enumerate() {
             let rows: Vec<&[f32]> =
                 weight.chunks_exact(k).skip(panel * width).take(width).collect();
-            for (i, to) in to.chunks_exact_mut(width).enumerate() {
+            for (i, to) in to.chunks_exact_mut(width).take(filled).enumerate() {
                 for (to, row) in to.iter_mut().zip(&rows) {
                     *to = match self.tier.precision {
                         Precision::F32 => row[i].to_bits(),
@@ -353,17 +358,9 @@ impl Packer {
     }
 }
 
-/// Words of a matrix `[n, k]` in panels.
+/// Words of a matrix `[n, k]` in panels, what they are filled up with included.
 fn packed_words(n: usize, k: usize, tier: Tier) -> usize {
-    n.next_multiple_of(tier.panel_width) * words_of_column(k, tier)
-}
-
-/// Words along k for one column.
-fn words_of_column(k: usize, tier: Tier) -> usize {
-    match tier.precision {
-        Precision::F32 => k,
-        Precision::Bf16 => k / 2,
-    }
+    n.next_multiple_of(tier.panel_width) * (tier.words)(k)
 }
 
 /// Two bf16 in one 32-bit word, the first in the low half.

@@ -31,6 +31,8 @@ pub(crate) struct Tier {
     pub panel_width: usize,
     /// Rows of a register tile.
     pub tile_rows: usize,
+    /// 32-bit words of a weight panel's column of `k` values.
+    pub words: fn(k: usize) -> usize,
     pub(super) linear: unsafe fn(&Linear, &mut Scratch),
     pub(super) attend: unsafe fn(&Attend, &mut Scratch),
     pub(super) normalise: unsafe fn(&Norm),
@@ -48,6 +50,7 @@ impl Tier {
             precision: Precision::F32,
             panel_width: kernels::panel_width::<V>(),
             tile_rows: V::MR,
+            words: |k| k,
             linear,
             attend,
             normalise,
@@ -140,11 +143,24 @@ fn available() -> Vec<Tier> {
                 let bf16 = Tier {
                     name: "avx512-bf16",
                     precision: Precision::Bf16,
+                    words: |k| k / 2,
                     linear: super::bf16::linear,
                     ..f32
                 };
                 // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs and half of it on Intel's.
                 tiers.insert(if is_amd() { 0 } else { 1 }, bf16);
+                if super::amx::available() {
+                    let amx = Tier {
+                        name: "amx-bf16",
+                        panel_width: super::amx::WIDTH,
+                        tile_rows: super::amx::ROWS,
+                        words: super::amx::padded_words,
+                        linear: super::amx::linear,
+                        attend: super::amx::attend,
+                        ..bf16
+                    };
+                    tiers.insert(0, amx);
+                }
             }
         }
         if fma {

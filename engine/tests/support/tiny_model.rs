@@ -33,6 +33,8 @@ pub struct TinyModel {
     pub positions: usize,
     /// Encoder layers.
     pub layers: usize,
+    /// Heads of attention.
+    pub heads: usize,
     /// Width of the layer between.
     pub intermediate: usize,
     /// Rows of the word table; more than [`vocabulary`] has are ids that no text gives.
@@ -57,6 +59,7 @@ impl Default for TinyModel {
             max_tokens: Some(512),
             positions: 512,
             layers: 1,
+            heads: 12,
             intermediate: INTERMEDIATE,
             words: vocabulary().len(),
         }
@@ -108,7 +111,7 @@ impl TinyModel {
             "vocab_size": self.words,
             "hidden_size": HIDDEN,
             "num_hidden_layers": self.layers,
-            "num_attention_heads": 12,
+            "num_attention_heads": self.heads,
             "intermediate_size": self.intermediate,
             "hidden_act": "gelu",
             "layer_norm_eps": 1e-12,
