@@ -88,6 +88,12 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
             "The model was not loaded.",
             "Set gte_small.precision to \"auto\" and leave gte_small.kernels empty.",
         ),
+        Error::OutOfMemory { .. } => error(
+            PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+            message,
+            "The model was not loaded.",
+            "Load it once for all sessions with shared_preload_libraries = 'gte-small', or give the server more memory.",
+        ),
         Error::Interrupted => error(
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             "embedding was interrupted",

@@ -64,6 +64,12 @@ pub enum Error {
         /// Names of the kernels there are.
         available: String,
     },
+    /// The system gives no memory for the weights.
+    #[error("out of memory: {bytes} bytes for the weights of the model")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// The caller's callback said to stop.
     #[error("interrupted")]
     Interrupted,
@@ -83,6 +89,7 @@ impl Error {
             Error::TextTooLong { .. }
             | Error::CharacterTooLong { .. }
             | Error::NoKernels { .. }
+            | Error::OutOfMemory { .. }
             | Error::Interrupted
             | Error::Internal(_) => None,
         }

@@ -85,10 +85,10 @@ BEGIN
   IF NOT FOUND AND relation.relispartition THEN
     RAISE EXCEPTION 'table % is a partition and has no column "%"', target, embedding
       USING ERRCODE = 'wrong_object_type', DETAIL = 'All partitions get a column or none does; nothing was made.',
-            HINT = 'Enable the search on the partitioned table.';
+            HINT = format('Enable the search on the partitioned table: enable_semantic_search(%L).', pg_partition_root(target));
   ELSIF NOT FOUND AND relation.reloftype <> 0 THEN
     RAISE EXCEPTION 'table % has the columns of type % and no column "%"', target, relation.reloftype::regtype, embedding
-      USING ERRCODE = 'wrong_object_type', DETAIL = 'Only the type can get another column; nothing was made.',
+      USING ERRCODE = 'wrong_object_type', DETAIL = 'Only the type can get another column, and with it all its tables; nothing was made.',
             HINT = format('ALTER TYPE %s ADD ATTRIBUTE %I %s.vector(384) CASCADE, and enable the search again.',
                           relation.reloftype::regtype, embedding, @extschema@.gte_small_vector_schema());
   ELSIF FOUND AND kind.generated THEN

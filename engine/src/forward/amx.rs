@@ -24,8 +24,7 @@ pub(super) const WIDTH: usize = 2 * TILE;
 /// Rows of a block: two tiles.
 pub(super) const ROWS: usize = 2 * TILE;
 
-/// Whether this process may use the tiles: the CPU has them in the size that is meant here, and
-/// the kernel keeps their 8 kB for processes that ask, and for those these fork.
+/// Whether CPU and kernel have the tiles, in the size that is meant here.
 pub(super) fn available() -> bool {
     const TILES_AND_BF16: u32 = 1 << 24 | 1 << 22;
     if __cpuid(0).eax < 0x1d || __cpuid_count(7, 0).edx & TILES_AND_BF16 != TILES_AND_BF16 {
@@ -33,21 +32,48 @@ pub(super) fn available() -> bool {
     }
     let palette = __cpuid_count(0x1d, 1);
     let (row_bytes, names, rows) = (palette.ebx & 0xffff, palette.ebx >> 16, palette.ecx & 0xffff);
-    (row_bytes, names, rows) == (64, 8, 16) && is_permitted()
+    (row_bytes, names, rows) == (64, 8, 16) && kernel::keeps_tiles()
 }
 
+/// Asks the kernel to keep the tiles' 8 kB for this process and those it forks. Only for kernels
+/// that are wanted: from then on the process's alternate signal stacks have to be larger. A
+/// process that has a small one is refused.
+pub(super) fn permitted() -> bool {
+    kernel::permits_tiles()
+}
+
+/// What Linux has to say, of its `Documentation/arch/x86/xstate.rst`.
 #[cfg(target_os = "linux")]
-fn is_permitted() -> bool {
-    /// Of asm/prctl.h, and the number of the tiles' state.
+mod kernel {
+    const ARCH_GET_XCOMP_SUPP: libc::c_int = 0x1021;
     const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
-    // SAFETY: asks for leave and passes no pointers. Without AMX in the kernel it is an error.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    /// Numbers of the tiles' configuration and of what is in them.
+    const CONFIGURATION: u64 = 17;
+    const DATA: u64 = 18;
+
+    pub fn keeps_tiles() -> bool {
+        let mut features = 0_u64;
+        // SAFETY: writes the mask of features; a kernel that does not know it returns an error.
+        let status =
+            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &raw mut features) };
+        status == 0 && features >> CONFIGURATION & 1 == 1 && features >> DATA & 1 == 1
+    }
+
+    pub fn permits_tiles() -> bool {
+        // SAFETY: takes no pointer.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, DATA) == 0 }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_permitted() -> bool {
-    false
+mod kernel {
+    pub fn keeps_tiles() -> bool {
+        false
+    }
+
+    pub fn permits_tiles() -> bool {
+        false
+    }
 }
 
 /// What `ldtilecfg` reads.
@@ -71,12 +97,12 @@ static FULL: Configuration = Configuration {
 };
 
 /// The tiles of this thread, ready for use. Given back on drop: with tiles in use each switch of
-/// tasks and each signal frame would have 8 kB more.
+/// tasks and each signal frame copies 8 kB more.
 struct Tiles;
 
 impl Tiles {
     /// # Safety
-    /// [`available`] must have said so.
+    /// [`available`] and [`permitted`] must have said so.
     unsafe fn configure() -> Tiles {
         // SAFETY: reads the 64 bytes of a valid configuration.
         unsafe {
@@ -114,7 +140,7 @@ pub(super) fn padded_words(k: usize) -> usize {
 /// beyond it.
 ///
 /// # Safety
-/// As [`kernels::linear`]; [`available`] must have said so.
+/// As [`kernels::linear`]; [`available`] and [`permitted`] must have said so.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) {
     let (words, rows) = (padded_words(job.k), job.rows.len());

@@ -4,7 +4,8 @@
 
 use super::simd::Simd;
 
-/// `e^x` for `x <= 0`, to 1.2e-7 relative; 0 below -87.3, where f32 has no normal number.
+/// `e^x` for `x <= 0`, to 1.2e-7 relative; 1.2e-38 below -87.3, where f32 has no smaller normal
+/// number.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`, then the Taylor polynomial of degree 7 (its remainder
 /// is 5e-9 there) times `2^n`. ln 2 in two parts, so that `n ln 2` is exact (Cody and Waite).

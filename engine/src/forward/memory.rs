@@ -30,12 +30,13 @@ impl Words {
     /// So many zeros.
     ///
     /// # Errors
-    /// [`Error::Internal`] when there is no memory.
+    /// [`Error::OutOfMemory`].
     pub fn new(length: usize) -> Result<Words, Error> {
-        let mapped_bytes = length
-            .checked_mul(4)
-            .and_then(|bytes| bytes.checked_next_multiple_of(HUGE)?.checked_add(HUGE))
-            .ok_or_else(|| Error::internal("a model larger than the address space"))?;
+        let bytes = length.saturating_mul(4);
+        let mapped_bytes = bytes
+            .checked_next_multiple_of(HUGE)
+            .and_then(|bytes| bytes.checked_add(HUGE))
+            .ok_or(Error::OutOfMemory { bytes })?;
         // SAFETY: a new private mapping wherever the system wants it.
         let mapped = unsafe {
             libc::mmap(
@@ -49,7 +50,7 @@ impl Words {
         };
         let mapped = NonNull::new(mapped.cast::<u8>()).filter(|_| mapped != libc::MAP_FAILED);
         let Some(mapped) = mapped else {
-            return Err(Error::internal(std::io::Error::last_os_error()));
+            return Err(Error::OutOfMemory { bytes });
         };
         let offset = mapped.align_offset(HUGE);
         // SAFETY: at most HUGE bytes on, and so much longer the mapping is.
@@ -98,8 +99,9 @@ mod tests {
 
     #[test]
     fn too_much_is_an_error() {
-        assert!(Words::new(usize::MAX / 2).is_err());
-        // More than an address space of 47 bits.
-        assert!(Words::new(1 << 50).is_err());
+        // More than there are numbers, and more than an address space of 47 bits.
+        for length in [usize::MAX / 2, 1 << 50] {
+            assert!(matches!(Words::new(length), Err(Error::OutOfMemory { .. })));
+        }
     }
 }

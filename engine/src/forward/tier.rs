@@ -33,6 +33,8 @@ pub(crate) struct Tier {
     pub tile_rows: usize,
     /// 32-bit words of a weight panel's column of `k` values.
     pub words: fn(k: usize) -> usize,
+    /// Whether this process may run it; asked when it is chosen.
+    permitted: fn() -> bool,
     pub(super) linear: unsafe fn(&Linear, &mut Scratch),
     pub(super) attend: unsafe fn(&Attend, &mut Scratch),
     pub(super) normalise: unsafe fn(&Norm),
@@ -51,6 +53,7 @@ impl Tier {
             panel_width: kernels::panel_width::<V>(),
             tile_rows: V::MR,
             words: |k| k,
+            permitted: || true,
             linear,
             attend,
             normalise,
@@ -114,6 +117,7 @@ pub(crate) fn choose(precision: Option<Precision>, kernels: Option<&str>) -> Res
     let fits = |tier: &&Tier| {
         precision.is_none_or(|precision| tier.precision == precision)
             && kernels.is_none_or(|kernels| tier.name == kernels)
+            && (tier.permitted)()
     };
     tiers.iter().find(fits).copied().ok_or_else(|| Error::NoKernels {
         wanted: kernels.or(precision.map(Precision::name)).unwrap_or_default().to_owned(),
@@ -155,6 +159,7 @@ fn available() -> Vec<Tier> {
                         panel_width: super::amx::WIDTH,
                         tile_rows: super::amx::ROWS,
                         words: super::amx::padded_words,
+                        permitted: super::amx::permitted,
                         linear: super::amx::linear,
                         attend: super::amx::attend,
                         ..bf16
