@@ -106,3 +106,34 @@ unsafe fn multiply<const ROWS: usize>(pairs: usize, a: *const u32, b: *const u32
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_rounded_alike_by_the_instruction_and_without_it() {
+        if !is_x86_feature_detected!("avx512bf16") {
+            return;
+        }
+        // Every exponent of a finite number, the subnormal ones too, with mantissas around what
+        // rounds up, down and to even.
+        let mantissas =
+            [0, 1, 0x7fff, 0x8000, 0x8001, 0x17fff, 0x18000, 0x7f_7fff, 0x7f_8000, 0x7f_ffff];
+        let values: Vec<f32> = (0..0xff_u32)
+            .flat_map(|exponent| mantissas.map(|mantissa| exponent << 23 | mantissa))
+            .flat_map(|bits| [f32::from_bits(bits), f32::from_bits(bits | 1 << 31)])
+            .collect();
+        let positive_zero = |half: u32| if half == 0x8000 { 0 } else { half };
+        for shift in [0, 2, 6] {
+            let values = &values[shift..];
+            let mut rounded = vec![0; values.len() / 2];
+            // SAFETY: the instruction is there, and so are two floats for each pair.
+            unsafe { round(values.as_ptr(), &mut rounded) };
+            for (pair_of, rounded) in values.chunks_exact(2).zip(rounded) {
+                let halves = |word: u32| [word & 0xffff, word >> 16].map(positive_zero);
+                assert_eq!(halves(pair(pair_of[0], pair_of[1])), halves(rounded), "{pair_of:?}");
+            }
+        }
+    }
+}

@@ -365,9 +365,10 @@ fn packed_words(n: usize, k: usize, tier: Tier) -> usize {
 
 /// Two bf16 in one 32-bit word, the first in the low half.
 fn pair(first: f32, second: f32) -> u32 {
-    // To nearest even. Weights and hidden states are finite, so NaN needs no care.
+    // To nearest even, and to zero what has no normal number, as vcvtneps2bf16 does. Weights and
+    // hidden states are finite, so NaN needs no care.
     let round = |value: f32| {
-        let bits = value.to_bits();
+        let bits = if value.is_subnormal() { 0 } else { value.to_bits() };
         bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
     };
     round(first) | round(second) << 16
