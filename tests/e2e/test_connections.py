@@ -91,6 +91,5 @@ def test_a_thousand_connections(crowded, library):
         run_clients(crowded, expected, CONNECTIONS)
         wait_until(lambda: state(crowded) == before)
         assert before["threads"] == 1
-        # The kernel may make one more huge page of what is preloaded.
-        assert memory_kb(postmaster_of(crowded), "RssAnon") - resident < 1024 + 2048
+        assert memory_kb(postmaster_of(crowded), "RssAnon") - resident < 1024
         assert embedding(watcher, TEXTS[0]) == expected[TEXTS[0]]

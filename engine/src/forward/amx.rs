@@ -53,9 +53,9 @@ mod kernel {
 
     pub fn keeps_tiles() -> bool {
         let mut features = 0_u64;
+        let mask = &raw mut features;
         // SAFETY: writes the mask of features; a kernel that does not know it returns an error.
-        let status =
-            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &raw mut features) };
+        let status = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, mask) };
         status == 0 && features >> CONFIGURATION & 1 == 1 && features >> DATA & 1 == 1
     }
 
@@ -303,9 +303,11 @@ unsafe fn pack_keys(from: *const f32, stride: usize, length: usize, to: &mut [u3
 unsafe fn pack_values(from: *const f32, stride: usize, length: usize, to: &mut [u32], size: usize) {
     for (i, to) in to.chunks_exact_mut(size).enumerate() {
         let row = |row: usize| {
+            if row >= length {
+                return None;
+            }
             // SAFETY: the caller's word, for a row that is there.
-            (row < length)
-                .then(|| unsafe { std::slice::from_raw_parts(from.add(row * stride), size) })
+            Some(unsafe { std::slice::from_raw_parts(from.add(row * stride), size) })
         };
         match (row(2 * i), row(2 * i + 1)) {
             (Some(first), Some(second)) => {
