@@ -17,6 +17,7 @@ mod ask;
 mod batch;
 mod borders;
 mod chunks;
+mod classes;
 mod config;
 mod encoder;
 mod error;
@@ -30,6 +31,7 @@ mod threads;
 pub mod tokenizer;
 mod units;
 mod weights;
+mod words;
 
 pub use chunks::{Chunk, Chunks};
 pub use encoder::{Embedding, Encoder, Identity, ModelInfo, Options};

@@ -4,22 +4,16 @@
 //! 10 MB text handed over whole costs 10 s and several hundred MB, for the 510 tokens that are
 //! used. BERT's pipeline treats each word for itself, so the text can be cut where a new word
 //! starts whatever is before it: tokens(a + b) = tokens(a) + tokens(b).
-//!
-//! Which characters start or end words is not written down here a second time. Each character is
-//! put between two letters and run through the loaded tokenizer's own normalizer and pre-tokenizer.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::{
-    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-};
 
 use crate::Error;
 use crate::ask::Ask;
+use crate::classes::{CharClass, Classes};
 
 /// A word longer than this is read in its shortened form, see [`UnitReader::shortened`]: 510 words
 /// of 16 KB would otherwise be 8 MB and a second of tokenizing.
@@ -36,26 +30,9 @@ const MOST_SILENT_BYTES: usize = 64;
 const MAX_ADDED_TOKENS: usize = 1000;
 const MAX_ADDED_TOKEN_BYTES: usize = 256;
 
-/// What the tokenizer makes of a character between two letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CharClass {
-    /// Part of the word around it.
-    Word,
-    /// Ends a word and yields no token: white space.
-    Space,
-    /// A word of its own: punctuation, a CJK ideograph.
-    Isolated,
-    /// Starts a word that goes on behind it.
-    Starting,
-    /// Dropped, as if it had not been there: control characters, stripped accents.
-    Removed,
-}
-
 /// How to cut texts for one tokenizer.
 pub(crate) struct Pieces {
-    normalizer: NormalizerWrapper,
-    pre_tokenizer: PreTokenizerWrapper,
-    ascii: [CharClass; 128],
+    classes: Classes,
     /// A word of more characters than this is one unknown token, whatever it is made of.
     max_word_chars: usize,
     /// Contents of the added tokens (`[CLS]` and the like), which are found before any splitting.
@@ -87,19 +64,14 @@ impl Pieces {
         {
             return None;
         }
-        let mut pieces = Pieces {
+        let pieces = Pieces {
             max_word_chars: model.max_input_chars_per_word,
             added_tokens: added.values().map(|token| token.content.clone()).collect(),
             longest_added: added.values().map(|token| token.content.len()).max().unwrap_or(0),
-            ascii: [CharClass::Word; 128],
-            normalizer,
-            pre_tokenizer,
+            classes: Classes::new(normalizer, pre_tokenizer),
         };
-        for code in 0..128u8 {
-            pieces.ascii[usize::from(code)] = pieces.probe(char::from(code));
-        }
         let starts_a_word = |token: &String| {
-            let first = token.chars().next().map(|c| pieces.probe(c));
+            let first = token.chars().next().map(|c| pieces.classes.of(c));
             matches!(first, Some(CharClass::Isolated | CharClass::Starting))
         };
         pieces.added_tokens.iter().all(starts_a_word).then_some(pieces)
@@ -107,33 +79,16 @@ impl Pieces {
 
     /// Starts reading `text`.
     pub fn read<'t>(&'t self, text: &'t str) -> UnitReader<'t> {
-        UnitReader { pieces: self, text, at: 0, covered: 0, classes: HashMap::new(), pending: None }
+        UnitReader { pieces: self, text, at: 0, covered: 0, pending: None }
     }
 
-    /// Runs `a{c}b` through the tokenizer's own first two stages.
-    fn probe(&self, c: char) -> CharClass {
-        let mut normalized = NormalizedString::from(format!("a{c}b"));
-        if self.normalizer.normalize(&mut normalized).is_err() {
-            return CharClass::Word;
-        }
-        let mut split = PreTokenizedString::from(normalized);
-        if self.pre_tokenizer.pre_tokenize(&mut split).is_err() {
-            return CharClass::Word;
-        }
-        let splits = split.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
-        let words: Vec<&str> =
-            splits.iter().map(|&(word, _, _)| word).filter(|word| !word.is_empty()).collect();
-        match words.as_slice() {
-            ["ab"] => CharClass::Removed,
-            ["a", "b"] => CharClass::Space,
-            ["a", .., "b"] => CharClass::Isolated,
-            ["a", .., _] => CharClass::Starting,
-            _ => CharClass::Word,
-        }
+    /// What the tokenizer makes of each character.
+    pub fn classes(&self) -> &Classes {
+        &self.classes
     }
 
     /// Bytes of the longest added token that `text` starts with; 0 if there is none.
-    fn added_token(&self, text: &str) -> usize {
+    pub fn added_token(&self, text: &str) -> usize {
         let found = self.added_tokens.iter().filter(|token| text.starts_with(token.as_str()));
         found.map(String::len).max().unwrap_or(0)
     }
@@ -163,8 +118,6 @@ pub(crate) struct UnitReader<'t> {
     at: usize,
     /// End of the added token that was met last: no unit ends inside it.
     covered: usize,
-    /// Classes of the characters met so far that are not ASCII.
-    classes: HashMap<char, CharClass>,
     /// A unit that was read and belongs to the next piece.
     pending: Option<Unit>,
 }
@@ -187,7 +140,7 @@ impl<'t> UnitReader<'t> {
         let mut after_return = false;
         for (offset, c) in text[start..].char_indices() {
             ask.passed(1)?;
-            let (at, class) = (start + offset, self.class(c));
+            let (at, class) = (start + offset, self.pieces.classes.of(c));
             let after = at + c.len_utf8();
             let covered = at < self.covered;
             match class {
@@ -282,7 +235,7 @@ impl<'t> UnitReader<'t> {
         let mut in_removed = false;
         for c in word.chars() {
             ask.passed(1)?;
-            let class = self.class(c);
+            let class = self.pieces.classes.of(c);
             match class {
                 CharClass::Word => word_chars += 1,
                 CharClass::Removed if in_removed => continue,
@@ -300,14 +253,6 @@ impl<'t> UnitReader<'t> {
             }
         }
         Ok(Cow::Owned(kept))
-    }
-
-    fn class(&mut self, c: char) -> CharClass {
-        let pieces = self.pieces;
-        match pieces.ascii.get(c as usize) {
-            Some(&class) => class,
-            None => *self.classes.entry(c).or_insert_with(|| pieces.probe(c)),
-        }
     }
 }
 

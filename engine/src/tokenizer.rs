@@ -14,6 +14,7 @@ use crate::outline;
 use crate::pieces::Pieces;
 use crate::units::CountedUnits;
 use crate::weights::hex;
+use crate::words::Words;
 
 /// The largest text that is handed whole to a tokenizer that can't read it in pieces.
 const WHOLE_TEXT_BYTES: usize = 1 << 20;
@@ -35,6 +36,7 @@ pub struct TokenIds {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Option<Pieces>,
+    words: Option<Words>,
     /// Specials before and after the text's own tokens.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -50,14 +52,15 @@ impl Tokenizer {
         let sha256 = hex(&Sha256::digest(&bytes));
         // The library indexes without checking: a template that names a token the file does not
         // have, a BPE prefix longer than a merge.
-        let (inner, (before, after), pieces) = catch_unwind(|| {
+        let (inner, (before, after), pieces, words) = catch_unwind(|| {
             let mut inner =
                 tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(path, e))?;
             inner.with_padding(None);
             inner.with_truncation(None).map_err(|e| Error::corrupt(path, e))?;
             let specials = specials(&inner).map_err(|reason| Error::unsupported(path, reason))?;
             let pieces = Pieces::for_tokenizer(&inner);
-            Ok::<_, Error>((inner, specials, pieces))
+            let words = pieces.as_ref().and_then(|pieces| Words::for_tokenizer(&inner, pieces));
+            Ok::<_, Error>((inner, specials, pieces, words))
         })
         .unwrap_or_else(|_| Err(Error::corrupt(path, "the tokenizers library can't read it")))?;
         if before.is_empty() && after.is_empty() {
@@ -75,7 +78,7 @@ impl Tokenizer {
                 ),
             ));
         }
-        Ok(Tokenizer { inner, pieces, before, after, max_tokens, sha256 })
+        Ok(Tokenizer { inner, pieces, words, before, after, max_tokens, sha256 })
     }
 
     /// Token ids of `text`, cut at the model's limit as Hugging Face's truncation cuts: the first
@@ -169,7 +172,7 @@ impl Tokenizer {
                 break;
             };
             ask.encoded(piece.len())?;
-            ids.extend_from_slice(self.encode(&piece)?.get_ids());
+            self.encode(&piece, ids)?;
         }
         Ok(())
     }
@@ -182,9 +185,16 @@ impl Tokenizer {
         caught(|| self.inner.encode(text, false))
     }
 
-    /// Reads a piece of a text.
-    pub(crate) fn encode(&self, piece: &str) -> Result<Encoding, Error> {
-        caught(|| self.inner.encode_fast(piece, false))
+    /// Appends the tokens of a piece of a text.
+    pub(crate) fn encode(&self, piece: &str, ids: &mut Vec<u32>) -> Result<(), Error> {
+        let library = |part: &str, ids: &mut Vec<u32>| {
+            ids.extend_from_slice(caught(|| self.inner.encode_fast(part, false))?.get_ids());
+            Ok(())
+        };
+        match (&self.words, &self.pieces) {
+            (Some(words), Some(pieces)) => words.read(&self.inner, pieces, piece, ids, library),
+            _ => library(piece, ids),
+        }
     }
 }
 
@@ -214,11 +224,11 @@ fn specials(tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), S
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A BERT tokenizer over a handful of words, with the pipeline of the real ones.
-    fn bert_tokenizer() -> tokenizers::Tokenizer {
+    pub(crate) fn bert_tokenizer() -> tokenizers::Tokenizer {
         let letters = ('a'..='z').chain('0'..='9');
         let mut vocab: Vec<String> =
             ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).to_vec();

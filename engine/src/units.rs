@@ -26,7 +26,7 @@ pub(crate) struct CountedUnit {
 /// Where units come from.
 enum Source<'t> {
     /// A tokenizer that treats each word for itself.
-    Words { reader: UnitReader<'t>, remembered: HashMap<&'t str, usize> },
+    Words { reader: UnitReader<'t>, remembered: HashMap<&'t str, usize>, ids: Vec<u32> },
     /// Any other: the text was read as a whole, and each token counts where it starts.
     Whole { words: Peekable<UWordBoundIndices<'t>>, encoding: Encoding, token: usize },
 }
@@ -49,7 +49,11 @@ impl<'t> CountedUnits<'t> {
         text: &'t str,
     ) -> Result<CountedUnits<'t>, Error> {
         let source = match pieces {
-            Some(pieces) => Source::Words { reader: pieces.read(text), remembered: HashMap::new() },
+            Some(pieces) => Source::Words {
+                reader: pieces.read(text),
+                remembered: HashMap::new(),
+                ids: Vec::new(),
+            },
             None => Source::Whole {
                 words: text.split_word_bound_indices().peekable(),
                 encoding: tokenizer.encode_whole(text)?,
@@ -66,7 +70,7 @@ impl<'t> CountedUnits<'t> {
     pub fn next_unit(&mut self, ask: &mut Ask) -> Result<Option<CountedUnit>, Error> {
         let CountedUnits { tokenizer, text, source } = self;
         match source {
-            Source::Words { reader, remembered } => {
+            Source::Words { reader, remembered, ids } => {
                 let Some(unit) = reader.next_unit(ask)? else {
                     return Ok(None);
                 };
@@ -76,7 +80,9 @@ impl<'t> CountedUnits<'t> {
                 }
                 let read = reader.shortened(&unit, ask)?;
                 ask.encoded(read.len())?;
-                let tokens = tokenizer.encode(&read)?.len();
+                ids.clear();
+                tokenizer.encode(&read, ids)?;
+                let tokens = ids.len();
                 if word.len() <= REMEMBERED_BYTES {
                     if remembered.len() >= REMEMBERED {
                         remembered.clear();

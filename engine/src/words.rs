@@ -1,0 +1,293 @@
+//! Words of ASCII letters, tokenized without the library.
+//!
+//! `tokenizers` takes 2.5 µs a word, nearly all of it for the alignments of its normalized strings,
+//! which nobody asks for here: 2 % of the time of 12 tokens in a loop, and twice that after the
+//! weights have driven its code out of the caches, as they have in every single statement. ASCII
+//! needs a table of 128 letters and the vocabulary. What is not ASCII, and added tokens, go to the
+//! library, from the white space before them to that behind them.
+//!
+//! The table is not written down here: each character goes through the loaded tokenizer's own
+//! normalizer. Greedy WordPiece as in
+//! [BERT's tokenization.py](https://github.com/google-research/bert/blob/eedf5716ce1268e56f0a50264a88cafad334ac61/tokenization.py#L300).
+
+use tokenizers::Model;
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::wordpiece::WordPiece;
+
+use crate::Error;
+use crate::classes::CharClass;
+use crate::pieces::Pieces;
+
+/// A call of the library costs what it takes for two words, so it gets shorter stretches of ASCII
+/// together with what is around them.
+const WORTH_IT: usize = 24;
+
+/// What a tokenizer of BERT's kind makes of ASCII.
+pub(crate) struct Words {
+    /// What each character becomes.
+    letters: [u8; 128],
+    /// The token of a word that the vocabulary can't spell.
+    unknown: u32,
+    /// What a token in the middle of a word starts with: "##".
+    prefix: String,
+}
+
+/// Tokens so far and the word being read.
+struct Reading<'a> {
+    words: &'a Words,
+    vocabulary: &'a WordPiece,
+    ids: &'a mut Vec<u32>,
+    /// Room for the prefix, then the word.
+    word: Vec<u8>,
+}
+
+impl Words {
+    /// `None` when a character of ASCII becomes anything but another one, or there is no token for
+    /// unknown words.
+    pub fn for_tokenizer(tokenizer: &tokenizers::Tokenizer, pieces: &Pieces) -> Option<Words> {
+        let vocabulary = vocabulary(tokenizer)?;
+        let mut letters = [0; 128];
+        for (code, letter) in (0..128u8).zip(&mut letters) {
+            *letter = match pieces.classes().of_ascii(code) {
+                CharClass::Word | CharClass::Isolated => pieces.classes().normalized_ascii(code)?,
+                CharClass::Space | CharClass::Removed | CharClass::Starting => code,
+            };
+        }
+        let prefix = vocabulary.continuing_subword_prefix.clone();
+        Some(Words { letters, unknown: vocabulary.token_to_id(&vocabulary.unk_token)?, prefix })
+    }
+
+    /// Appends the tokens of a piece of a text; `library` appends those of a part of it.
+    ///
+    /// # Errors
+    /// Those of `library`; [`Error::Internal`] for a tokenizer that these words are not of.
+    pub fn read(
+        &self,
+        tokenizer: &tokenizers::Tokenizer,
+        pieces: &Pieces,
+        text: &str,
+        ids: &mut Vec<u32>,
+        mut library: impl FnMut(&str, &mut Vec<u32>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let vocabulary =
+            vocabulary(tokenizer).ok_or_else(|| Error::internal("not a WordPiece tokenizer"))?;
+        let word = self.prefix.as_bytes().to_vec();
+        let mut reading = Reading { words: self, vocabulary, ids, word };
+        // Behind white space a new word starts, whatever follows.
+        let (mut start, mut before) = (0, reading.ids.len());
+        let mut at = 0;
+        while let Some(&byte) = text.as_bytes().get(at) {
+            let class = pieces.classes().of_ascii(byte);
+            match class {
+                CharClass::Word => reading.letter(byte),
+                CharClass::Removed => {}
+                CharClass::Space => {
+                    reading.end_word();
+                    (start, before) = (at + 1, reading.ids.len());
+                }
+                CharClass::Isolated if pieces.added_token(&text[at..]) == 0 => {
+                    reading.end_word();
+                    reading.letter(byte);
+                    reading.end_word();
+                }
+                CharClass::Isolated | CharClass::Starting => {
+                    let end = foreign_end(pieces, text, at);
+                    reading.ids.truncate(before);
+                    reading.word.truncate(self.prefix.len());
+                    library(&text[start..end], reading.ids)?;
+                    (start, before, at) = (end, reading.ids.len(), end);
+                    continue;
+                }
+            }
+            at += 1;
+        }
+        reading.end_word();
+        Ok(())
+    }
+}
+
+impl Reading<'_> {
+    fn letter(&mut self, byte: u8) {
+        self.word.extend(self.words.letters.get(usize::from(byte)));
+    }
+
+    /// Appends the word's tokens, the longest that fits at each place.
+    fn end_word(&mut self) {
+        let Reading { words, vocabulary, ids, word } = self;
+        let prefix = words.prefix.as_bytes();
+        let first = ids.len();
+        let mut start = prefix.len();
+        if word.len() - start > vocabulary.max_input_chars_per_word {
+            ids.push(words.unknown);
+            start = word.len();
+        }
+        while start < word.len() {
+            let mut from = start;
+            if start > prefix.len() {
+                // Over letters that have their token already.
+                from -= prefix.len();
+                word[from..start].copy_from_slice(prefix);
+            }
+            let rest = str::from_utf8(&word[from..]).unwrap_or_default();
+            let longest = (start - from + 1..=rest.len())
+                .rev()
+                .find_map(|end| Some((vocabulary.token_to_id(rest.get(..end)?)?, from + end)));
+            let Some((id, end)) = longest else {
+                ids.truncate(first);
+                ids.push(words.unknown);
+                break;
+            };
+            ids.push(id);
+            start = end;
+        }
+        word.truncate(prefix.len());
+    }
+}
+
+/// Where to go on after a character at `at` that is not for these words: behind the first white
+/// space with enough ASCII after it, or at the end when an added token comes in between, which may
+/// have white space of its own.
+fn foreign_end(pieces: &Pieces, text: &str, at: usize) -> usize {
+    let mut end = None;
+    for (i, c) in text[at..].char_indices() {
+        let here = at + i;
+        if let Some(end) = end
+            && here - end >= WORTH_IT
+        {
+            return end;
+        }
+        let class = match u8::try_from(c) {
+            Ok(byte) => pieces.classes().of_ascii(byte),
+            Err(_) => CharClass::Starting,
+        };
+        match class {
+            CharClass::Space => end = end.or(Some(here + 1)),
+            CharClass::Starting | CharClass::Isolated => {
+                if pieces.added_token(&text[here..]) > 0 {
+                    return text.len();
+                }
+                if class == CharClass::Starting {
+                    end = None;
+                }
+            }
+            CharClass::Word | CharClass::Removed => {}
+        }
+    }
+    end.unwrap_or(text.len())
+}
+
+fn vocabulary(tokenizer: &tokenizers::Tokenizer) -> Option<&WordPiece> {
+    match tokenizer.get_model() {
+        ModelWrapper::WordPiece(model) => Some(model),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use tokenizers::AddedToken;
+    use tokenizers::normalizers::BertNormalizer;
+
+    use super::*;
+    use crate::tokenizer::tests::bert_tokenizer;
+
+    struct Reader {
+        library: tokenizers::Tokenizer,
+        pieces: Pieces,
+        words: Words,
+    }
+
+    impl Reader {
+        fn new(library: tokenizers::Tokenizer) -> Reader {
+            let pieces = Pieces::for_tokenizer(&library).unwrap();
+            let words = Words::for_tokenizer(&library, &pieces).unwrap();
+            Reader { library, pieces, words }
+        }
+
+        /// The tokens, and what of the text the library was asked for.
+        fn read(&self, text: &str) -> (Vec<u32>, Vec<String>) {
+            let (mut ids, mut asked) = (Vec::new(), Vec::new());
+            let library = |part: &str, ids: &mut Vec<u32>| {
+                asked.push(part.to_owned());
+                ids.extend(self.expected(part));
+                Ok(())
+            };
+            self.words.read(&self.library, &self.pieces, text, &mut ids, library).unwrap();
+            (ids, asked)
+        }
+
+        fn expected(&self, text: &str) -> Vec<u32> {
+            self.library.encode_fast(text, false).unwrap().get_ids().to_vec()
+        }
+    }
+
+    /// With every way to normalize, and added tokens that have white space or start with what is
+    /// not ASCII.
+    fn readers() -> Vec<Reader> {
+        let mut readers = Vec::new();
+        for bits in 0..16 {
+            let is = |bit: u32| bits >> bit & 1 == 1;
+            let mut library = bert_tokenizer();
+            let _ = library.with_normalizer(Some(BertNormalizer::new(
+                is(0),
+                is(1),
+                Some(is(2)),
+                is(3),
+            )));
+            let added = ["[x y]", "[x", "\u{201c}q r", "-- "];
+            let added = added.map(|content| AddedToken::from(content, true).normalized(false));
+            library.add_special_tokens(added).unwrap();
+            readers.push(Reader::new(library));
+        }
+        readers
+    }
+
+    #[test]
+    fn ascii_is_read_without_the_library() {
+        let reader = Reader::new(bert_tokenizer());
+        let every: String = (0..128u8).map(char::from).collect();
+        let long = ["a".repeat(100), "a".repeat(101), "cats".repeat(25)].join(" ");
+        for text in ["", " ", "The CATS, the cat.", "abc123 [CLS", "x\u{1}y\tz\r\n", &every, &long]
+        {
+            assert_eq!(reader.read(text), (reader.expected(text), vec![]), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_library_gets_what_is_not_ascii_from_one_space_to_another() {
+        let reader = Reader::new(bert_tokenizer());
+        let ascii = "the cat and the cats and the cat ";
+        for (text, asked) in [
+            (format!("{ascii}caf\u{e9}s, {ascii}"), vec!["caf\u{e9}s, "]),
+            (format!("{ascii}caf\u{e9} the caf\u{e9} {ascii}"), vec!["caf\u{e9} the caf\u{e9} "]),
+            (format!("caf\u{e9} {ascii}\u{e9}"), vec!["caf\u{e9} ", "\u{e9}"]),
+            (format!("{ascii}x[SEP] {ascii}"), vec!["x[SEP] the cat and the cats and the cat "]),
+        ] {
+            assert_eq!(reader.read(&text), (reader.expected(&text), owned(&asked)), "{text:?}");
+        }
+    }
+
+    fn owned(parts: &[&str]) -> Vec<String> {
+        parts.iter().map(|&part| part.to_owned()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn the_tokens_are_the_librarys(parts in proptest::collection::vec(select(vec![
+            "the", "Cat", "s", "xyz", "Q9", " ", "  ", "\t", "\u{b}", "\u{0}", "\u{1}", "\u{1c}",
+            "\u{7f}", ",", "#", "##s", "[", "]", "[CLS]", "[x", " y]", "[x y]", "--", "- ",
+            "\u{201c}", "\u{201c}q", " r", "\u{e9}", "e\u{301}", " \u{301}", "\u{df}", "\u{130}",
+            "\u{65e5}", "\u{2003}", "\u{1fed}", "the cat and the cats and ",
+        ]), 0..24)) {
+            thread_local! { static READERS: Vec<Reader> = readers(); }
+            let text = parts.concat();
+            READERS.with(|readers| for reader in readers {
+                assert_eq!(reader.read(&text).0, reader.expected(&text), "{text:?}");
+            });
+        }
+    }
+}
