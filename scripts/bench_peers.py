@@ -73,6 +73,10 @@ class Process:
                                          encoding="utf-8")
         self.about = self._answer()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, question: dict) -> dict:
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()

@@ -9,6 +9,7 @@ figures are the extension's and not the disk's. The engine runs the same texts, 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -85,31 +86,52 @@ declare until timestamptz := clock_timestamp() + us * interval '1 microsecond';
 begin while clock_timestamp() < until loop end loop; return us; end $$;"""
 
 
+@contextlib.contextmanager
+def on_cores(bench: Bench, cores: set):
+    """Keeps the client, the server's sessions to come and the engine on these cores."""
+    def move(to: set) -> None:
+        for pid in (os.getpid(), bench.cluster.pid(), bench.engine.pid):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), to)
+    all_cores = os.sched_getaffinity(0)
+    move(cores)
+    try:
+        yield
+    finally:
+        move(all_cores)
+
+
 def latency(bench: Bench) -> None:
     """One query by length: pgbench's median against the engine's, in turn.
 
     A client that has waited a millisecond is woken later than one that waited for `select 1`: its core has gone to
     sleep, longer the longer it waited. So that this part of the difference can be told, a statement that is merely busy
-    for the engine's time runs in turn as well; the verdict is on the whole difference.
+    for the engine's time runs in turn as well, and all of it also with client, session and engine on one core, which
+    never sleeps. The verdicts are on the whole difference.
     """
     bench.cluster.psql(BUSY)
+    places = {"any core": os.sched_getaffinity(0), "one core": {min(os.sched_getaffinity(0))}}
     for tokens in LENGTHS:
         content = text(tokens)
         bench.engine.ask({"strings": "one", "texts": [content]})
-        sql, engine, waits = [], [], []
+        times = {place: ([], [], []) for place in places}
         for _ in range(bench.times(9)):
-            took = bench.engine.ask({"run": "one", "threads": 1, "times": 40})["ms"]
-            engine += took
-            # The first transactions load the model and warm the caches.
-            sql += [ms for _, ms in bench.pgbench(embed_call(content), transactions=50)][10:]
-            busy = round(statistics.median(took) * 1e3)
-            waits += [ms * 1e3 - busy for _, ms in bench.pgbench(f"select busy({busy});\n", transactions=50)][10:]
-        one, other, wait = statistics.median(engine), statistics.median(sql), statistics.median(waits)
-        over = (other - one) * 1e3
-        bench.say("latency", f"select embed(...), {tokens} tokens",
-                  f"{other:.3f} ms, engine {one:.3f}: {over:+.0f} us, a busy statement {wait:+.0f}",
-                  "<= 5 % + 50 us", other <= one * 1.05 + 0.05, tokens=tokens, sql_ms=other, engine_ms=one,
-                  busy_statement_us=wait)
+            for place, cores in places.items():
+                with on_cores(bench, cores):
+                    engine, sql, waits = times[place]
+                    took = bench.engine.ask({"run": "one", "threads": 1, "times": 40})["ms"]
+                    engine += took
+                    # The first transactions load the model and warm the caches.
+                    sql += [ms for _, ms in bench.pgbench(embed_call(content), transactions=50)][10:]
+                    busy = round(statistics.median(took) * 1e3)
+                    waits += [ms * 1e3 - busy for _, ms in bench.pgbench(f"select busy({busy});\n", transactions=50)][10:]
+        for place, (engine, sql, waits) in times.items():
+            one, other, wait = statistics.median(engine), statistics.median(sql), statistics.median(waits)
+            over = (other - one) * 1e3
+            bench.say("latency", f"select embed(...), {tokens} tokens, {place}",
+                      f"{other:.3f} ms, engine {one:.3f}: {over:+.0f} us, a busy statement {wait:+.0f}",
+                      "<= 5 % + 50 us", other <= one * 1.05 + 0.05, tokens=tokens, place=place, sql_ms=other,
+                      engine_ms=one, busy_statement_us=wait)
 
 
 def fill_texts(bench: Bench) -> list:

@@ -193,13 +193,17 @@ class Cluster:
         """Whether this cluster's server lives and answers."""
         return self._process_lives() and self._readiness() in (0, 1)
 
+    def pid(self) -> int:
+        """The postmaster's."""
+        return int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+
     def _process_lives(self) -> bool:
         """Whether the process of postmaster.pid is our server: after a reboot its number may be anybody's."""
         try:
-            pid = (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0]
+            pid = self.pid()
             if Path("/proc/self/cmdline").exists():
                 return os.fsencode(self.data) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
+        except (OSError, ValueError):
             return False
         return self._run([self.bin / "pg_ctl", "status", "--pgdata", self.data], check=False).returncode == 0
 

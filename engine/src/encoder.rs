@@ -205,8 +205,8 @@ impl Encoder {
     }
 
     /// Tokens of a text, specials included, however many. Takes as long as the text is: some
-    /// 30 MB/s where words come again, 1 MB/s where none does. `go_on` is asked every few
-    /// milliseconds.
+    /// 70 MB/s where words come again, 14 MB/s where none does, 2 MB/s where they are not of ASCII
+    /// either. `go_on` is asked every few milliseconds.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives.

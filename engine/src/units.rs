@@ -12,7 +12,7 @@ use crate::pieces::{Pieces, Unit, UnitReader, line_breaks};
 use crate::tokenizer::Tokenizer;
 
 /// A text says most of its words again and again, and looking one up takes 40 ns where tokenizing it
-/// takes 4 µs. So many words of at most so many bytes are 3 MB.
+/// takes 300 ns, or 4 µs if it is not of ASCII. So many words of at most so many bytes are 3 MB.
 const REMEMBERED: usize = 1 << 15;
 const REMEMBERED_BYTES: usize = 32;
 
