@@ -8,6 +8,7 @@
 
 use std::arch::x86_64::*;
 
+use super::ahead::Ahead;
 use super::kernels::{self, Linear, MAX_TILE, Scratch};
 use super::pair;
 use super::simd::Simd;
@@ -28,27 +29,27 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) {
     unsafe { round(job.a.add(job.rows.start * job.k), &mut scratch.pairs) };
     let mut tile = [0.0; MAX_TILE];
     for panel in job.panels.clone() {
-        let mut row = job.rows.start;
-        while row < job.rows.end {
+        for (nth, row) in job.rows.clone().step_by(__m512::MR).enumerate() {
             let count = __m512::MR.min(job.rows.end - row);
             // SAFETY: the caller's word; panel and row are inside the job.
             unsafe {
                 let a = scratch.pairs.as_ptr().add((row - job.rows.start) * pairs);
                 let b = job.weight.add(panel * pairs * WIDTH);
+                let rows = job.rows.len();
+                let ahead = Ahead::new(b, pairs * WIDTH, pairs, rows, __m512::MR, nth);
                 let out = tile.as_mut_ptr();
                 match count {
-                    8 => multiply::<8>(pairs, a, b, out),
-                    7 => multiply::<7>(pairs, a, b, out),
-                    6 => multiply::<6>(pairs, a, b, out),
-                    5 => multiply::<5>(pairs, a, b, out),
-                    4 => multiply::<4>(pairs, a, b, out),
-                    3 => multiply::<3>(pairs, a, b, out),
-                    2 => multiply::<2>(pairs, a, b, out),
-                    _ => multiply::<1>(pairs, a, b, out),
+                    8 => multiply::<8>(pairs, a, b, ahead, out),
+                    7 => multiply::<7>(pairs, a, b, ahead, out),
+                    6 => multiply::<6>(pairs, a, b, ahead, out),
+                    5 => multiply::<5>(pairs, a, b, ahead, out),
+                    4 => multiply::<4>(pairs, a, b, ahead, out),
+                    3 => multiply::<3>(pairs, a, b, ahead, out),
+                    2 => multiply::<2>(pairs, a, b, ahead, out),
+                    _ => multiply::<1>(pairs, a, b, ahead, out),
                 }
                 kernels::finish::<__m512>(job, &mut tile, WIDTH, row..row + count, panel);
             }
-            row += count;
         }
     }
 }
@@ -79,12 +80,19 @@ pub(super) unsafe fn round(from: *const f32, to: &mut [u32]) {
 /// # Safety
 /// As [`linear`], for the sizes it is called with.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn multiply<const ROWS: usize>(pairs: usize, a: *const u32, b: *const u32, out: *mut f32) {
+unsafe fn multiply<const ROWS: usize>(
+    pairs: usize,
+    a: *const u32,
+    b: *const u32,
+    mut ahead: Ahead,
+    out: *mut f32,
+) {
     // SAFETY: the caller's word on the sizes; 512 bits are 32 bf16 whatever their type's name.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); PANEL_VECTORS]; ROWS];
         let mut b = b;
         for i in 0..pairs {
+            ahead.step();
             let mut panel = [_mm512_setzero_si512(); PANEL_VECTORS];
             for (j, vector) in panel.iter_mut().enumerate() {
                 *vector = _mm512_loadu_si512(b.add(16 * j).cast());

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::ahead::Ahead;
 use super::functions::{exp_of_negative, gelu, gelu_tanh};
 use super::simd::Simd;
 
@@ -96,17 +97,23 @@ pub(super) unsafe fn linear<V: Simd>(job: &Linear) {
     let width = panel_width::<V>();
     let mut tile = [0.0; MAX_TILE];
     for panel in job.panels.clone() {
-        let mut row = job.rows.start;
-        while row < job.rows.end {
+        for (nth, row) in job.rows.clone().step_by(V::MR).enumerate() {
             let count = V::MR.min(job.rows.end - row);
             // SAFETY: the caller's word; panel and row are inside the job.
             unsafe {
-                let a = job.a.add(row * job.k);
-                let b = job.weight.cast::<f32>().add(panel * job.k * width);
-                multiply_panel::<V>(count, job.k, a, job.k, b, tile.as_mut_ptr(), width);
+                let b = job.weight.add(panel * job.k * width);
+                let product = Product {
+                    k: job.k,
+                    a: job.a.add(row * job.k),
+                    a_stride: job.k,
+                    b: b.cast(),
+                    out: tile.as_mut_ptr(),
+                    out_stride: width,
+                    ahead: Ahead::new(b, job.k * width, job.k, job.rows.len(), V::MR, nth),
+                };
+                product.multiply_panel::<V>(count);
                 finish::<V>(job, &mut tile, width, row..row + count, panel);
             }
-            row += count;
         }
     }
 }
@@ -193,15 +200,16 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) {
                 let count = V::MR.min(length - row);
                 let scores = scratch.scores.as_mut_ptr();
                 for panel in 0..key_panels {
-                    multiply_panel::<V>(
-                        count,
-                        size,
-                        queries.add(row * stride),
-                        stride,
-                        scratch.keys.as_ptr().add(panel * size * key_width),
-                        scores.add(panel * key_width),
-                        padded,
-                    );
+                    let product = Product {
+                        k: size,
+                        a: queries.add(row * stride),
+                        a_stride: stride,
+                        b: scratch.keys.as_ptr().add(panel * size * key_width),
+                        out: scores.add(panel * key_width),
+                        out_stride: padded,
+                        ahead: Ahead::nothing(),
+                    };
+                    product.multiply_panel::<V>(count);
                 }
                 let mut scales = [0.0; 8];
                 for (i, scale) in scales.iter_mut().enumerate().take(count) {
@@ -209,15 +217,16 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) {
                 }
                 for panel in 0..value_panels {
                     let mut tile = [0.0; MAX_TILE];
-                    multiply::<V, VALUE_VECTORS>(
-                        count,
-                        length,
-                        scores,
-                        padded,
-                        scratch.values.as_ptr().add(panel * length * value_width),
-                        tile.as_mut_ptr(),
-                        value_width,
-                    );
+                    let product = Product {
+                        k: length,
+                        a: scores,
+                        a_stride: padded,
+                        b: scratch.values.as_ptr().add(panel * length * value_width),
+                        out: tile.as_mut_ptr(),
+                        out_stride: value_width,
+                        ahead: Ahead::nothing(),
+                    };
+                    product.multiply::<V, VALUE_VECTORS>(count);
                     let columns = value_width.min(size - panel * value_width);
                     for (i, scale) in scales.iter().enumerate().take(count) {
                         let to =
@@ -290,7 +299,8 @@ pub(super) unsafe fn normalise<V: Simd>(job: &Norm) {
     }
 }
 
-/// Packs the rows of a matrix `[n, k]` as panels `[n / width][k][width]`, zero beyond `n`.
+/// Packs the rows of a matrix `[n, k]` as panels `[n / width][k][width]`. Beyond `n` they keep what
+/// they were: those columns of the product are overwritten, and 12 rows leave 36 of 48.
 ///
 /// # Safety
 /// `from` must have `n` rows of `k` floats, `stride` apart.
@@ -305,10 +315,9 @@ unsafe fn pack_rows(
     for (panel, to) in to.chunks_exact_mut(k * width).enumerate() {
         let rows = width.min(n.saturating_sub(panel * width));
         for (column, to) in to.chunks_exact_mut(width).enumerate() {
-            for (i, to) in to.iter_mut().enumerate() {
-                let place = (panel * width + i) * stride + column;
-                // SAFETY: read only where row and column are inside the matrix.
-                *to = if i < rows { unsafe { *from.add(place) } } else { 0.0 };
+            for (i, to) in to.iter_mut().enumerate().take(rows) {
+                // SAFETY: row and column are inside the matrix.
+                *to = unsafe { *from.add((panel * width + i) * stride + column) };
             }
         }
     }
@@ -339,91 +348,82 @@ unsafe fn pack_columns(
     }
 }
 
-/// [`multiply`] with a weight panel's width.
-///
-/// # Safety
-/// As [`linear`], for the sizes it is called with.
-#[inline(always)]
-unsafe fn multiply_panel<V: Simd>(
-    count: usize,
+/// A few rows times one panel: `out[count, W] = a[count, k] · b[k, W]`, `b` packed densely.
+struct Product {
     k: usize,
     a: *const f32,
     a_stride: usize,
     b: *const f32,
     out: *mut f32,
     out_stride: usize,
-) {
-    // SAFETY: the callers' word.
-    unsafe {
-        match V::PANEL {
-            3 => multiply::<V, 3>(count, k, a, a_stride, b, out, out_stride),
-            _ => multiply::<V, 2>(count, k, a, a_stride, b, out, out_stride),
-        }
-    }
+    ahead: Ahead,
 }
 
-/// `out[count, W] = a[count, k] · b[k, W]` with `W = VECTORS * LANES`, `b` packed densely.
-///
-/// # Safety
-/// As [`linear`], for the sizes it is called with.
-#[inline(always)]
-unsafe fn multiply<V: Simd, const VECTORS: usize>(
-    count: usize,
-    k: usize,
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    // SAFETY: the callers' word; each arm has as many rows as it counts.
-    unsafe {
-        match count {
-            8 => tile::<V, 8, VECTORS>(k, a, a_stride, b, out, out_stride),
-            7 => tile::<V, 7, VECTORS>(k, a, a_stride, b, out, out_stride),
-            6 => tile::<V, 6, VECTORS>(k, a, a_stride, b, out, out_stride),
-            5 => tile::<V, 5, VECTORS>(k, a, a_stride, b, out, out_stride),
-            4 => tile::<V, 4, VECTORS>(k, a, a_stride, b, out, out_stride),
-            3 => tile::<V, 3, VECTORS>(k, a, a_stride, b, out, out_stride),
-            2 => tile::<V, 2, VECTORS>(k, a, a_stride, b, out, out_stride),
-            _ => tile::<V, 1, VECTORS>(k, a, a_stride, b, out, out_stride),
-        }
-    }
-}
-
-/// The register tile: `ROWS × VECTORS` accumulators over the whole of `k`.
-///
-/// # Safety
-/// As [`linear`], for the sizes it is called with.
-#[inline(always)]
-unsafe fn tile<V: Simd, const ROWS: usize, const VECTORS: usize>(
-    k: usize,
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    // SAFETY: the callers' word on the sizes.
-    unsafe {
-        let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
-        let mut b = b;
-        for i in 0..k {
-            let mut panel = [V::splat(0.0); VECTORS];
-            for (j, vector) in panel.iter_mut().enumerate() {
-                *vector = V::load(b.add(j * V::LANES));
+impl Product {
+    /// [`Product::multiply`] with a weight panel's width.
+    ///
+    /// # Safety
+    /// As [`linear`], for the sizes it is called with.
+    #[inline(always)]
+    unsafe fn multiply_panel<V: Simd>(self, count: usize) {
+        // SAFETY: the callers' word.
+        unsafe {
+            match V::PANEL {
+                3 => self.multiply::<V, 3>(count),
+                _ => self.multiply::<V, 2>(count),
             }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let factor = V::splat(*a.add(row * a_stride + i));
-                for (sum, vector) in sums.iter_mut().zip(panel) {
-                    *sum = factor.mul_add(vector, *sum);
+        }
+    }
+
+    /// With `W = VECTORS * LANES`.
+    ///
+    /// # Safety
+    /// As [`linear`], for the sizes it is called with.
+    #[inline(always)]
+    unsafe fn multiply<V: Simd, const VECTORS: usize>(self, count: usize) {
+        // SAFETY: the callers' word; each arm has as many rows as it counts.
+        unsafe {
+            match count {
+                8 => self.tile::<V, 8, VECTORS>(),
+                7 => self.tile::<V, 7, VECTORS>(),
+                6 => self.tile::<V, 6, VECTORS>(),
+                5 => self.tile::<V, 5, VECTORS>(),
+                4 => self.tile::<V, 4, VECTORS>(),
+                3 => self.tile::<V, 3, VECTORS>(),
+                2 => self.tile::<V, 2, VECTORS>(),
+                _ => self.tile::<V, 1, VECTORS>(),
+            }
+        }
+    }
+
+    /// The register tile: `ROWS × VECTORS` accumulators over the whole of `k`.
+    ///
+    /// # Safety
+    /// As [`linear`], for the sizes it is called with.
+    #[inline(always)]
+    unsafe fn tile<V: Simd, const ROWS: usize, const VECTORS: usize>(self) {
+        let Product { k, a, a_stride, mut b, out, out_stride, mut ahead } = self;
+        // SAFETY: the callers' word on the sizes.
+        unsafe {
+            let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
+            for i in 0..k {
+                ahead.step();
+                let mut panel = [V::splat(0.0); VECTORS];
+                for (j, vector) in panel.iter_mut().enumerate() {
+                    *vector = V::load(b.add(j * V::LANES));
                 }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let factor = V::splat(*a.add(row * a_stride + i));
+                    for (sum, vector) in sums.iter_mut().zip(panel) {
+                        *sum = factor.mul_add(vector, *sum);
+                    }
+                }
+                b = b.add(VECTORS * V::LANES);
             }
-            b = b.add(VECTORS * V::LANES);
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.iter().enumerate() {
-                sum.store(out.add(row * out_stride + j * V::LANES));
+            for (row, sums) in sums.iter().enumerate() {
+                for (j, sum) in sums.iter().enumerate() {
+                    sum.store(out.add(row * out_stride + j * V::LANES));
+                }
             }
         }
     }

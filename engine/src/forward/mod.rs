@@ -9,6 +9,7 @@
 //! Maths as in Hugging Face's
 //! [`modeling_bert.py`](https://github.com/huggingface/transformers/blob/v4.40.0/src/transformers/models/bert/modeling_bert.py).
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
