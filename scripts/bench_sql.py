@@ -94,11 +94,23 @@ def on_cores(bench: Bench, cores: set):
             for task in Path(f"/proc/{pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), to)
     all_cores = os.sched_getaffinity(0)
-    move(cores)
     try:
+        move(cores)
         yield
     finally:
         move(all_cores)
+
+
+def places(bench: Bench) -> dict:
+    """Cores to measure on by name; one alone only where processes may be moved."""
+    try:
+        all_cores = os.sched_getaffinity(0)
+        one = {min(all_cores)}
+        with on_cores(bench, one):
+            return {"any core": all_cores, "one core": one}
+    except (AttributeError, PermissionError):
+        say("processes can't be kept on one core here: no figures for it")
+        return {"any core": None}
 
 
 def latency(bench: Bench) -> None:
@@ -110,14 +122,14 @@ def latency(bench: Bench) -> None:
     never sleeps. The verdicts are on the whole difference.
     """
     bench.cluster.psql(BUSY)
-    places = {"any core": os.sched_getaffinity(0), "one core": {min(os.sched_getaffinity(0))}}
+    chosen = places(bench)
     for tokens in LENGTHS:
         content = text(tokens)
         bench.engine.ask({"strings": "one", "texts": [content]})
-        times = {place: ([], [], []) for place in places}
+        times = {place: ([], [], []) for place in chosen}
         for _ in range(bench.times(9)):
-            for place, cores in places.items():
-                with on_cores(bench, cores):
+            for place, cores in chosen.items():
+                with on_cores(bench, cores) if cores else contextlib.nullcontext():
                     engine, sql, waits = times[place]
                     took = bench.engine.ask({"run": "one", "threads": 1, "times": 40})["ms"]
                     engine += took

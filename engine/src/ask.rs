@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 
 use crate::Error;
 
-/// Work between two questions: some 3 ms, where a unit of work is passing over a character.
+/// Work between two questions: at most some 3 ms, where a unit of work is passing over a character.
 const WORK: usize = 1 << 18;
 
-/// Tokenizing costs so many times what passing over the same bytes costs: 1 µs a byte.
+/// Tokenizing costs at most so many times what passing over the same bytes costs: 1 µs a byte by the
+/// library.
 const ENCODING: usize = 100;
 
 /// Asks the caller's callback after each stretch of work.

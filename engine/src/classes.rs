@@ -70,12 +70,12 @@ impl Classes {
         })
     }
 
-    /// The class of a byte of ASCII; any other starts something else.
+    /// The class of a byte of ASCII. Any other byte is the start of something that is not for ASCII.
     pub fn of_ascii(&self, byte: u8) -> CharClass {
         self.ascii.get(usize::from(byte)).copied().unwrap_or(CharClass::Starting)
     }
 
-    /// What the normalizer makes of a character of ASCII, if that is another.
+    /// What the normalizer makes of a character of ASCII, if that is one character of ASCII too.
     pub fn normalized_ascii(&self, byte: u8) -> Option<u8> {
         let mut normalized = NormalizedString::from(char::from(byte).to_string());
         self.normalizer.normalize(&mut normalized).ok()?;

@@ -23,6 +23,9 @@ const MAX_ADDED_BYTES: usize = 1 << 20;
 /// WordPiece takes time with the square of a word's length; every known model says 100.
 const MAX_WORD_CHARS: usize = 1000;
 
+/// It is copied for each word; every known model says "##".
+const MAX_PREFIX_BYTES: usize = 64;
+
 #[derive(Deserialize)]
 struct Outline {
     #[serde(default)]
@@ -43,6 +46,8 @@ struct Model {
     merges: Count,
     #[serde(default)]
     max_input_chars_per_word: Option<usize>,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
 }
 
 /// Number of entries of a list or an object.
@@ -57,6 +62,7 @@ struct Count(usize);
 pub(crate) fn check(path: &Path, json: &[u8]) -> Result<(), Error> {
     let outline: Outline = serde_json::from_slice(json).map_err(|e| Error::corrupt(path, e))?;
     let added = outline.added_tokens.unwrap_or_default();
+    let prefix = outline.model.continuing_subword_prefix.unwrap_or_default();
     let added_bytes = added.iter().map(|token| token.content.len()).sum();
     for (what, count, most) in [
         ("added tokens", added.len(), MAX_ADDED_TOKENS),
@@ -64,6 +70,7 @@ pub(crate) fn check(path: &Path, json: &[u8]) -> Result<(), Error> {
         ("tokens in its vocabulary", outline.model.vocab.0, MAX_VOCABULARY),
         ("merges", outline.model.merges.0, MAX_VOCABULARY),
         ("letters in a word", outline.model.max_input_chars_per_word.unwrap_or(0), MAX_WORD_CHARS),
+        ("bytes before the rest of a word", prefix.len(), MAX_PREFIX_BYTES),
     ] {
         if count > most {
             return Err(Error::unsupported(

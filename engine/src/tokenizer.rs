@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use tokenizers::Encoding;
+use tokenizers::{Encoding, PostProcessorWrapper};
 
 use crate::Error;
 use crate::ask::Ask;
@@ -14,7 +14,7 @@ use crate::outline;
 use crate::pieces::Pieces;
 use crate::units::CountedUnits;
 use crate::weights::hex;
-use crate::words::Words;
+use crate::words::AsciiWords;
 
 /// The largest text that is handed whole to a tokenizer that can't read it in pieces.
 const WHOLE_TEXT_BYTES: usize = 1 << 20;
@@ -36,7 +36,7 @@ pub struct TokenIds {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Option<Pieces>,
-    words: Option<Words>,
+    words: Option<AsciiWords>,
     /// Specials before and after the text's own tokens.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -57,9 +57,11 @@ impl Tokenizer {
                 tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(path, e))?;
             inner.with_padding(None);
             inner.with_truncation(None).map_err(|e| Error::corrupt(path, e))?;
-            let specials = specials(&inner).map_err(|reason| Error::unsupported(path, reason))?;
+            let specials =
+                specials(&mut inner).map_err(|reason| Error::unsupported(path, reason))?;
             let pieces = Pieces::for_tokenizer(&inner);
-            let words = pieces.as_ref().and_then(|pieces| Words::for_tokenizer(&inner, pieces));
+            let words =
+                pieces.as_ref().and_then(|pieces| AsciiWords::for_tokenizer(&inner, pieces));
             Ok::<_, Error>((inner, specials, pieces, words))
         })
         .unwrap_or_else(|_| Err(Error::corrupt(path, "the tokenizers library can't read it")))?;
@@ -205,22 +207,26 @@ fn caught(encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encod
 }
 
 /// The ids the post-processor puts before and after a text's own.
-fn specials(tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
-    let encode = |with_specials| {
+fn specials(tokenizer: &mut tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
+    let encode = |tokenizer: &tokenizers::Tokenizer, with_specials| {
         tokenizer
             .encode_fast("a", with_specials)
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|e| e.to_string())
     };
-    let (bare, full) = (encode(false)?, encode(true)?);
+    let (bare, full) = (encode(tokenizer, false)?, encode(tokenizer, true)?);
+    let post_processor = tokenizer.get_post_processor().cloned();
+    tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+    let own = encode(tokenizer, false);
+    tokenizer.with_post_processor(post_processor);
     if bare.is_empty() {
         return Err("it makes no token of the letter a".into());
     }
-    let at = full
-        .windows(bare.len())
-        .position(|window| window == bare)
-        .ok_or("its post-processor changes the tokens of the text")?;
-    Ok((full[..at].to_vec(), full[at + bare.len()..].to_vec()))
+    let at = full.windows(bare.len()).position(|window| window == bare);
+    match at {
+        Some(at) if own? == bare => Ok((full[..at].to_vec(), full[at + bare.len()..].to_vec())),
+        _ => Err("its post-processor changes the tokens of the text".into()),
+    }
 }
 
 #[cfg(test)]

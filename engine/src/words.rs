@@ -1,10 +1,10 @@
-//! Words of ASCII letters, tokenized without the library.
+//! AsciiWords of ASCII letters, tokenized without the library.
 //!
 //! `tokenizers` takes 2.5 µs a word, nearly all of it for the alignments of its normalized strings,
 //! which nobody asks for here: 2 % of the time of 12 tokens in a loop, and twice that after the
 //! weights have driven its code out of the caches, as they have in every single statement. ASCII
-//! needs a table of 128 letters and the vocabulary. What is not ASCII, and added tokens, go to the
-//! library, from the white space before them to that behind them.
+//! needs a table of 128 letters and the vocabulary. The library gets what is not ASCII, from the
+//! white space before it to some behind it, and from an added token on all that follows.
 //!
 //! The table is not written down here: each character goes through the loaded tokenizer's own
 //! normalizer. Greedy WordPiece as in
@@ -18,12 +18,12 @@ use crate::Error;
 use crate::classes::CharClass;
 use crate::pieces::Pieces;
 
-/// A call of the library costs what it takes for two words, so it gets shorter stretches of ASCII
-/// together with what is around them.
+/// A call of the library costs what it takes for two words, so it gets stretches of ASCII of fewer
+/// bytes together with what is around them.
 const WORTH_IT: usize = 24;
 
 /// What a tokenizer of BERT's kind makes of ASCII.
-pub(crate) struct Words {
+pub(crate) struct AsciiWords {
     /// What each character becomes.
     letters: [u8; 128],
     /// The token of a word that the vocabulary can't spell.
@@ -34,17 +34,17 @@ pub(crate) struct Words {
 
 /// Tokens so far and the word being read.
 struct Reading<'a> {
-    words: &'a Words,
+    words: &'a AsciiWords,
     vocabulary: &'a WordPiece,
     ids: &'a mut Vec<u32>,
     /// Room for the prefix, then the word.
     word: Vec<u8>,
 }
 
-impl Words {
-    /// `None` when a character of ASCII becomes anything but another one, or there is no token for
+impl AsciiWords {
+    /// `None` when a character of ASCII becomes anything but one of ASCII, or there is no token for
     /// unknown words.
-    pub fn for_tokenizer(tokenizer: &tokenizers::Tokenizer, pieces: &Pieces) -> Option<Words> {
+    pub fn for_tokenizer(tokenizer: &tokenizers::Tokenizer, pieces: &Pieces) -> Option<AsciiWords> {
         let vocabulary = vocabulary(tokenizer)?;
         let mut letters = [0; 128];
         for (code, letter) in (0..128u8).zip(&mut letters) {
@@ -54,7 +54,11 @@ impl Words {
             };
         }
         let prefix = vocabulary.continuing_subword_prefix.clone();
-        Some(Words { letters, unknown: vocabulary.token_to_id(&vocabulary.unk_token)?, prefix })
+        Some(AsciiWords {
+            letters,
+            unknown: vocabulary.token_to_id(&vocabulary.unk_token)?,
+            prefix,
+        })
     }
 
     /// Appends the tokens of a piece of a text; `library` appends those of a part of it.
@@ -145,8 +149,8 @@ impl Reading<'_> {
 }
 
 /// Where to go on after a character at `at` that is not for these words: behind the first white
-/// space with enough ASCII after it, or at the end when an added token comes in between, which may
-/// have white space of its own.
+/// space after which there is enough ASCII, or only ASCII to the end; or at the end when an added
+/// token comes in between, which may have white space of its own.
 fn foreign_end(pieces: &Pieces, text: &str, at: usize) -> usize {
     let mut end = None;
     for (i, c) in text[at..].char_indices() {
@@ -196,13 +200,13 @@ mod tests {
     struct Reader {
         library: tokenizers::Tokenizer,
         pieces: Pieces,
-        words: Words,
+        words: AsciiWords,
     }
 
     impl Reader {
         fn new(library: tokenizers::Tokenizer) -> Reader {
             let pieces = Pieces::for_tokenizer(&library).unwrap();
-            let words = Words::for_tokenizer(&library, &pieces).unwrap();
+            let words = AsciiWords::for_tokenizer(&library, &pieces).unwrap();
             Reader { library, pieces, words }
         }
 

@@ -400,3 +400,17 @@ fn a_tokenizer_without_special_tokens_is_not_supported() {
     std::fs::write(&path, tokenizer.to_string()).unwrap();
     refused_as(Kind::Unsupported, dir.path(), "tokenizer.json", "no specials");
 }
+
+#[test]
+fn a_tokenizer_whose_template_repeats_the_text_is_not_supported() {
+    let dir = Scratch::with(&TinyModel::default());
+    let path = dir.join("tokenizer.json");
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let template = tokenizer["post_processor"]["single"].as_array_mut().unwrap();
+    let text = template.iter().position(|part| part.get("Sequence").is_some()).unwrap();
+    template.insert(text, template[text].clone());
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let message = refused_as(Kind::Unsupported, dir.path(), "tokenizer.json", "a text twice");
+    assert!(message.contains("post-processor changes the tokens"), "{message}");
+}

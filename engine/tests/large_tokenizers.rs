@@ -107,6 +107,10 @@ fn what_would_take_gigabytes_is_refused() {
         tokenizer["model"]["max_input_chars_per_word"] = json!(1_000_000)
     }));
     assert!(message.contains("1000000 letters in a word"), "{message}");
+    let (message, _) = refused(&with(|tokenizer| {
+        tokenizer["model"]["continuing_subword_prefix"] = json!("#".repeat(40 << 20))
+    }));
+    assert!(message.contains("41943040 bytes before the rest of a word"), "{message}");
 }
 
 #[test]

@@ -13,32 +13,38 @@ const LINE: usize = 16;
 /// With fewer rows the memory is at its limit anyway: for two of them asking cost a third.
 const FEWEST_ROWS: usize = 5;
 
+/// One tile of a product of `rows` rows with a panel.
+pub(super) struct Tile {
+    pub panel: *const u32,
+    /// 32-bit words of the panel.
+    pub words: usize,
+    /// Steps in which the tile is computed.
+    pub steps: usize,
+    pub rows: usize,
+    /// Rows of a tile.
+    pub height: usize,
+    /// Which of the panel's tiles it is.
+    pub nth: usize,
+}
+
 /// The share of one tile in fetching the next panel.
 pub(super) struct Ahead {
     next: *const u32,
     /// Lines to ask for during the tile.
     lines: usize,
-    /// Steps of the tile.
     steps: usize,
     due: usize,
 }
 
 impl Ahead {
-    /// For the `nth` tile of a panel of `words` words that `rows` rows are multiplied with,
-    /// `tile_rows` at a time and in so many steps.
+    /// For one tile.
     #[inline(always)]
-    pub fn new(
-        panel: *const u32,
-        words: usize,
-        steps: usize,
-        rows: usize,
-        tile_rows: usize,
-        nth: usize,
-    ) -> Ahead {
-        let tiles = rows.div_ceil(tile_rows);
+    pub fn of(tile: Tile) -> Ahead {
+        let Tile { panel, words, steps, rows, height, nth } = tile;
+        let tiles = rows.div_ceil(height);
         let lines = if rows < FEWEST_ROWS { 0 } else { words / LINE };
-        // Behind the last panel there is the next matrix, and behind the last matrix nothing; an
-        // address is only a hint.
+        // Behind the last panel there is the next matrix, or another thread's part of this one, and
+        // behind the last matrix nothing. An address is only a hint.
         let next = panel.wrapping_add(words + lines * nth / tiles * LINE);
         Ahead { next, lines: lines.div_ceil(tiles), steps, due: 0 }
     }
@@ -61,7 +67,8 @@ impl Ahead {
     }
 }
 
-/// Into the second level: a panel is larger than the first.
+/// Into the second level of the cache: the first has no room for two panels of bf16, which have 37 to
+/// 147 kB each. Asking for the first level made it slower.
 #[inline(always)]
 fn fetch(line: *const u32) {
     #[cfg(target_arch = "x86_64")]

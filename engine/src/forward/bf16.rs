@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Tile};
 use super::kernels::{self, Linear, MAX_TILE, Scratch};
 use super::pair;
 use super::simd::Simd;
@@ -35,8 +35,14 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) {
             unsafe {
                 let a = scratch.pairs.as_ptr().add((row - job.rows.start) * pairs);
                 let b = job.weight.add(panel * pairs * WIDTH);
-                let rows = job.rows.len();
-                let ahead = Ahead::new(b, pairs * WIDTH, pairs, rows, __m512::MR, nth);
+                let ahead = Ahead::of(Tile {
+                    panel: b,
+                    words: pairs * WIDTH,
+                    steps: pairs,
+                    rows: job.rows.len(),
+                    height: __m512::MR,
+                    nth,
+                });
                 let out = tile.as_mut_ptr();
                 match count {
                     8 => multiply::<8>(pairs, a, b, ahead, out),

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Tile};
 use super::functions::{exp_of_negative, gelu, gelu_tanh};
 use super::simd::Simd;
 
@@ -109,7 +109,14 @@ pub(super) unsafe fn linear<V: Simd>(job: &Linear) {
                     b: b.cast(),
                     out: tile.as_mut_ptr(),
                     out_stride: width,
-                    ahead: Ahead::new(b, job.k * width, job.k, job.rows.len(), V::MR, nth),
+                    ahead: Ahead::of(Tile {
+                        panel: b,
+                        words: job.k * width,
+                        steps: job.k,
+                        rows: job.rows.len(),
+                        height: V::MR,
+                        nth,
+                    }),
                 };
                 product.multiply_panel::<V>(count);
                 finish::<V>(job, &mut tile, width, row..row + count, panel);
