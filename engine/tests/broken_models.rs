@@ -379,38 +379,29 @@ fn a_repaired_directory_loads() {
 /// The tokenizers library indexes without looking, and panics.
 #[test]
 fn a_tokenizer_whose_template_names_a_token_it_does_not_have_is_refused() {
-    let dir = Scratch::with(&TinyModel::default());
-    let path = dir.join("tokenizer.json");
-    let mut tokenizer: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    let tokens = &mut tokenizer["post_processor"]["special_tokens"];
-    assert!(tokens.is_object(), "the tiny tokenizer has a template");
-    *tokens = serde_json::json!({});
-    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let dir = Scratch::with_tokenizer(|tokenizer| {
+        let tokens = &mut tokenizer["post_processor"]["special_tokens"];
+        assert!(tokens.is_object(), "the tiny tokenizer has a template");
+        *tokens = serde_json::json!({});
+    });
     refused_as(Kind::Corrupt, dir.path(), "tokenizer.json", "a template without its tokens");
 }
 
 #[test]
 fn a_tokenizer_without_special_tokens_is_not_supported() {
-    let dir = Scratch::with(&TinyModel::default());
-    let path = dir.join("tokenizer.json");
-    let mut tokenizer: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    tokenizer["post_processor"] = serde_json::Value::Null;
-    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let dir = Scratch::with_tokenizer(|tokenizer| {
+        tokenizer["post_processor"] = serde_json::Value::Null;
+    });
     refused_as(Kind::Unsupported, dir.path(), "tokenizer.json", "no specials");
 }
 
 #[test]
 fn a_tokenizer_whose_template_repeats_the_text_is_not_supported() {
-    let dir = Scratch::with(&TinyModel::default());
-    let path = dir.join("tokenizer.json");
-    let mut tokenizer: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    let template = tokenizer["post_processor"]["single"].as_array_mut().unwrap();
-    let text = template.iter().position(|part| part.get("Sequence").is_some()).unwrap();
-    template.insert(text, template[text].clone());
-    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let dir = Scratch::with_tokenizer(|tokenizer| {
+        let template = tokenizer["post_processor"]["single"].as_array_mut().unwrap();
+        let text = template.iter().position(|part| part.get("Sequence").is_some()).unwrap();
+        template.insert(text, template[text].clone());
+    });
     let message = refused_as(Kind::Unsupported, dir.path(), "tokenizer.json", "a text twice");
     assert!(message.contains("post-processor changes the tokens"), "{message}");
 }

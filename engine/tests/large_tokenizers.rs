@@ -9,23 +9,13 @@ use gte_engine::{Encoder, Error};
 use serde_json::{Value, json};
 use support::{Scratch, TinyModel, go};
 
-/// A model whose tokenizer was changed.
-fn with(change: impl FnOnce(&mut Value)) -> Scratch {
-    let dir = Scratch::with(&TinyModel::default());
-    let path = dir.join("tokenizer.json");
-    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    change(&mut tokenizer);
-    std::fs::write(&path, serde_json::to_vec(&tokenizer).unwrap()).unwrap();
-    dir
-}
-
 fn added(id: usize, content: String) -> Value {
     json!({ "id": id, "content": content, "special": false, "single_word": false,
             "lstrip": false, "rstrip": false, "normalized": false })
 }
 
 fn with_added(count: usize) -> Scratch {
-    with(|tokenizer| {
+    Scratch::with_tokenizer(|tokenizer| {
         let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
         tokens.extend((0..count).map(|i| added(1000 + i, format!("<{i}>"))));
     })
@@ -93,21 +83,21 @@ fn as_many_as_are_taken_work() {
 
 #[test]
 fn what_would_take_gigabytes_is_refused() {
-    let (message, _) = refused(&with(|tokenizer| {
+    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
         let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
         tokens.push(added(1000, format!("<{}", "ab".repeat(5 << 20))));
     }));
     assert!(message.contains("bytes of added tokens"), "{message}");
-    let (message, _) = refused(&with(|tokenizer| {
+    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
         let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
         vocabulary.extend((0..600_000).map(|i| (format!("~{i}"), json!(1000 + i))));
     }));
     assert!(message.contains("tokens in its vocabulary"), "{message}");
-    let (message, _) = refused(&with(|tokenizer| {
+    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
         tokenizer["model"]["max_input_chars_per_word"] = json!(1_000_000)
     }));
     assert!(message.contains("1000000 letters in a word"), "{message}");
-    let (message, _) = refused(&with(|tokenizer| {
+    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
         tokenizer["model"]["continuing_subword_prefix"] = json!("#".repeat(40 << 20))
     }));
     assert!(message.contains("41943040 bytes before the rest of a word"), "{message}");
@@ -115,7 +105,7 @@ fn what_would_take_gigabytes_is_refused() {
 
 #[test]
 fn an_added_token_may_end_with_letters_of_the_word_behind_it() {
-    let dir = with(|tokenizer| {
+    let dir = Scratch::with_tokenizer(|tokenizer| {
         let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
         tokens.extend(
             ["<tok", "<tok en>", "< "]

@@ -33,6 +33,16 @@ impl Scratch {
         dir
     }
 
+    /// A tiny model whose `tokenizer.json` was changed.
+    pub fn with_tokenizer(change: impl FnOnce(&mut serde_json::Value)) -> Scratch {
+        let dir = Scratch::with(&TinyModel::default());
+        let path = dir.join("tokenizer.json");
+        let mut tokenizer = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut tokenizer);
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        dir
+    }
+
     pub fn path(&self) -> &Path {
         &self.0
     }
