@@ -1,6 +1,7 @@
 """Several sessions at one note: nobody fails, nobody waits, and nothing that was committed is lost.
 
-Waiting shows by `lock_timeout`: whoever would wait fails.
+Waiting shows by `lock_timeout`: whoever would wait fails. Where many insert at once it shows by `log_lock_waits`, because
+there PostgreSQL has a lock of its own that somebody waits for at times: who adds a page to the table.
 """
 
 import threading
@@ -25,6 +26,31 @@ def impatient(database):
     session = database.connect()
     session.execute("set lock_timeout = '1ms'; set deadlock_timeout = '10s'")
     return session
+
+
+def watched(database, waits):
+    """Every wait of over a millisecond is kept in `waits`, but for those to add a page."""
+    session = database.connect()
+
+    def heard(notice):
+        if "still waiting for" in notice.message_primary and " on extension of " not in notice.message_primary:
+            waits.append(notice.message_primary)
+
+    session.add_notice_handler(heard)
+    session.execute("set log_lock_waits = on; set deadlock_timeout = '1ms'; set lock_timeout = '10s'; "
+                    "set client_min_messages = log")
+    return session
+
+
+def test_a_wait_is_seen(database, docs):
+    """By what the test of many sessions looks at."""
+    waits = []
+    first, second = database.connect(), watched(database, waits)
+    first.execute("begin; lock table docs")
+    second.execute("set lock_timeout = '100ms'")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        write(second)
+    assert len(waits) == 1
 
 
 def test_two_first_writers(database, docs):
@@ -148,7 +174,8 @@ def in_threads(together, works):
 @pytest.mark.parametrize("transaction", [False, True], ids=["statements", "transactions"])
 def test_many_at_the_same_moment(server, database, docs, transaction):
     """Writers of both models and an owner who comments, over and over: "tuple concurrently updated" would be raised here."""
-    sessions = [impatient(database) for _ in range(SESSIONS)]
+    waits = []
+    sessions = [watched(database, waits) for _ in range(SESSIONS)]
     owner = database.connect()
     for session in sessions[::2]:
         use(session, server.tiny_other)
@@ -178,6 +205,7 @@ def test_many_at_the_same_moment(server, database, docs, transaction):
             seen.append(note(owner))
 
     in_threads(together, [lambda session=session: writes(session) for session in sessions] + [comments])
+    assert waits == []
     assert [value["round"] for value in seen] == list(range(ROUNDS))
     assert any("fingerprint" in value for value in seen)
     for session in sessions[:2]:
