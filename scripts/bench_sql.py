@@ -102,15 +102,15 @@ def on_cores(bench: Bench, cores: set):
 
 
 def places(bench: Bench) -> dict:
-    """Cores to measure on by name; one alone only where processes may be moved."""
+    """Where to measure: the cores to keep to, or None; on one alone only where processes may be moved."""
+    found = {"any core": None}
     try:
-        all_cores = os.sched_getaffinity(0)
-        one = {min(all_cores)}
+        one = {min(os.sched_getaffinity(0))}
         with on_cores(bench, one):
-            return {"any core": all_cores, "one core": one}
+            found["one core"] = one
     except (AttributeError, PermissionError):
         say("processes can't be kept on one core here: no figures for it")
-        return {"any core": None}
+    return found
 
 
 def latency(bench: Bench) -> None:

@@ -22,13 +22,9 @@ def crowded(server):
         yield cluster
 
 
-def postmaster_of(cluster):
-    return int((cluster.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
-
-
 def state(cluster):
     """The server's processes, and what the postmaster holds."""
-    pid = postmaster_of(cluster)
+    pid = cluster.pid()
     own = pathlib.Path(f"/proc/{pid}")
     children = {int(child) for child in (own / "task" / str(pid) / "children").read_text().split()}
     return {
@@ -87,9 +83,9 @@ def test_a_thousand_connections(crowded, library):
         run_clients(crowded, expected, 5 * CLIENTS)
         others = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
         wait_until(lambda: one(watcher, others) == 0)
-        before, resident = settled(crowded), memory_kb(postmaster_of(crowded), "RssAnon")
+        before, resident = settled(crowded), memory_kb(crowded.pid(), "RssAnon")
         run_clients(crowded, expected, CONNECTIONS)
         wait_until(lambda: state(crowded) == before)
         assert before["threads"] == 1
-        assert memory_kb(postmaster_of(crowded), "RssAnon") - resident < 1024
+        assert memory_kb(crowded.pid(), "RssAnon") - resident < 1024
         assert embedding(watcher, TEXTS[0]) == expected[TEXTS[0]]

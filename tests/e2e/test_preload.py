@@ -53,8 +53,7 @@ def test_a_session_has_the_model_from_the_start(session, minilm):
 
 
 def test_no_thread_before_the_first_text(preloading, session):
-    postmaster = int((preloading.directory / "data" / "postmaster.pid").read_text().splitlines()[0])
-    assert len(threads_of(postmaster)) == 1
+    assert len(threads_of(preloading.pid())) == 1
     assert one(session, "select name from embed_model()") == "all-MiniLM-L6-v2"
     assert len(threads_of(pid_of(session))) == 1
 

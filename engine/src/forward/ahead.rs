@@ -10,7 +10,7 @@
 /// 32-bit words of a cache line.
 const LINE: usize = 16;
 
-/// With fewer rows the memory is at its limit anyway: for two of them asking cost a third.
+/// With fewer rows the memory is at its limit anyway: two of them took up to half as long again.
 const FEWEST_ROWS: usize = 5;
 
 /// One tile of a product of `rows` rows with a panel.

@@ -16,25 +16,70 @@ pub(super) trait Simd: Copy {
     /// does not fit halves the rate: with AVX2, 4 × 3 ran at 47 GFLOP/s and 6 × 2 at 116.
     const MR: usize;
 
+    /// All lanes `value`.
+    ///
     /// # Safety
-    /// All methods: the instruction set must be there; `load` and `store` touch `LANES` floats.
+    /// Of this and all methods below: the instruction set must be there.
     unsafe fn splat(value: f32) -> Self;
+    /// The lanes from memory.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`]; `from` must have `LANES` floats.
     unsafe fn load(from: *const f32) -> Self;
+    /// The lanes into memory.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`]; `to` must have room for `LANES` floats.
     unsafe fn store(self, to: *mut f32);
+    /// Sum, lane by lane.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn add(self, other: Self) -> Self;
+    /// Difference, lane by lane.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn sub(self, other: Self) -> Self;
+    /// Product, lane by lane.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn mul(self, other: Self) -> Self;
+    /// The larger, lane by lane.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn max(self, other: Self) -> Self;
+    /// The smaller, lane by lane.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn min(self, other: Self) -> Self;
     /// `self * factor + addend`, fused where the instruction exists.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// `2^self` for whole numbers from -126 to 127.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn exp2_of_whole(self) -> Self;
     /// `positive` where `self >= 0`, otherwise `negative`.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn select_by_sign(self, positive: Self, negative: Self) -> Self;
     /// Sum of the lanes, in one fixed order.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn sum(self) -> f32;
     /// Largest lane.
+    ///
+    /// # Safety
+    /// As [`Simd::splat`].
     unsafe fn largest(self) -> f32;
 }
 
