@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 use sha2::{Digest, Sha256};
 
-use crate::ask::Ask;
-use crate::chunks::Chunks;
-use crate::config::ModelConfig;
-use crate::files::ModelFiles;
 use crate::forward::Forward;
 use crate::forward::tier::{self, Precision};
-use crate::threads::Threads;
-use crate::tokenizer::{TokenIds, Tokenizer};
-use crate::weights::{Weights, hex};
-use crate::{DIMS, Error, batch, known};
+use crate::interrupts::Ask;
+use crate::model::checkpoint::{Weights, hex};
+use crate::model::config::ModelConfig;
+use crate::model::files::ModelFiles;
+use crate::model::known;
+use crate::schedule::blocks;
+use crate::schedule::threads::Threads;
+use crate::text::chunks::Chunks;
+use crate::text::tokenizer::{TokenIds, Tokenizer};
+use crate::{DIMS, Error};
 
 /// Texts whose token ids are held at a time: blocks gain nothing from more, and 512 texts of 512
 /// ids are 1 MB.
@@ -341,7 +343,7 @@ impl Encoder {
         order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].ids.len()));
         let ids: Vec<&[u32]> = order.iter().map(|&i| tokens[i].ids.as_slice()).collect();
         let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
-        let blocks = batch::plan(&lengths);
+        let blocks = blocks::plan(&lengths);
 
         let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
         self.run_blocks(&ids, &blocks, go_on, &mut |block, vectors| {

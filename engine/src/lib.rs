@@ -13,32 +13,21 @@
 //! # Ok::<(), gte_engine::Error>(())
 //! ```
 
-mod ask;
-mod batch;
-mod borders;
-mod chunks;
-mod classes;
-mod config;
 mod encoder;
 mod error;
-mod files;
 mod forward;
-mod known;
+mod interrupts;
+mod model;
 pub mod oracle;
-mod outline;
-mod pieces;
-mod threads;
-pub mod tokenizer;
-mod units;
-mod weights;
-mod words;
+mod schedule;
+mod text;
 
-pub use chunks::{Chunk, Chunks};
 pub use encoder::{Embedding, Encoder, Identity, ModelInfo, Options};
 pub use error::Error;
 pub use forward::tier::Precision;
-pub use known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
-pub use tokenizer::TokenIds;
+pub use model::known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
+pub use text::chunks::{Chunk, Chunks};
+pub use text::tokenizer::{self, TokenIds};
 
 /// Dimensions of an embedding. The SQL type `vector(384)` is built on it, so a model with any
 /// other hidden size is refused when it is loaded.

@@ -8,9 +8,9 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use candle_transformers::models::bert::BertModel;
 
-use crate::config::ModelConfig;
-use crate::files::ModelFiles;
-use crate::weights::Weights;
+use crate::model::checkpoint::Weights;
+use crate::model::config::ModelConfig;
+use crate::model::files::ModelFiles;
 use crate::{DIMS, Error};
 
 /// BERT with masked mean pooling and the L2 norm.

@@ -8,9 +8,9 @@
 
 use std::arch::x86_64::*;
 
-use super::ahead::{Ahead, Tile};
 use super::kernels::{self, Linear, MAX_TILE, Scratch};
 use super::pair;
+use super::prefetch::{Ahead, Tile};
 use super::simd::Simd;
 
 /// Vectors of a panel's width.

@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use super::ahead::{Ahead, Tile};
-use super::functions::{exp_of_negative, gelu, gelu_tanh};
+use super::math::{exp_of_negative, gelu, gelu_tanh};
+use super::prefetch::{Ahead, Tile};
 use super::simd::Simd;
 
 /// Vectors of the width of a panel of attention's V: heads have 32 columns, two vectors of 16.

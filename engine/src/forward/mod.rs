@@ -9,15 +9,15 @@
 //! Maths as in Hugging Face's
 //! [`modeling_bert.py`](https://github.com/huggingface/transformers/blob/v4.40.0/src/transformers/models/bert/modeling_bert.py).
 
-mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod bf16;
-mod functions;
 mod kernels;
+mod math;
 mod memory;
 mod parallel;
+mod prefetch;
 mod simd;
 pub(crate) mod tier;
 
@@ -26,8 +26,8 @@ use std::ops::Range;
 
 use candle_transformers::models::bert::HiddenAct;
 
-use crate::config::ModelConfig;
-use crate::weights::Weights;
+use crate::model::checkpoint::Weights;
+use crate::model::config::ModelConfig;
 use crate::{DIMS, Error};
 
 use kernels::{Activation, Attend, Norm, Scratch};

@@ -17,8 +17,8 @@ use once_cell::sync::OnceCell;
 use safetensors::tensor::{Dtype, Metadata};
 use sha2::{Digest, Sha256};
 
-use crate::config::ModelConfig;
-use crate::files::open_regular;
+use crate::model::config::ModelConfig;
+use crate::model::files::open_regular;
 use crate::{DIMS, Error};
 
 /// A header of 30,000 bytes describes gte-small; a thousand times that is a broken file.

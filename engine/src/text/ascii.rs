@@ -14,9 +14,9 @@ use tokenizers::Model;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
 
+use super::char_class::CharClass;
+use super::segment::Pieces;
 use crate::Error;
-use crate::classes::CharClass;
-use crate::pieces::Pieces;
 
 /// A call of the library costs what it takes for two words, so it gets stretches of ASCII of fewer
 /// bytes together with what is around them.
@@ -195,7 +195,7 @@ mod tests {
     use tokenizers::normalizers::BertNormalizer;
 
     use super::*;
-    use crate::tokenizer::tests::bert_tokenizer;
+    use crate::text::tokenizer::tests::bert_tokenizer;
 
     struct Reader {
         library: tokenizers::Tokenizer,

@@ -2,7 +2,7 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::pieces::Unit;
+use super::segment::Unit;
 
 /// So many bytes on either side decide about a place. Unicode's rules for sentences look from a full
 /// stop to the next letter, however far that is; without this bound a text of full stops and blanks

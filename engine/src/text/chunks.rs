@@ -8,11 +8,11 @@ use std::ops::{ControlFlow, Range};
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::boundary::Border;
+use super::counted::{CountedUnit, CountedUnits};
+use super::tokenizer::Tokenizer;
 use crate::Error;
-use crate::ask::Ask;
-use crate::borders::Border;
-use crate::tokenizer::Tokenizer;
-use crate::units::{CountedUnit, CountedUnits};
+use crate::interrupts::Ask;
 
 /// Looking at a border is that much work, see [`Ask::passed`].
 const BORDER: usize = 100;

@@ -6,10 +6,10 @@ use std::iter::Peekable;
 use tokenizers::Encoding;
 use unicode_segmentation::{UWordBoundIndices, UnicodeSegmentation};
 
+use super::segment::{Pieces, Unit, UnitReader, line_breaks};
+use super::tokenizer::Tokenizer;
 use crate::Error;
-use crate::ask::Ask;
-use crate::pieces::{Pieces, Unit, UnitReader, line_breaks};
-use crate::tokenizer::Tokenizer;
+use crate::interrupts::Ask;
 
 /// A text says most of its words again and again, and looking one up takes 40 ns where tokenizing it
 /// takes 300 ns, or 4 µs if it is not of ASCII. So many words of at most so many bytes are 3 MB.

@@ -11,9 +11,9 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
+use super::char_class::{CharClass, Classes};
 use crate::Error;
-use crate::ask::Ask;
-use crate::classes::{CharClass, Classes};
+use crate::interrupts::Ask;
 
 /// A word longer than this is read in its shortened form, see [`UnitReader::shortened`]: 510 words
 /// of 16 KB would otherwise be 8 MB and a second of tokenizing.

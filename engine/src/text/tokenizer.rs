@@ -7,14 +7,14 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use tokenizers::{Encoding, PostProcessorWrapper};
 
+use super::ascii::AsciiWords;
+use super::counted::CountedUnits;
+use super::preflight as outline;
+use super::segment::Pieces;
 use crate::Error;
-use crate::ask::Ask;
-use crate::files::read_json_bytes;
-use crate::outline;
-use crate::pieces::Pieces;
-use crate::units::CountedUnits;
-use crate::weights::hex;
-use crate::words::AsciiWords;
+use crate::interrupts::Ask;
+use crate::model::checkpoint::hex;
+use crate::model::files::read_json_bytes;
 
 /// The largest text that is handed whole to a tokenizer that can't read it in pieces.
 const WHOLE_TEXT_BYTES: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use candle_transformers::models::bert;
 use serde::Deserialize;
 
-use crate::files::{ModelFiles, read_json_bytes};
+use crate::model::files::{ModelFiles, read_json_bytes};
 use crate::{DIMS, Error};
 
 /// The longest sequence a model may ask for. Attention needs memory with the square of it: 2048

@@ -1,0 +1,4 @@
+//! Which texts share a forward pass, and which threads run it.
+
+pub(crate) mod blocks;
+pub(crate) mod threads;
