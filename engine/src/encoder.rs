@@ -1,10 +1,8 @@
 //! A loaded model: text in, unit vectors out.
 
-use std::ops::{ControlFlow, Range};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -18,6 +16,7 @@ use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
 use crate::model::known;
 use crate::schedule::blocks;
+use crate::schedule::run::run_blocks;
 use crate::schedule::threads::Threads;
 use crate::text::chunks::Chunks;
 use crate::text::tokenizer::{TokenIds, Tokenizer};
@@ -26,15 +25,6 @@ use crate::{DIMS, Error};
 /// Texts whose token ids are held at a time: blocks gain nothing from more, and 512 texts of 512
 /// ids are 1 MB.
 const WINDOW: usize = 512;
-
-/// How long the calling thread waits for results before it asks again whether to go on.
-const ASK_EVERY: Duration = Duration::from_millis(10);
-
-/// Most tokens of a forward pass that the calling thread runs itself when it has only one thread.
-/// Handing it to the pool wakes a sleeping thread and then this one, on another core with cold
-/// caches: 50 µs, when 12 tokens take 1.5 ms. An operation of 128 tokens takes the slowest kernels
-/// 15 ms, in which nothing can be asked.
-const MOST_TOKENS_HERE: usize = 128;
 
 /// How to run a model.
 #[derive(Clone, Debug, Default)]
@@ -346,7 +336,11 @@ impl Encoder {
         let blocks = blocks::plan(&lengths);
 
         let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
-        self.run_blocks(&ids, &blocks, go_on, &mut |block, vectors| {
+        let pass = |ids: &[&[u32]], threads, go_on: &mut dyn FnMut() -> Result<(), Error>| {
+            self.passes.fetch_add(1, Ordering::Relaxed);
+            self.model.run(ids, threads, go_on)
+        };
+        run_blocks(&self.threads, &pass, &ids, &blocks, go_on, &mut |block, vectors| {
             for (&i, values) in order[block].iter().zip(vectors) {
                 let TokenIds { ids, truncated } = &tokens[i];
                 embeddings[i] =
@@ -358,95 +352,6 @@ impl Encoder {
             .into_iter()
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Error::internal("a text was left out"))
-    }
-
-    /// Runs blocks and hands their vectors to `done`: in the private pool, while this thread waits
-    /// and asks `go_on`, or here if there is little to do.
-    fn run_blocks(
-        &self,
-        ids: &[&[u32]],
-        blocks: &[Range<usize>],
-        go_on: &mut dyn FnMut() -> ControlFlow<()>,
-        done: &mut dyn FnMut(Range<usize>, Vec<[f32; DIMS]>),
-    ) -> Result<(), Error> {
-        let threads = self.threads.for_call();
-        if let [block] = blocks
-            && threads == 1
-            && ids.iter().map(|ids| ids.len()).sum::<usize>() <= MOST_TOKENS_HERE
-        {
-            let mut go_on = || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) };
-            done(block.clone(), self.run_block(ids, 1, &mut go_on)?);
-            return Ok(());
-        }
-        // Blocks side by side need no waiting for each other; the work inside a block is shared
-        // out only when there are too few of them.
-        let (workers, per_block) =
-            if blocks.len() >= 2 * threads { (threads, 1) } else { (1, threads) };
-        let pool = self.threads.pool(threads)?;
-        let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
-        let (sender, receiver) = mpsc::channel();
-        pool.in_place_scope(|scope| {
-            let _stop_on_the_way_out = SetOnDrop(&stop);
-            for _ in 0..workers {
-                let (sender, next, stop) = (sender.clone(), &next, &stop);
-                scope.spawn(move |_| {
-                    let mut go_on = || match stop.load(Ordering::Relaxed) {
-                        true => Err(Error::Interrupted),
-                        false => Ok(()),
-                    };
-                    while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let ids = &ids[block.clone()];
-                        // A panic becomes an error.
-                        let run = AssertUnwindSafe(|| self.run_block(ids, per_block, &mut go_on));
-                        let result = catch_unwind(run)
-                            .unwrap_or_else(|_| Err(Error::internal("the forward pass panicked")));
-                        let failed = result.is_err();
-                        if sender.send((block.clone(), result)).is_err() || failed {
-                            break;
-                        }
-                    }
-                });
-            }
-            let mut missing = blocks.len();
-            while missing > 0 {
-                if go_on().is_break() {
-                    return Err(Error::Interrupted);
-                }
-                match receiver.recv_timeout(ASK_EVERY) {
-                    Ok((block, result)) => {
-                        done(block, result?);
-                        missing -= 1;
-                    }
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => {
-                        return Err(Error::internal("the threads of the model are gone"));
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// One forward pass.
-    fn run_block(
-        &self,
-        ids: &[&[u32]],
-        threads: usize,
-        go_on: &mut dyn FnMut() -> Result<(), Error>,
-    ) -> Result<Vec<[f32; DIMS]>, Error> {
-        self.passes.fetch_add(1, Ordering::Relaxed);
-        self.model.run(ids, threads, go_on)
-    }
-}
-
-/// Sets a flag when it goes, also when a panic unwinds: the threads must not work on for a caller
-/// that is gone.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

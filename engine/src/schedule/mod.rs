@@ -1,4 +1,5 @@
 //! Which texts share a forward pass, and which threads run it.
 
 pub(crate) mod blocks;
+pub(crate) mod run;
 pub(crate) mod threads;
