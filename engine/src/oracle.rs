@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::bert::BertModel;
 
 use crate::model::checkpoint::Weights;
@@ -13,12 +13,7 @@ use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
 use crate::{DIMS, Error};
 
-/// BERT with masked mean pooling and the L2 norm.
-///
-/// Pooling as in sentence-transformers'
-/// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py)
-/// with `pooling_mode_mean_tokens`: the sum of the hidden states of all real tokens, specials
-/// included, over their number.
+/// Stock BERT, then masked mean pooling and the L2 norm in candle's own operations.
 pub struct StockBert {
     model: BertModel,
 }
@@ -43,19 +38,15 @@ impl StockBert {
         if batch.iter().any(|ids| ids.is_empty()) {
             return Err(Error::internal("a text without tokens"));
         }
-        let hidden = self.hidden_states(batch, longest).map_err(Error::internal)?;
-        batch
-            .iter()
-            .enumerate()
-            .map(|(row, ids)| {
-                let states = &hidden[row * longest * DIMS..][..ids.len() * DIMS];
-                mean_and_normalise(states)
-            })
-            .collect()
+        let vectors = self.vectors(batch, longest).map_err(Error::internal)?;
+        if !vectors.iter().all(|value| value.is_finite()) {
+            return Err(Error::internal("the hidden state is not finite"));
+        }
+        Ok(vectors.as_chunks::<DIMS>().0.to_vec())
     }
 
-    /// The last hidden state, `[b, s, 384]` flattened.
-    fn hidden_states(&self, batch: &[&[u32]], longest: usize) -> candle_core::Result<Vec<f32>> {
+    /// The unit vectors, `[b, 384]` flattened.
+    fn vectors(&self, batch: &[&[u32]], longest: usize) -> candle_core::Result<Vec<f32>> {
         let mut ids = vec![0u32; batch.len() * longest];
         let mut mask = vec![0f32; batch.len() * longest];
         for (row, tokens) in batch.iter().enumerate() {
@@ -67,23 +58,21 @@ impl StockBert {
         let ids = Tensor::from_vec(ids, shape, &Device::Cpu)?;
         let mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
         let hidden = self.model.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
-        hidden.flatten_all()?.to_vec1()
+        unit_means(&hidden, &mask)?.flatten_all()?.to_vec1()
     }
 }
 
-/// Mean of the rows of `[s, 384]`, scaled to unit length. Sums in f64: a sum of 512 f32 values
-/// would lose the last bits that the reference's blocked summation keeps.
-pub(crate) fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
-    let mut sums = [0f64; DIMS];
-    for row in states.as_chunks::<DIMS>().0 {
-        for (sum, &value) in sums.iter_mut().zip(row) {
-            *sum += f64::from(value);
-        }
-    }
-    // The mean's divisor cancels in the norm.
-    let norm = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
-    if !(norm.is_finite() && norm > 0.0) {
-        return Err(Error::internal("the hidden state is not finite"));
-    }
-    Ok(sums.map(|sum| (sum / norm) as f32))
+/// Hidden states `[b, s, 384]` and mask `[b, s]` → unit vectors `[b, 384]`: the sum of the hidden
+/// states of all real tokens, specials included, over their number, divided by its L2 norm.
+///
+/// As sentence-transformers'
+/// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py)
+/// with `pooling_mode_mean_tokens`, then `Normalize`, but in f64: a sum of 512 f32 values loses the
+/// last bits.
+fn unit_means(hidden: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
+    let (hidden, mask) = (hidden.to_dtype(DType::F64)?, mask.to_dtype(DType::F64)?);
+    let sums = hidden.broadcast_mul(&mask.unsqueeze(2)?)?.sum(1)?;
+    let means = sums.broadcast_div(&mask.sum_keepdim(1)?)?;
+    let norms = means.sqr()?.sum_keepdim(1)?.sqrt()?;
+    means.broadcast_div(&norms)?.to_dtype(DType::F32)
 }

@@ -179,7 +179,7 @@ impl Forward {
             .map(|length| {
                 let states = &workspace.x[start * DIMS..(start + length) * DIMS];
                 start += length;
-                crate::oracle::mean_and_normalise(states)
+                crate::model::pooling::mean_and_normalise(states)
             })
             .collect();
         WORKSPACE.set(workspace);

@@ -1,0 +1,42 @@
+//! From the hidden states of a text to its vector: the mean over all tokens, specials included, then
+//! the L2 norm.
+
+use crate::{DIMS, Error};
+
+/// Mean of the rows of `[s, 384]`, scaled to unit length. Sums in f64: a sum of 512 f32 values
+/// would lose the last bits that the reference's blocked summation keeps.
+pub(crate) fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
+    let mut sums = [0f64; DIMS];
+    for row in states.as_chunks::<DIMS>().0 {
+        for (sum, &value) in sums.iter_mut().zip(row) {
+            *sum += f64::from(value);
+        }
+    }
+    // The mean's divisor cancels in the norm.
+    let norm = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
+    if !(norm.is_finite() && norm > 0.0) {
+        return Err(Error::internal("the hidden state is not finite"));
+    }
+    Ok(sums.map(|sum| (sum / norm) as f32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vector_is_the_mean_of_all_rows_at_unit_length() {
+        let mut states = vec![0.0; 2 * DIMS];
+        (states[0], states[DIMS], states[DIMS + 1]) = (1.0, 5.0, 8.0);
+        let mut expected = [0.0; DIMS];
+        (expected[0], expected[1]) = (0.6, 0.8);
+        assert_eq!(mean_and_normalise(&states).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_hidden_state_without_a_direction_is_an_error() {
+        for value in [0.0, f32::NAN, f32::INFINITY] {
+            assert!(mean_and_normalise(&[value; DIMS]).is_err(), "{value}");
+        }
+    }
+}
