@@ -3,13 +3,15 @@
 //! It is what the engine's own forward pass is compared with, in tests, by `gte-model check` and in
 //! benchmarks; nothing else runs it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use candle_transformers::models::bert::BertModel;
+use candle_nn::VarBuilder;
+use candle_transformers::models::bert::{self, BertModel};
 
 use crate::model::checkpoint::Weights;
-use crate::model::config::ModelConfig;
+use crate::model::config::{Activation, ModelConfig};
 use crate::model::files::ModelFiles;
 use crate::{DIMS, Error};
 
@@ -23,8 +25,8 @@ impl StockBert {
     pub fn load(dir: &Path) -> Result<StockBert, Error> {
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
-        let weights = Weights::open(&files.weights, &config)?.var_builder()?;
-        let model = BertModel::load(weights, &config.for_candle()).map_err(Error::internal)?;
+        let weights = var_builder(&Weights::open(&files.weights, &config)?)?;
+        let model = BertModel::load(weights, &stock_config(&config)).map_err(Error::internal)?;
         Ok(StockBert { model })
     }
 
@@ -60,6 +62,38 @@ impl StockBert {
         let hidden = self.model.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
         unit_means(&hidden, &mask)?.flatten_all()?.to_vec1()
     }
+}
+
+/// The configuration in candle's terms.
+fn stock_config(config: &ModelConfig) -> bert::Config {
+    bert::Config {
+        vocab_size: config.vocab_size,
+        hidden_size: DIMS,
+        num_hidden_layers: config.layers,
+        num_attention_heads: config.heads,
+        intermediate_size: config.intermediate,
+        hidden_act: match config.activation {
+            Activation::Gelu => bert::HiddenAct::Gelu,
+            Activation::GeluTanh => bert::HiddenAct::GeluApproximate,
+            Activation::Relu => bert::HiddenAct::Relu,
+        },
+        max_position_embeddings: config.positions,
+        type_vocab_size: config.token_types,
+        layer_norm_eps: config.layer_norm_eps,
+        model_type: None,
+        ..bert::Config::default()
+    }
+}
+
+/// All tensors, under the names that candle's modules look up.
+fn var_builder(weights: &Weights) -> Result<VarBuilder<'static>, Error> {
+    let mut tensors = HashMap::new();
+    for tensor in weights.read_all() {
+        let (name, shape, values) = tensor?;
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu).map_err(Error::internal)?;
+        tensors.insert(name.to_owned(), tensor);
+    }
+    Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
 }
 
 /// Hidden states `[b, s, 384]` and mask `[b, s]` → unit vectors `[b, 384]`: the sum of the hidden

@@ -24,10 +24,8 @@ pub(crate) mod tier;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use candle_transformers::models::bert::HiddenAct;
-
 use crate::model::checkpoint::Weights;
-use crate::model::config::ModelConfig;
+use crate::model::config::{self, ModelConfig};
 use crate::{DIMS, Error};
 
 use kernels::{Activation, Attend, Norm, Scratch};
@@ -147,9 +145,9 @@ impl Forward {
             head_size,
             intermediate: config.intermediate,
             activation: match config.activation {
-                HiddenAct::Gelu => Activation::Gelu,
-                HiddenAct::GeluApproximate => Activation::GeluTanh,
-                HiddenAct::Relu => Activation::Relu,
+                config::Activation::Gelu => Activation::Gelu,
+                config::Activation::GeluTanh => Activation::GeluTanh,
+                config::Activation::Relu => Activation::Relu,
             },
             eps: config.layer_norm_eps as f32,
         })

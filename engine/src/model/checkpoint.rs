@@ -11,8 +11,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use once_cell::sync::OnceCell;
 use safetensors::tensor::{Dtype, Metadata};
 use sha2::{Digest, Sha256};
@@ -38,6 +36,9 @@ pub(crate) struct Weights {
     words: Place,
     sha256: OnceCell<String>,
 }
+
+/// Name, shape and values of a tensor.
+pub(crate) type NamedTensor<'a> = (&'a str, &'a [usize], Vec<f32>);
 
 /// Where in the file a tensor is.
 #[derive(Clone)]
@@ -169,18 +170,15 @@ impl Weights {
         Ok(hash)
     }
 
-    /// The tensors as candle's modules look them up.
-    pub fn var_builder(&self) -> Result<VarBuilder<'static>, Error> {
-        let mut tensors = HashMap::new();
+    /// Reads every tensor, one at each step: its name, its shape and its values.
+    pub fn read_all(&self) -> impl Iterator<Item = Result<NamedTensor<'_>, Error>> {
         let words = std::iter::once((WORDS, &self.words));
         let others = self.tensors.iter().map(|(name, place)| (name.as_str(), place));
-        for (name, place) in words.chain(others) {
+        words.chain(others).map(|(name, place)| {
             let mut values = Vec::new();
             self.read_place(place, &mut values)?;
-            let tensor = Tensor::from_vec(values, place.shape.as_slice(), &Device::Cpu);
-            tensors.insert(name.to_owned(), tensor.map_err(Error::internal)?);
-        }
-        Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
+            Ok((name, place.shape.as_slice(), values))
+        })
     }
 
     fn read_place(&self, place: &Place, values: &mut Vec<f32>) -> Result<(), Error> {

@@ -1,6 +1,5 @@
 //! `config.json` and `sentence_bert_config.json`, checked against what the engine runs.
 
-use candle_transformers::models::bert;
 use serde::Deserialize;
 
 use crate::model::files::{ModelFiles, read_json_bytes};
@@ -48,6 +47,16 @@ fn bert_eps() -> f64 {
     1e-12
 }
 
+/// The function between the two linear layers of the feed-forward part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// The erf form, which BERT calls "gelu".
+    Gelu,
+    /// The tanh approximation.
+    GeluTanh,
+    Relu,
+}
+
 /// A configuration that has been checked: each number is in a range the engine can allocate for.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelConfig {
@@ -55,7 +64,7 @@ pub(crate) struct ModelConfig {
     pub layers: usize,
     pub heads: usize,
     pub intermediate: usize,
-    pub activation: bert::HiddenAct,
+    pub activation: Activation,
     pub positions: usize,
     pub token_types: usize,
     pub layer_norm_eps: f64,
@@ -87,11 +96,10 @@ impl ModelConfig {
                 "position_embedding_type is \"{kind}\", only \"absolute\" is run"
             ));
         }
-        // BERT's "gelu" is the erf form, not the tanh approximation.
         let activation = match file.hidden_act.as_str() {
-            "gelu" => bert::HiddenAct::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => bert::HiddenAct::GeluApproximate,
-            "relu" => bert::HiddenAct::Relu,
+            "gelu" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+            "relu" => Activation::Relu,
             other => return unsupported(format!("hidden_act is \"{other}\"")),
         };
         for (name, value, most) in [
@@ -135,23 +143,6 @@ impl ModelConfig {
             layer_norm_eps: file.layer_norm_eps,
             max_tokens: max_tokens(files, file.max_position_embeddings)?,
         })
-    }
-
-    /// The same configuration as candle's stock BERT wants it.
-    pub fn for_candle(&self) -> bert::Config {
-        bert::Config {
-            vocab_size: self.vocab_size,
-            hidden_size: DIMS,
-            num_hidden_layers: self.layers,
-            num_attention_heads: self.heads,
-            intermediate_size: self.intermediate,
-            hidden_act: self.activation,
-            max_position_embeddings: self.positions,
-            type_vocab_size: self.token_types,
-            layer_norm_eps: self.layer_norm_eps,
-            model_type: None,
-            ..bert::Config::default()
-        }
     }
 }
 
