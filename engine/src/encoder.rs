@@ -19,6 +19,7 @@ use crate::schedule::blocks;
 use crate::schedule::run::run_blocks;
 use crate::schedule::threads::Threads;
 use crate::text::chunks::Chunks;
+use crate::text::counted;
 use crate::text::tokenizer::{TokenIds, Tokenizer};
 use crate::{DIMS, Error};
 
@@ -207,7 +208,7 @@ impl Encoder {
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<usize, Error> {
-        self.tokenizer.count(text, &mut Ask::new(go_on))
+        counted::count(&self.tokenizer, text, &mut Ask::new(go_on))
     }
 
     /// The text as chunks of at most `max_tokens` tokens, specials included, and at most the

@@ -195,7 +195,7 @@ mod tests {
     use tokenizers::normalizers::BertNormalizer;
 
     use super::*;
-    use crate::text::tokenizer::tests::bert_tokenizer;
+    use crate::text::test_tokenizer::bert_tokenizer;
 
     struct Reader {
         library: tokenizers::Tokenizer,

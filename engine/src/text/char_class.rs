@@ -121,7 +121,7 @@ fn class(code: u8) -> Option<CharClass> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::tokenizer::tests::bert_tokenizer;
+    use crate::text::test_tokenizer::bert_tokenizer;
 
     #[test]
     fn a_class_is_the_same_when_it_is_asked_again() {

@@ -9,7 +9,7 @@ use std::ops::{ControlFlow, Range};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::boundary::Border;
-use super::counted::{CountedUnit, CountedUnits};
+use super::counted::{CountedUnit, CountedUnits, count_bare};
 use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::interrupts::Ask;
@@ -66,7 +66,7 @@ impl<'t> Chunks<'t> {
         Ok(Chunks {
             tokenizer,
             text,
-            units: tokenizer.units(text)?,
+            units: CountedUnits::new(tokenizer, text)?,
             room,
             overlap,
             ahead: VecDeque::new(),
@@ -305,7 +305,7 @@ impl<'t> Chunks<'t> {
     }
 
     fn count(&self, range: Range<usize>, ask: &mut Ask) -> Result<usize, Error> {
-        self.tokenizer.count_bare(&self.text[range], ask)
+        count_bare(self.tokenizer, &self.text[range], ask)
     }
 
     /// Drops the first units.

@@ -6,7 +6,7 @@ use std::iter::Peekable;
 use tokenizers::Encoding;
 use unicode_segmentation::{UWordBoundIndices, UnicodeSegmentation};
 
-use super::segment::{Pieces, Unit, UnitReader, line_breaks};
+use super::segment::{Unit, UnitReader, line_breaks};
 use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::interrupts::Ask;
@@ -39,21 +39,11 @@ pub(crate) struct CountedUnits<'t> {
 }
 
 impl<'t> CountedUnits<'t> {
-    /// `pieces` are those of the tokenizer.
-    ///
     /// # Errors
-    /// What reading the text as a whole gives, where there are none.
-    pub fn new(
-        tokenizer: &'t Tokenizer,
-        pieces: Option<&'t Pieces>,
-        text: &'t str,
-    ) -> Result<CountedUnits<'t>, Error> {
-        let source = match pieces {
-            Some(pieces) => Source::Words {
-                reader: pieces.read(text),
-                remembered: HashMap::new(),
-                ids: Vec::new(),
-            },
+    /// What reading the text as a whole gives, where the tokenizer does that.
+    pub fn new(tokenizer: &'t Tokenizer, text: &'t str) -> Result<CountedUnits<'t>, Error> {
+        let source = match tokenizer.units(text) {
+            Some(reader) => Source::Words { reader, remembered: HashMap::new(), ids: Vec::new() },
             None => Source::Whole {
                 words: text.split_word_bound_indices().peekable(),
                 encoding: tokenizer.encode_whole(text)?,
@@ -102,6 +92,25 @@ impl<'t> CountedUnits<'t> {
             }
         }
     }
+}
+
+/// Tokens of the whole text, specials included and without a limit.
+pub(crate) fn count(tokenizer: &Tokenizer, text: &str, ask: &mut Ask) -> Result<usize, Error> {
+    Ok(tokenizer.specials() + count_bare(tokenizer, text, ask)?)
+}
+
+/// Tokens of the whole text, without the specials.
+pub(crate) fn count_bare(tokenizer: &Tokenizer, text: &str, ask: &mut Ask) -> Result<usize, Error> {
+    ask.now()?;
+    if !tokenizer.is_additive() {
+        return Ok(tokenizer.encode_whole(text)?.len());
+    }
+    let mut tokens = 0;
+    let mut units = CountedUnits::new(tokenizer, text)?;
+    while let Some(unit) = units.next_unit(ask)? {
+        tokens += unit.tokens;
+    }
+    Ok(tokens)
 }
 
 /// A word by Unicode's rules and the white space behind it.

@@ -6,7 +6,9 @@ mod ascii;
 mod boundary;
 mod char_class;
 pub(crate) mod chunks;
-mod counted;
+pub(crate) mod counted;
 mod preflight;
 mod segment;
+#[cfg(test)]
+mod test_tokenizer;
 pub mod tokenizer;

@@ -265,3 +265,87 @@ pub(crate) fn line_breaks(c: char, after_return: bool) -> u8 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::text::test_tokenizer::bert_tokenizer;
+
+    fn assert_pieces_change_nothing(tokenizer: &tokenizers::Tokenizer, text: &str) {
+        let whole = tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec();
+        let pieces = Pieces::for_tokenizer(tokenizer).unwrap();
+        for target in [1, 2, 3, 7, 20, 100] {
+            let mut joined = Vec::new();
+            let mut reader = pieces.read(text);
+            let mut go_on = || ControlFlow::Continue(());
+            let mut ask = Ask::new(&mut go_on);
+            while let Some(piece) = reader.next_piece(target, &mut ask).unwrap() {
+                joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
+            }
+            assert_eq!(joined, whole, "pieces of {target} bytes of {text:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_of_any_size_have_the_tokens_of_the_whole() {
+        let tokenizer = bert_tokenizer();
+        for text in [
+            "",
+            " ",
+            "the cats, the cat.",
+            "[CLS]the[SEP]cat[MASK]",
+            "[CLS[SEP]]",
+            "[[CLS]]x[CLS",
+            "日本the日本cat",
+            "na\u{ef}ve cafe\u{301} a\u{301}\u{302}\u{303}b",
+            "\u{301}the \u{301}cat",
+            "a\u{200d}b\u{200d} \u{200d}c",
+            "한국어 한",
+            "\u{feff}the\u{a0}cat\u{3000}the\u{85}cat",
+            "\u{201c}the\u{201d}\u{2014}cat\u{bf}",
+            "\u{130}stanbul \u{df} \u{1f600}\u{1f1e6}cat",
+            "[CL\u{200d}S] [C\u{301}LS]",
+            "the\u{fffd}cat\t\r\nthe",
+            "\u{f900}\u{2f800}x\u{20000}",
+        ] {
+            assert_pieces_change_nothing(&tokenizer, text);
+        }
+    }
+
+    #[test]
+    fn a_giant_word_is_one_unknown_token_and_what_follows_is_read() {
+        let tokenizer = bert_tokenizer();
+        let letters = "a".repeat(40_000);
+        let marks = "\u{301}".repeat(20_000);
+        for text in [
+            format!("{letters} the cat"),
+            format!("the {letters}[SEP]cat"),
+            format!("[CLS]{letters}.cat"),
+            format!("[CL{marks}S]{letters}]cat"),
+            format!("a{marks}b the"),
+            format!("{marks}the {marks}"),
+            format!("[CLS{letters}]{letters}"),
+        ] {
+            let whole = tokenizer.encode_fast(&*text, false).unwrap().get_ids().to_vec();
+            let pieces = Pieces::for_tokenizer(&tokenizer).unwrap();
+            let mut reader = pieces.read(&text);
+            let mut joined = Vec::new();
+            let mut go_on = || ControlFlow::Continue(());
+            let mut ask = Ask::new(&mut go_on);
+            while let Some(piece) = reader.next_piece(3000, &mut ask).unwrap() {
+                assert!(piece.len() <= 17_000);
+                joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
+            }
+            assert_eq!(joined, whole);
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_kind_is_read_whole() {
+        let mut tokenizer = bert_tokenizer();
+        tokenizer.add_tokens([tokenizers::AddedToken::from("cat", false)]).unwrap();
+        assert!(Pieces::for_tokenizer(&tokenizer).is_none());
+    }
+}

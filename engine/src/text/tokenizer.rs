@@ -8,9 +8,8 @@ use sha2::{Digest, Sha256};
 use tokenizers::{Encoding, PostProcessorWrapper};
 
 use super::ascii::AsciiWords;
-use super::counted::CountedUnits;
 use super::preflight as outline;
-use super::segment::Pieces;
+use super::segment::{Pieces, UnitReader};
 use crate::Error;
 use crate::interrupts::Ask;
 use crate::model::checkpoint::hex;
@@ -106,30 +105,9 @@ impl Tokenizer {
         Ok(TokenIds { ids, truncated })
     }
 
-    /// Tokens of the whole text, specials included and without a limit.
-    pub(crate) fn count(&self, text: &str, ask: &mut Ask) -> Result<usize, Error> {
-        Ok(self.specials() + self.count_bare(text, ask)?)
-    }
-
-    /// Tokens of the whole text, without the specials.
-    pub(crate) fn count_bare(&self, text: &str, ask: &mut Ask) -> Result<usize, Error> {
-        ask.now()?;
-        let mut tokens = 0;
-        match &self.pieces {
-            None => tokens = self.encode_whole(text)?.len(),
-            Some(_) => {
-                let mut units = self.units(text)?;
-                while let Some(unit) = units.next_unit(ask)? {
-                    tokens += unit.tokens;
-                }
-            }
-        }
-        Ok(tokens)
-    }
-
-    /// Starts reading a text unit by unit, each with its number of tokens.
-    pub(crate) fn units<'t>(&'t self, text: &'t str) -> Result<CountedUnits<'t>, Error> {
-        CountedUnits::new(self, self.pieces.as_ref(), text)
+    /// Reads a text unit by unit; `None` where this tokenizer reads a text as a whole.
+    pub(crate) fn units<'t>(&'t self, text: &'t str) -> Option<UnitReader<'t>> {
+        self.pieces.as_ref().map(|pieces| pieces.read(text))
     }
 
     /// Whether the tokens of a text are those of its units, laid end to end. Otherwise they are
@@ -226,127 +204,5 @@ fn specials(tokenizer: &mut tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>
     match at {
         Some(at) if own? == bare => Ok((full[..at].to_vec(), full[at + bare.len()..].to_vec())),
         _ => Err("its post-processor changes the tokens of the text".into()),
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A BERT tokenizer over a handful of words, with the pipeline of the real ones.
-    pub(crate) fn bert_tokenizer() -> tokenizers::Tokenizer {
-        let letters = ('a'..='z').chain('0'..='9');
-        let mut vocab: Vec<String> =
-            ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).to_vec();
-        vocab.extend(letters.flat_map(|c| [c.to_string(), format!("##{c}")]));
-        vocab.extend(
-            ["the", "cat", "##s", "日", "本", "[", "]", ".", ",", "한", "ᄒ", "##ᅡ", "¿"]
-                .map(String::from),
-        );
-        vocab.sort();
-        vocab.dedup();
-        let ids: serde_json::Map<String, serde_json::Value> =
-            vocab.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
-        let added: Vec<serde_json::Value> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-            .iter()
-            .map(|token| {
-                serde_json::json!({"id": ids[*token], "content": token, "special": true,
-                    "single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
-            })
-            .collect();
-        let special =
-            |token: &str| serde_json::json!({"id": token, "ids": [ids[token]], "tokens": [token]});
-        let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-            "normalizer": {"type": "BertNormalizer", "clean_text": true,
-                "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": {"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}},
-                    {"Sequence": {"id": "A", "type_id": 0}},
-                    {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-                "special_tokens": {"[CLS]": special("[CLS]"), "[SEP]": special("[SEP]")}},
-            "decoder": null,
-            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100, "vocab": ids},
-        });
-        tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap()
-    }
-
-    fn assert_pieces_change_nothing(tokenizer: &tokenizers::Tokenizer, text: &str) {
-        let whole = tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec();
-        let pieces = Pieces::for_tokenizer(tokenizer).unwrap();
-        for target in [1, 2, 3, 7, 20, 100] {
-            let mut joined = Vec::new();
-            let mut reader = pieces.read(text);
-            let mut go_on = || ControlFlow::Continue(());
-            let mut ask = Ask::new(&mut go_on);
-            while let Some(piece) = reader.next_piece(target, &mut ask).unwrap() {
-                joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
-            }
-            assert_eq!(joined, whole, "pieces of {target} bytes of {text:?}");
-        }
-    }
-
-    #[test]
-    fn pieces_of_any_size_have_the_tokens_of_the_whole() {
-        let tokenizer = bert_tokenizer();
-        for text in [
-            "",
-            " ",
-            "the cats, the cat.",
-            "[CLS]the[SEP]cat[MASK]",
-            "[CLS[SEP]]",
-            "[[CLS]]x[CLS",
-            "日本the日本cat",
-            "na\u{ef}ve cafe\u{301} a\u{301}\u{302}\u{303}b",
-            "\u{301}the \u{301}cat",
-            "a\u{200d}b\u{200d} \u{200d}c",
-            "한국어 한",
-            "\u{feff}the\u{a0}cat\u{3000}the\u{85}cat",
-            "\u{201c}the\u{201d}\u{2014}cat\u{bf}",
-            "\u{130}stanbul \u{df} \u{1f600}\u{1f1e6}cat",
-            "[CL\u{200d}S] [C\u{301}LS]",
-            "the\u{fffd}cat\t\r\nthe",
-            "\u{f900}\u{2f800}x\u{20000}",
-        ] {
-            assert_pieces_change_nothing(&tokenizer, text);
-        }
-    }
-
-    #[test]
-    fn a_giant_word_is_one_unknown_token_and_what_follows_is_read() {
-        let tokenizer = bert_tokenizer();
-        let letters = "a".repeat(40_000);
-        let marks = "\u{301}".repeat(20_000);
-        for text in [
-            format!("{letters} the cat"),
-            format!("the {letters}[SEP]cat"),
-            format!("[CLS]{letters}.cat"),
-            format!("[CL{marks}S]{letters}]cat"),
-            format!("a{marks}b the"),
-            format!("{marks}the {marks}"),
-            format!("[CLS{letters}]{letters}"),
-        ] {
-            let whole = tokenizer.encode_fast(&*text, false).unwrap().get_ids().to_vec();
-            let pieces = Pieces::for_tokenizer(&tokenizer).unwrap();
-            let mut reader = pieces.read(&text);
-            let mut joined = Vec::new();
-            let mut go_on = || ControlFlow::Continue(());
-            let mut ask = Ask::new(&mut go_on);
-            while let Some(piece) = reader.next_piece(3000, &mut ask).unwrap() {
-                assert!(piece.len() <= 17_000);
-                joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
-            }
-            assert_eq!(joined, whole);
-        }
-    }
-
-    #[test]
-    fn a_tokenizer_of_another_kind_is_read_whole() {
-        let mut tokenizer = bert_tokenizer();
-        tokenizer.add_tokens([tokenizers::AddedToken::from("cat", false)]).unwrap();
-        assert!(Pieces::for_tokenizer(&tokenizer).is_none());
     }
 }
