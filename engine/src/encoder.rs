@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::forward::Forward;
 use crate::forward::tier::{self, Precision};
 use crate::interrupts::Ask;
-use crate::model::checkpoint::{Weights, hex};
+use crate::model::checkpoint::{Checkpoint, hex};
 use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
 use crate::model::known;
@@ -113,9 +113,9 @@ impl Encoder {
         let tier = tier::choose(options.precision, options.kernels.as_deref())?;
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
-        let weights = Weights::open(&files.weights, &config)?;
+        let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let tokenizer = Tokenizer::from_file(&files.tokenizer, config.max_tokens)?;
-        let model = Forward::new(&config, weights, tier)?;
+        let model = Forward::new(&config, checkpoint, tier)?;
         files.check_unchanged()?;
         let info = ModelInfo {
             max_tokens: config.max_tokens,
@@ -143,7 +143,7 @@ impl Encoder {
     /// [`Error::Io`] or [`Error::Corrupt`] when the file can no longer be read or has changed.
     pub fn identity(&self) -> Result<&Identity, Error> {
         self.identity.get_or_try_init(|| {
-            let weights_sha256 = self.model.weights().sha256()?.to_owned();
+            let weights_sha256 = self.model.checkpoint().sha256()?.to_owned();
             let known = known::by_weights(&weights_sha256);
             Ok(Identity {
                 name: match &known {
@@ -165,7 +165,7 @@ impl Encoder {
     /// embeddings are read from it as they are needed, so the model must then be loaded again.
     /// A new file in its place does not count: the old one stays open and as it is.
     pub fn has_changed(&self) -> bool {
-        self.model.weights().has_changed()
+        self.model.checkpoint().has_changed()
     }
 
     /// Threads for the calls to come; 0 = automatic.
@@ -348,7 +348,7 @@ impl Encoder {
                     Some(Embedding { values, tokens: ids.len(), truncated: *truncated });
             }
         })?;
-        self.model.weights().check_unchanged()?;
+        self.model.checkpoint().check_unchanged()?;
         embeddings
             .into_iter()
             .collect::<Option<Vec<_>>>()

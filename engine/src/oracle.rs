@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{self, BertModel};
 
-use crate::model::checkpoint::Weights;
+use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{Activation, ModelConfig};
 use crate::model::files::ModelFiles;
 use crate::{DIMS, Error};
@@ -25,8 +25,9 @@ impl StockBert {
     pub fn load(dir: &Path) -> Result<StockBert, Error> {
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
-        let weights = var_builder(&Weights::open(&files.weights, &config)?)?;
-        let model = BertModel::load(weights, &stock_config(&config)).map_err(Error::internal)?;
+        let checkpoint = Checkpoint::open(&files.weights, &config)?;
+        let model = BertModel::load(var_builder(&checkpoint)?, &stock_config(&config))
+            .map_err(Error::internal)?;
         Ok(StockBert { model })
     }
 
@@ -86,9 +87,9 @@ fn stock_config(config: &ModelConfig) -> bert::Config {
 }
 
 /// All tensors, under the names that candle's modules look up.
-fn var_builder(weights: &Weights) -> Result<VarBuilder<'static>, Error> {
+fn var_builder(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, Error> {
     let mut tensors = HashMap::new();
-    for tensor in weights.read_all() {
+    for tensor in checkpoint.read_all() {
         let (name, shape, values) = tensor?;
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu).map_err(Error::internal)?;
         tensors.insert(name.to_owned(), tensor);

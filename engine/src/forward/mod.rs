@@ -24,7 +24,7 @@ pub(crate) mod tier;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::model::checkpoint::Weights;
+use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{self, ModelConfig};
 use crate::{DIMS, Error};
 
@@ -37,7 +37,7 @@ use tier::{Precision, Tier};
 pub(crate) struct Forward {
     tier: Tier,
     /// Kept open for the word embeddings.
-    weights: Weights,
+    weights: Checkpoint,
     positions: Vec<f32>,
     /// Row 0 of the token type table: a single text is all of type 0.
     token_type: Vec<f32>,
@@ -91,7 +91,7 @@ thread_local! {
 
 impl Forward {
     /// Packs the weights for a tier.
-    pub fn new(config: &ModelConfig, weights: Weights, tier: Tier) -> Result<Forward, Error> {
+    pub fn new(config: &ModelConfig, weights: Checkpoint, tier: Tier) -> Result<Forward, Error> {
         let head_size = DIMS / config.heads;
         let scale = 1.0 / (head_size as f32).sqrt();
         let mut layers = Vec::with_capacity(config.layers);
@@ -238,7 +238,7 @@ impl Forward {
     }
 
     /// The file the model was read from.
-    pub fn weights(&self) -> &Weights {
+    pub fn checkpoint(&self) -> &Checkpoint {
         &self.weights
     }
 
@@ -304,7 +304,7 @@ impl Forward {
 }
 
 impl NormWeights {
-    fn read(weights: &Weights, name: &str) -> Result<NormWeights, Error> {
+    fn read(weights: &Checkpoint, name: &str) -> Result<NormWeights, Error> {
         Ok(NormWeights {
             weight: weights.vector(&format!("{name}.LayerNorm.weight"))?,
             bias: weights.vector(&format!("{name}.LayerNorm.bias"))?,

@@ -26,14 +26,14 @@ const MAX_HEADER_BYTES: u64 = 32 << 20;
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// The weights of one model.
-pub(crate) struct Weights {
+pub(crate) struct Checkpoint {
     file: File,
     path: PathBuf,
     size: u64,
     modified: Option<SystemTime>,
     /// Under their names without a `bert.` prefix; only those the configuration asks for.
-    tensors: HashMap<String, Place>,
-    words: Place,
+    tensors: HashMap<String, TensorLocation>,
+    words: TensorLocation,
     sha256: OnceCell<String>,
 }
 
@@ -42,24 +42,24 @@ pub(crate) type NamedTensor<'a> = (&'a str, &'a [usize], Vec<f32>);
 
 /// Where in the file a tensor is.
 #[derive(Clone)]
-struct Place {
+struct TensorLocation {
     full_name: String,
     half: bool,
     shape: Vec<usize>,
     start: u64,
 }
 
-impl Place {
+impl TensorLocation {
     fn bytes_per_value(&self) -> usize {
         if self.half { 2 } else { 4 }
     }
 }
 
-impl Weights {
+impl Checkpoint {
     /// Opens the file and checks that it has the tensors `config` asks for, in F32 or F16 and in
     /// the right shapes, and that its size is what its header says. What else is in it (pooler,
     /// position ids) does not count.
-    pub fn open(path: &Path, config: &ModelConfig) -> Result<Weights, Error> {
+    pub fn open(path: &Path, config: &ModelConfig) -> Result<Checkpoint, Error> {
         let (file, size) = open_regular(path)?;
         let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
         let (metadata, data_start) = read_header(&file, path, size)?;
@@ -98,19 +98,19 @@ impl Weights {
                 }
             };
             let start = data_start + info.data_offsets.0 as u64;
-            tensors.insert(name, Place { full_name, half, shape, start });
+            tensors.insert(name, TensorLocation { full_name, half, shape, start });
         }
         let words = tensors
             .remove(WORDS)
             .ok_or_else(|| Error::internal("the word embeddings were not asked for"))?;
         let path = path.to_owned();
-        Ok(Weights { file, path, size, modified, tensors, words, sha256: OnceCell::new() })
+        Ok(Checkpoint { file, path, size, modified, tensors, words, sha256: OnceCell::new() })
     }
 
     /// Reads one tensor and appends its values, row by row. A value that is not finite is an error.
     pub fn read(&self, name: &str, values: &mut Vec<f32>) -> Result<(), Error> {
         match self.tensors.get(name) {
-            Some(place) => self.read_place(place, values),
+            Some(location) => self.read_located(location, values),
             None => Err(Error::internal(format_args!("tensor \"{name}\" was not asked for"))),
         }
     }
@@ -173,39 +173,39 @@ impl Weights {
     /// Reads every tensor, one at each step: its name, its shape and its values.
     pub fn read_all(&self) -> impl Iterator<Item = Result<NamedTensor<'_>, Error>> {
         let words = std::iter::once((WORDS, &self.words));
-        let others = self.tensors.iter().map(|(name, place)| (name.as_str(), place));
-        words.chain(others).map(|(name, place)| {
+        let others = self.tensors.iter().map(|(name, location)| (name.as_str(), location));
+        words.chain(others).map(|(name, location)| {
             let mut values = Vec::new();
-            self.read_place(place, &mut values)?;
-            Ok((name, place.shape.as_slice(), values))
+            self.read_located(location, &mut values)?;
+            Ok((name, location.shape.as_slice(), values))
         })
     }
 
-    fn read_place(&self, place: &Place, values: &mut Vec<f32>) -> Result<(), Error> {
-        let count = place.shape.iter().product::<usize>();
-        let width = place.bytes_per_value();
+    fn read_located(&self, location: &TensorLocation, values: &mut Vec<f32>) -> Result<(), Error> {
+        let count = location.shape.iter().product::<usize>();
+        let width = location.bytes_per_value();
         let first = values.len();
         values.reserve(count);
         // A buffer of this size stays in the cache.
         let mut buffer = vec![0; 1 << 17];
-        let mut start = place.start;
+        let mut start = location.start;
         let mut missing = count;
         while missing > 0 {
             let part = missing.min(buffer.len() / width);
             let bytes = &mut buffer[..part * width];
             self.read_bytes(start, bytes)?;
-            values.extend(floats(bytes, place.half));
+            values.extend(floats(bytes, location.half));
             start += bytes.len() as u64;
             missing -= part;
         }
-        self.check_finite(&values[first..], place)
+        self.check_finite(&values[first..], location)
     }
 
-    fn check_finite(&self, values: &[f32], place: &Place) -> Result<(), Error> {
+    fn check_finite(&self, values: &[f32], location: &TensorLocation) -> Result<(), Error> {
         if all_finite(values) {
             return Ok(());
         }
-        let name = &place.full_name;
+        let name = &location.full_name;
         Err(Error::corrupt(
             &self.path,
             format_args!("tensor \"{name}\" holds a value that is not finite"),
