@@ -267,7 +267,7 @@ impl Hash for Asked<'_> {
 fn refuse_truncated(encoder: &Encoder, texts: &[&str], of: usize) -> Outcome<()> {
     let mut truncated = Vec::new();
     for &text in texts {
-        let tokens = encoder.token_ids_asking(text, &mut go_on);
+        let tokens = encoder.token_ids_interruptible(text, &mut go_on);
         if tokens.map_err(|e| errors::from_engine(&e))?.truncated {
             truncated.push(text);
         }

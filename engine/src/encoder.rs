@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::forward::Forward;
 use crate::forward::tier::{self, Precision};
-use crate::interrupts::Ask;
+use crate::interrupts::Interrupts;
 use crate::model::checkpoint::{Checkpoint, hex};
 use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
@@ -194,7 +194,7 @@ impl Encoder {
     /// [`Error::TextTooLong`] for a text over 1 MB under a tokenizer that is not of BERT's kind;
     /// [`Error::Internal`] for a token the model has no embedding for.
     pub fn token_ids(&self, text: &str) -> Result<TokenIds, Error> {
-        self.token_ids_asking(text, &mut || ControlFlow::Continue(()))
+        self.token_ids_interruptible(text, &mut || ControlFlow::Continue(()))
     }
 
     /// Tokens of a text, specials included, however many. Takes as long as the text is: some
@@ -208,7 +208,7 @@ impl Encoder {
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<usize, Error> {
-        counted::count(&self.tokenizer, text, &mut Ask::new(go_on))
+        counted::count(&self.tokenizer, text, &mut Interrupts::new(go_on))
     }
 
     /// The text as chunks of at most `max_tokens` tokens, specials included, and at most the
@@ -235,12 +235,12 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives.
-    pub fn token_ids_asking(
+    pub fn token_ids_interruptible(
         &self,
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<TokenIds, Error> {
-        let tokens = self.tokenizer.token_ids_asking(text, go_on)?;
+        let tokens = self.tokenizer.token_ids_interruptible(text, go_on)?;
         match tokens.ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             None => Ok(tokens),
             Some(id) => Err(Error::Internal(format!(
@@ -284,7 +284,7 @@ impl Encoder {
             let mut tokens = Vec::with_capacity(window.len());
             for text in window {
                 // A long text takes 3 ms here, a window of them a second and a half.
-                tokens.push(self.token_ids_asking(text, go_on)?);
+                tokens.push(self.token_ids_interruptible(text, go_on)?);
             }
             embeddings.append(&mut self.run_window(&tokens, go_on)?);
         }

@@ -1,55 +1,57 @@
-//! The caller's "may I go on?", asked often enough and not too often.
+//! Calls the caller's callback at regular intervals during long work, so that the caller can stop
+//! it.
 
 use std::ops::ControlFlow;
 
 use crate::Error;
 
-/// Work between two questions: at most some 3 ms, where a unit of work is passing over a character.
-const WORK: usize = 1 << 18;
+/// Work between two calls of the callback, at most about 3 ms. Reading one character is one unit of
+/// work.
+const WORK_BETWEEN_CHECKS: usize = 1 << 18;
 
-/// Tokenizing costs at most so many times what passing over the same bytes costs: 1 µs a byte by the
-/// library.
-const ENCODING: usize = 100;
+/// Work of tokenizing one byte. The tokenizers library takes at most 1 µs a byte, and reading takes
+/// at most a hundredth of that.
+const ENCODING_WORK: usize = 100;
 
-/// Asks the caller's callback after each stretch of work.
-pub(crate) struct Ask<'a> {
+/// Counts work and calls the callback after each stretch of it.
+pub(crate) struct Interrupts<'a> {
     go_on: &'a mut dyn FnMut() -> ControlFlow<()>,
-    left: usize,
+    work_left: usize,
 }
 
-impl<'a> Ask<'a> {
-    pub fn new(go_on: &'a mut dyn FnMut() -> ControlFlow<()>) -> Ask<'a> {
-        Ask { go_on, left: WORK }
+impl<'a> Interrupts<'a> {
+    pub fn new(go_on: &'a mut dyn FnMut() -> ControlFlow<()>) -> Interrupts<'a> {
+        Interrupts { go_on, work_left: WORK_BETWEEN_CHECKS }
     }
 
-    /// Asks now.
+    /// Calls the callback now.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when the callback breaks.
-    pub fn now(&mut self) -> Result<(), Error> {
-        self.left = WORK;
+    pub fn check(&mut self) -> Result<(), Error> {
+        self.work_left = WORK_BETWEEN_CHECKS;
         if (self.go_on)().is_break() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// So many characters were passed over, or as much work was done.
+    /// Counts work. Calls the callback when enough work was done since its last call.
     ///
     /// # Errors
-    /// As [`Ask::now`].
-    pub fn passed(&mut self, work: usize) -> Result<(), Error> {
-        match self.left.checked_sub(work) {
+    /// As [`Interrupts::check`].
+    pub fn count_work(&mut self, work: usize) -> Result<(), Error> {
+        match self.work_left.checked_sub(work) {
             Some(left) => {
-                self.left = left;
+                self.work_left = left;
                 Ok(())
             }
-            None => self.now(),
+            None => self.check(),
         }
     }
 
-    /// So many bytes were tokenized.
+    /// Counts the work of tokenizing a text of this many bytes.
     ///
     /// # Errors
-    /// As [`Ask::now`].
-    pub fn encoded(&mut self, bytes: usize) -> Result<(), Error> {
-        self.passed(bytes.saturating_add(4).saturating_mul(ENCODING))
+    /// As [`Interrupts::check`].
+    pub fn count_encoding(&mut self, bytes: usize) -> Result<(), Error> {
+        self.count_work(bytes.saturating_add(4).saturating_mul(ENCODING_WORK))
     }
 }

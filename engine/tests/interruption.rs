@@ -119,7 +119,7 @@ type Work = fn(&Encoder, &str, &mut dyn FnMut() -> ControlFlow<()>) -> Result<()
 /// Everything that reads a text to its end.
 const READING: [(&str, Work); 4] = [
     ("embed", |encoder, text, go_on| encoder.embed(text, go_on).map(|_| ())),
-    ("token_ids", |encoder, text, go_on| encoder.token_ids_asking(text, go_on).map(|_| ())),
+    ("token_ids", |encoder, text, go_on| encoder.token_ids_interruptible(text, go_on).map(|_| ())),
     ("count_tokens", |encoder, text, go_on| encoder.count_tokens(text, go_on).map(|_| ())),
     ("chunks", |encoder, text, go_on| {
         let mut chunks = encoder.chunks(text, 100, 10)?;

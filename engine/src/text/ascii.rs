@@ -15,7 +15,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
 
 use super::char_class::CharClass;
-use super::segment::Pieces;
+use super::segment::Segmenter;
 use crate::Error;
 
 /// A call of the library costs what it takes for two words, so it gets stretches of ASCII of fewer
@@ -44,12 +44,17 @@ struct Reading<'a> {
 impl AsciiWords {
     /// `None` when a character of ASCII becomes anything but one of ASCII, or there is no token for
     /// unknown words.
-    pub fn for_tokenizer(tokenizer: &tokenizers::Tokenizer, pieces: &Pieces) -> Option<AsciiWords> {
+    pub fn for_tokenizer(
+        tokenizer: &tokenizers::Tokenizer,
+        segmenter: &Segmenter,
+    ) -> Option<AsciiWords> {
         let vocabulary = vocabulary(tokenizer)?;
         let mut letters = [0; 128];
         for (code, letter) in (0..128u8).zip(&mut letters) {
-            *letter = match pieces.classes().of_ascii(code) {
-                CharClass::Word | CharClass::Isolated => pieces.classes().normalized_ascii(code)?,
+            *letter = match segmenter.classes().of_ascii(code) {
+                CharClass::Word | CharClass::Isolated => {
+                    segmenter.classes().normalized_ascii(code)?
+                }
                 CharClass::Space | CharClass::Removed | CharClass::Starting => code,
             };
         }
@@ -68,7 +73,7 @@ impl AsciiWords {
     pub fn read(
         &self,
         tokenizer: &tokenizers::Tokenizer,
-        pieces: &Pieces,
+        segmenter: &Segmenter,
         text: &str,
         ids: &mut Vec<u32>,
         mut library: impl FnMut(&str, &mut Vec<u32>) -> Result<(), Error>,
@@ -81,7 +86,7 @@ impl AsciiWords {
         let (mut start, mut before) = (0, reading.ids.len());
         let mut at = 0;
         while let Some(&byte) = text.as_bytes().get(at) {
-            let class = pieces.classes().of_ascii(byte);
+            let class = segmenter.classes().of_ascii(byte);
             match class {
                 CharClass::Word => reading.letter(byte),
                 CharClass::Removed => {}
@@ -89,13 +94,13 @@ impl AsciiWords {
                     reading.end_word();
                     (start, before) = (at + 1, reading.ids.len());
                 }
-                CharClass::Isolated if pieces.added_token(&text[at..]) == 0 => {
+                CharClass::Isolated if segmenter.added_token(&text[at..]) == 0 => {
                     reading.end_word();
                     reading.letter(byte);
                     reading.end_word();
                 }
                 CharClass::Isolated | CharClass::Starting => {
-                    let end = foreign_end(pieces, text, at);
+                    let end = foreign_end(segmenter, text, at);
                     reading.ids.truncate(before);
                     reading.word.truncate(self.prefix.len());
                     library(&text[start..end], reading.ids)?;
@@ -151,7 +156,7 @@ impl Reading<'_> {
 /// Where to go on after a character at `at` that is not for these words: behind the first white
 /// space after which there is enough ASCII, or only ASCII to the end; or at the end when an added
 /// token comes in between, which may have white space of its own.
-fn foreign_end(pieces: &Pieces, text: &str, at: usize) -> usize {
+fn foreign_end(segmenter: &Segmenter, text: &str, at: usize) -> usize {
     let mut end = None;
     for (i, c) in text[at..].char_indices() {
         let here = at + i;
@@ -161,13 +166,13 @@ fn foreign_end(pieces: &Pieces, text: &str, at: usize) -> usize {
             return end;
         }
         let class = match u8::try_from(c) {
-            Ok(byte) => pieces.classes().of_ascii(byte),
+            Ok(byte) => segmenter.classes().of_ascii(byte),
             Err(_) => CharClass::Starting,
         };
         match class {
             CharClass::Space => end = end.or(Some(here + 1)),
             CharClass::Starting | CharClass::Isolated => {
-                if pieces.added_token(&text[here..]) > 0 {
+                if segmenter.added_token(&text[here..]) > 0 {
                     return text.len();
                 }
                 if class == CharClass::Starting {
@@ -199,15 +204,15 @@ mod tests {
 
     struct Reader {
         library: tokenizers::Tokenizer,
-        pieces: Pieces,
+        segmenter: Segmenter,
         words: AsciiWords,
     }
 
     impl Reader {
         fn new(library: tokenizers::Tokenizer) -> Reader {
-            let pieces = Pieces::for_tokenizer(&library).unwrap();
-            let words = AsciiWords::for_tokenizer(&library, &pieces).unwrap();
-            Reader { library, pieces, words }
+            let segmenter = Segmenter::for_tokenizer(&library).unwrap();
+            let words = AsciiWords::for_tokenizer(&library, &segmenter).unwrap();
+            Reader { library, segmenter, words }
         }
 
         /// The tokens, and what of the text the library was asked for.
@@ -218,7 +223,7 @@ mod tests {
                 ids.extend(self.expected(part));
                 Ok(())
             };
-            self.words.read(&self.library, &self.pieces, text, &mut ids, library).unwrap();
+            self.words.read(&self.library, &self.segmenter, text, &mut ids, library).unwrap();
             (ids, asked)
         }
 

@@ -2,7 +2,7 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::segment::Unit;
+use super::segment::Segment;
 
 /// So many bytes on either side decide about a place. Unicode's rules for sentences look from a full
 /// stop to the next letter, however far that is; without this bound a text of full stops and blanks
@@ -11,7 +11,7 @@ const CONTEXT: usize = 32;
 
 /// The end of a unit, from worst to best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Border {
+pub(crate) enum Boundary {
     /// A new token starts, but not a new word: around an apostrophe, before a comma.
     Token,
     /// A word ends, without white space: between two ideographs, after a comma.
@@ -27,51 +27,51 @@ pub(crate) enum Border {
     Paragraph,
 }
 
-impl Border {
+impl Boundary {
     /// What the end of `unit` is.
-    pub fn behind(text: &str, unit: &Unit) -> Border {
-        if unit.breaks > 1 {
-            Border::Paragraph
-        } else if ends_sentence(text, unit) {
-            Border::Sentence
-        } else if unit.breaks > 0 {
-            Border::Line
-        } else if unit.spaced {
-            Border::Space
-        } else if ends_word(text, unit) {
-            Border::Word
+    pub fn after(text: &str, segment: &Segment) -> Boundary {
+        if segment.breaks > 1 {
+            Boundary::Paragraph
+        } else if ends_sentence(text, segment) {
+            Boundary::Sentence
+        } else if segment.breaks > 0 {
+            Boundary::Line
+        } else if segment.spaced {
+            Boundary::Space
+        } else if ends_word(text, segment) {
+            Boundary::Word
         } else {
-            Border::Token
+            Boundary::Token
         }
     }
 }
 
-fn ends_sentence(text: &str, unit: &Unit) -> bool {
-    let before = tail(&text[..unit.word_end]);
+fn ends_sentence(text: &str, segment: &Segment) -> bool {
+    let before = tail(&text[..segment.word_end]);
     // Most words end with a letter, and no sentence does.
     if before.is_empty() || before.ends_with(char::is_alphanumeric) {
         return false;
     }
-    let after = head(&text[unit.end..]);
+    let after = head(&text[segment.end..]);
     // What the rules say in the end (SB6, SB8, SB8a), without the 3 µs they take: of nothing else are
     // there tens of millions in a text that somebody stores.
     if after.starts_with(['.', '!', '?', ','])
         || before.ends_with('.')
             && (after.starts_with(char::is_lowercase)
-                || !unit.spaced && after.starts_with(|c: char| c.is_ascii_digit()))
+                || !segment.spaced && after.starts_with(|c: char| c.is_ascii_digit()))
     {
         return false;
     }
     // However much white space there is, it counts as one blank.
-    let gap = if unit.spaced { " " } else { "" };
+    let gap = if segment.spaced { " " } else { "" };
     let context = format!("{before}{gap}{after}");
     let place = before.len() + gap.len();
     let mut starts = context.split_sentence_bound_indices().map(|(start, _)| start);
     starts.find(|&start| start >= place) == Some(place)
 }
 
-fn ends_word(text: &str, unit: &Unit) -> bool {
-    let (before, after) = (tail(&text[..unit.word_end]), head(&text[unit.end..]));
+fn ends_word(text: &str, segment: &Segment) -> bool {
+    let (before, after) = (tail(&text[..segment.word_end]), head(&text[segment.end..]));
     // Nothing should start with a comma or a closing bracket.
     if !after.starts_with(char::is_alphanumeric) {
         return false;

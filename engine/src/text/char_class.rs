@@ -35,7 +35,7 @@ pub(crate) enum CharClass {
 }
 
 /// The classes of one tokenizer. Probing a character takes 2 µs, so each is probed once.
-pub(crate) struct Classes {
+pub(crate) struct CharClasses {
     normalizer: NormalizerWrapper,
     pre_tokenizer: PreTokenizerWrapper,
     ascii: [CharClass; 128],
@@ -43,11 +43,11 @@ pub(crate) struct Classes {
     met: Box<[OnceCell<Box<[AtomicU8; BLOCK]>>]>,
 }
 
-impl Classes {
-    pub fn new(normalizer: NormalizerWrapper, pre_tokenizer: PreTokenizerWrapper) -> Classes {
+impl CharClasses {
+    pub fn new(normalizer: NormalizerWrapper, pre_tokenizer: PreTokenizerWrapper) -> CharClasses {
         let met = std::iter::repeat_with(OnceCell::new).take(BLOCKS).collect();
         let ascii = [CharClass::Word; 128];
-        let mut classes = Classes { normalizer, pre_tokenizer, ascii, met };
+        let mut classes = CharClasses { normalizer, pre_tokenizer, ascii, met };
         for code in 0..128u8 {
             classes.ascii[usize::from(code)] = classes.probe(char::from(code));
         }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_class_is_the_same_when_it_is_asked_again() {
         let tokenizer = bert_tokenizer();
-        let classes = Classes::new(
+        let classes = CharClasses::new(
             tokenizer.get_normalizer().unwrap().clone(),
             tokenizer.get_pre_tokenizer().unwrap().clone(),
         );

@@ -8,14 +8,14 @@ use std::ops::{ControlFlow, Range};
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::boundary::Border;
-use super::counted::{CountedUnit, CountedUnits, count_bare};
+use super::boundary::Boundary;
+use super::counted::{CountedSegment, CountedSegments, count_bare};
 use super::tokenizer::Tokenizer;
 use crate::Error;
-use crate::interrupts::Ask;
+use crate::interrupts::Interrupts;
 
-/// Looking at a border is that much work, see [`Ask::passed`].
-const BORDER: usize = 100;
+/// Looking at a border is that much work, see [`Interrupts::count_work`].
+const BOUNDARY_WORK: usize = 100;
 
 /// A divided word is cut at the end of a grapheme, if one ends within so many bytes.
 const GRAPHEME_BYTES: usize = 256;
@@ -37,12 +37,12 @@ pub struct Chunk {
 pub struct Chunks<'t> {
     tokenizer: &'t Tokenizer,
     text: &'t str,
-    units: CountedUnits<'t>,
+    segments: CountedSegments<'t>,
     /// Tokens a chunk has room for, and may repeat of the one before, specials not counted.
     room: usize,
     overlap: usize,
     /// Units from the start of the next chunk on; of them, how many the last chunk had too.
-    ahead: VecDeque<CountedUnit>,
+    ahead: VecDeque<CountedSegment>,
     repeated: usize,
     /// Sum of the tokens of `ahead`.
     tokens: usize,
@@ -66,7 +66,7 @@ impl<'t> Chunks<'t> {
         Ok(Chunks {
             tokenizer,
             text,
-            units: CountedUnits::new(tokenizer, text)?,
+            segments: CountedSegments::new(tokenizer, text)?,
             room,
             overlap,
             ahead: VecDeque::new(),
@@ -86,10 +86,10 @@ impl<'t> Chunks<'t> {
         &mut self,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Option<Chunk>, Error> {
-        let mut ask = Ask::new(go_on);
-        ask.now()?;
-        let ask = &mut ask;
-        let to_the_end = self.read_ahead(ask)?;
+        let mut interrupts = Interrupts::new(go_on);
+        interrupts.check()?;
+        let interrupts = &mut interrupts;
+        let to_the_end = self.read_ahead(interrupts)?;
         let Some(first) = self.ahead.front() else {
             return Ok(None);
         };
@@ -97,48 +97,50 @@ impl<'t> Chunks<'t> {
             return Ok(None);
         }
         if first.tokens > self.room {
-            return self.divide_word(ask).map(Some);
+            return self.divide_word(interrupts).map(Some);
         }
         let mut fitting = self.fitting();
-        let (units, tokens) = loop {
-            let units = if to_the_end && fitting == self.ahead.len() {
+        let (segments, tokens) = loop {
+            let segments = if to_the_end && fitting == self.ahead.len() {
                 fitting
             } else {
-                self.best_end(fitting, ask)?
+                self.best_end(fitting, interrupts)?
             };
-            let sum = self.ahead.iter().take(units).map(|unit| unit.tokens).sum();
+            let sum = self.ahead.iter().take(segments).map(|segment| segment.tokens).sum();
             if self.tokenizer.is_additive() {
-                break (units, sum);
+                break (segments, sum);
             }
             // The sum was an estimate. A chunk of one unit more than was repeated may still be too
             // long: then nothing is repeated, and a word that is too long by itself is divided.
-            let tokens =
-                self.count(self.ahead[0].unit.start..self.ahead[units - 1].unit.end, ask)?;
+            let tokens = self.count(
+                self.ahead[0].segment.start..self.ahead[segments - 1].segment.end,
+                interrupts,
+            )?;
             if tokens <= self.room {
-                break (units, tokens);
+                break (segments, tokens);
             }
-            fitting = units - 1;
+            fitting = segments - 1;
             if fitting == self.repeated {
                 if self.repeated == 0 {
-                    return self.divide_word(ask).map(Some);
+                    return self.divide_word(interrupts).map(Some);
                 }
                 self.forget(self.repeated);
                 self.repeated = 0;
                 return self.next(go_on);
             }
         };
-        let range = self.ahead[0].unit.start..self.ahead[units - 1].unit.end;
+        let range = self.ahead[0].segment.start..self.ahead[segments - 1].segment.end;
         self.done = range.end == self.text.len();
-        let keep = self.repeat_from(units, ask)?;
-        self.repeated = units - keep;
+        let keep = self.repeat_from(segments, interrupts)?;
+        self.repeated = segments - keep;
         self.forget(keep);
         Ok(Some(Chunk { range, tokens: tokens + self.tokenizer.specials() }))
     }
 
     /// Reads units until there are more than a chunk has room for; whether the text ended before.
-    fn read_ahead(&mut self, ask: &mut Ask) -> Result<bool, Error> {
+    fn read_ahead(&mut self, interrupts: &mut Interrupts) -> Result<bool, Error> {
         while self.tokens <= self.room {
-            let Some(next) = self.units.next_unit(ask)? else {
+            let Some(next) = self.segments.next_segment(interrupts)? else {
                 return Ok(true);
             };
             self.tokens += next.tokens;
@@ -150,8 +152,8 @@ impl<'t> Chunks<'t> {
     /// How many units fit into a chunk: at least one that the last chunk did not have.
     fn fitting(&self) -> usize {
         let mut tokens = 0;
-        let fits = |unit: &&CountedUnit| {
-            tokens += unit.tokens;
+        let fits = |segment: &&CountedSegment| {
+            tokens += segment.tokens;
             tokens <= self.room
         };
         self.ahead.iter().take_while(fits).count()
@@ -160,57 +162,63 @@ impl<'t> Chunks<'t> {
     /// How many of the first `fitting` units make the chunk. Blank line, end of a sentence, line
     /// break: the best one in the second half, else the last one; where there is none, white
     /// space in the second half, else the last border of a word.
-    fn best_end(&self, fitting: usize, ask: &mut Ask) -> Result<usize, Error> {
-        let mut tokens: usize = self.ahead.iter().take(fitting).map(|unit| unit.tokens).sum();
+    fn best_end(&self, fitting: usize, interrupts: &mut Interrupts) -> Result<usize, Error> {
+        let mut tokens: usize = self.ahead.iter().take(fitting).map(|segment| segment.tokens).sum();
         let half = tokens / 2;
-        let mut best = (Border::Token, fitting);
+        let mut best = (Boundary::Token, fitting);
         let mut last_word = None;
-        for units in (self.repeated + 1..=fitting).rev() {
+        for segments in (self.repeated + 1..=fitting).rev() {
             let in_second_half = tokens >= half;
-            if best.0 >= if in_second_half { Border::Paragraph } else { Border::Line } {
+            if best.0 >= if in_second_half { Boundary::Paragraph } else { Boundary::Line } {
                 break;
             }
             // From the end of a sentence on, only a blank line is better.
-            if best.0 < Border::Sentence || self.ahead[units - 1].unit.breaks > 1 {
-                let border = self.border_at(units, ask)?;
-                if border > best.0 && (in_second_half || border >= Border::Line) {
-                    best = (border, units);
+            if best.0 < Boundary::Sentence || self.ahead[segments - 1].segment.breaks > 1 {
+                let boundary = self.boundary_after(segments, interrupts)?;
+                if boundary > best.0 && (in_second_half || boundary >= Boundary::Line) {
+                    best = (boundary, segments);
                 }
-                if border >= Border::Word && last_word.is_none() {
-                    last_word = Some(units);
+                if boundary >= Boundary::Word && last_word.is_none() {
+                    last_word = Some(segments);
                 }
             }
-            tokens -= self.ahead[units - 1].tokens;
+            tokens -= self.ahead[segments - 1].tokens;
         }
-        Ok(if best.0 >= Border::Word { best.1 } else { last_word.unwrap_or(fitting) })
+        Ok(if best.0 >= Boundary::Word { best.1 } else { last_word.unwrap_or(fitting) })
     }
 
     /// What is behind the first `units`.
-    fn border_at(&self, units: usize, ask: &mut Ask) -> Result<Border, Error> {
-        ask.passed(BORDER)?;
-        Ok(Border::behind(self.text, &self.ahead[units - 1].unit))
+    fn boundary_after(
+        &self,
+        segments: usize,
+        interrupts: &mut Interrupts,
+    ) -> Result<Boundary, Error> {
+        interrupts.count_work(BOUNDARY_WORK)?;
+        Ok(Boundary::after(self.text, &self.ahead[segments - 1].segment))
     }
 
     /// From which of the `units` of a chunk the next one starts: at a border of words, so that it
     /// repeats at most `overlap` tokens, not the whole chunk, and has room for something new.
-    fn repeat_from(&self, units: usize, ask: &mut Ask) -> Result<usize, Error> {
-        let Some(following) = self.ahead.get(units).filter(|unit| unit.tokens <= self.room) else {
-            return Ok(units);
+    fn repeat_from(&self, segments: usize, interrupts: &mut Interrupts) -> Result<usize, Error> {
+        let Some(following) =
+            self.ahead.get(segments).filter(|segment| segment.tokens <= self.room)
+        else {
+            return Ok(segments);
         };
         let room = self.overlap.min(self.room - following.tokens);
-        let mut from = units;
+        let mut from = segments;
         let mut tokens = 0;
-        for start in (1..units).rev() {
+        for start in (1..segments).rev() {
             tokens += self.ahead[start].tokens;
             if tokens > room {
                 break;
             }
             from = start;
         }
-        while from < units {
-            let range = self.ahead[from].unit.start..self.ahead[units - 1].unit.end;
-            if self.border_at(from, ask)? >= Border::Word
-                && (self.tokenizer.is_additive() || self.count(range, ask)? <= self.overlap)
+        while from < segments {
+            let range = self.ahead[from].segment.start..self.ahead[segments - 1].segment.end;
+            if self.boundary_after(from, interrupts)? >= Boundary::Word
+                && (self.tokenizer.is_additive() || self.count(range, interrupts)? <= self.overlap)
             {
                 break;
             }
@@ -220,17 +228,17 @@ impl<'t> Chunks<'t> {
     }
 
     /// The first part of a word that alone is too long. The rest stays ahead as a unit.
-    fn divide_word(&mut self, ask: &mut Ask) -> Result<Chunk, Error> {
-        let Some(&CountedUnit { unit, .. }) = self.ahead.front() else {
+    fn divide_word(&mut self, interrupts: &mut Interrupts) -> Result<Chunk, Error> {
+        let Some(&CountedSegment { segment, .. }) = self.ahead.front() else {
             return Err(Error::internal("there is no word to divide"));
         };
         // White space behind it makes no token and stays with the last part.
         let additive = self.tokenizer.is_additive();
-        let (start, end) = (unit.start, if additive { unit.word_end } else { unit.end });
-        let (at, tokens) = self.longest_start(start, end, ask)?;
+        let (start, end) = (segment.start, if additive { segment.word_end } else { segment.end });
+        let (at, tokens) = self.longest_start(start, end, interrupts)?;
         // Counting an endless rest again for each part would take quadratic time.
         let rest = if additive || end - at <= REST_BYTES {
-            self.count(at..end, ask)?
+            self.count(at..end, interrupts)?
         } else {
             self.room + 1
         };
@@ -238,8 +246,8 @@ impl<'t> Chunks<'t> {
         self.done = at == self.text.len();
         if let Some(first) = self.ahead.front_mut() {
             self.tokens = self.tokens - first.tokens + rest;
-            (first.unit.start, first.tokens) = (at, rest);
-            if at == unit.end {
+            (first.segment.start, first.tokens) = (at, rest);
+            if at == segment.end {
                 self.forget(1);
             }
         }
@@ -252,11 +260,11 @@ impl<'t> Chunks<'t> {
         &self,
         start: usize,
         end: usize,
-        ask: &mut Ask,
+        interrupts: &mut Interrupts,
     ) -> Result<(usize, usize), Error> {
         let text = self.text;
         let mut fits = ceil(text, start + 1);
-        let mut tokens = self.count(start..fits, ask)?;
+        let mut tokens = self.count(start..fits, interrupts)?;
         if tokens > self.room {
             let limit = self.room + self.tokenizer.specials();
             let tokens = tokens + self.tokenizer.specials();
@@ -266,7 +274,7 @@ impl<'t> Chunks<'t> {
         let mut step = self.room;
         while fits + step < too_long {
             let at = ceil(text, fits + step);
-            let found = self.count(start..at, ask)?;
+            let found = self.count(start..at, interrupts)?;
             if found > self.room {
                 too_long = at;
                 break;
@@ -281,7 +289,7 @@ impl<'t> Chunks<'t> {
             if at >= too_long {
                 break;
             }
-            let found = self.count(start..at, ask)?;
+            let found = self.count(start..at, interrupts)?;
             if found > self.room {
                 too_long = at;
             } else {
@@ -296,7 +304,7 @@ impl<'t> Chunks<'t> {
             && at > from
             && at < fits
         {
-            let found = self.count(start..at, ask)?;
+            let found = self.count(start..at, interrupts)?;
             if found <= self.room {
                 (fits, tokens) = (at, found);
             }
@@ -304,13 +312,13 @@ impl<'t> Chunks<'t> {
         Ok((fits, tokens))
     }
 
-    fn count(&self, range: Range<usize>, ask: &mut Ask) -> Result<usize, Error> {
-        count_bare(self.tokenizer, &self.text[range], ask)
+    fn count(&self, range: Range<usize>, interrupts: &mut Interrupts) -> Result<usize, Error> {
+        count_bare(self.tokenizer, &self.text[range], interrupts)
     }
 
     /// Drops the first units.
-    fn forget(&mut self, units: usize) {
-        let tokens: usize = self.ahead.drain(..units).map(|unit| unit.tokens).sum();
+    fn forget(&mut self, segments: usize) {
+        let tokens: usize = self.ahead.drain(..segments).map(|segment| segment.tokens).sum();
         self.tokens -= tokens;
     }
 }

@@ -6,10 +6,10 @@ use std::iter::Peekable;
 use tokenizers::Encoding;
 use unicode_segmentation::{UWordBoundIndices, UnicodeSegmentation};
 
-use super::segment::{Unit, UnitReader, line_breaks};
+use super::segment::{Segment, Segments, line_breaks};
 use super::tokenizer::Tokenizer;
 use crate::Error;
-use crate::interrupts::Ask;
+use crate::interrupts::Interrupts;
 
 /// A text says most of its words again and again, and looking one up takes 40 ns where tokenizing it
 /// takes 300 ns, or 4 µs if it is not of ASCII. So many words of at most so many bytes are 3 MB.
@@ -18,58 +18,63 @@ const REMEMBERED_BYTES: usize = 32;
 
 /// A unit and its tokens.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct CountedUnit {
-    pub unit: Unit,
+pub(crate) struct CountedSegment {
+    pub segment: Segment,
     pub tokens: usize,
 }
 
 /// Where units come from.
 enum Source<'t> {
     /// A tokenizer that treats each word for itself.
-    Words { reader: UnitReader<'t>, remembered: HashMap<&'t str, usize>, ids: Vec<u32> },
+    Words { segments: Segments<'t>, remembered: HashMap<&'t str, usize>, ids: Vec<u32> },
     /// Any other: the text was read as a whole, and each token counts where it starts.
     Whole { words: Peekable<UWordBoundIndices<'t>>, encoding: Encoding, token: usize },
 }
 
 /// Reads a text from its start to its end.
-pub(crate) struct CountedUnits<'t> {
+pub(crate) struct CountedSegments<'t> {
     tokenizer: &'t Tokenizer,
     text: &'t str,
     source: Source<'t>,
 }
 
-impl<'t> CountedUnits<'t> {
+impl<'t> CountedSegments<'t> {
     /// # Errors
     /// What reading the text as a whole gives, where the tokenizer does that.
-    pub fn new(tokenizer: &'t Tokenizer, text: &'t str) -> Result<CountedUnits<'t>, Error> {
-        let source = match tokenizer.units(text) {
-            Some(reader) => Source::Words { reader, remembered: HashMap::new(), ids: Vec::new() },
+    pub fn new(tokenizer: &'t Tokenizer, text: &'t str) -> Result<CountedSegments<'t>, Error> {
+        let source = match tokenizer.segments(text) {
+            Some(segments) => {
+                Source::Words { segments, remembered: HashMap::new(), ids: Vec::new() }
+            }
             None => Source::Whole {
                 words: text.split_word_bound_indices().peekable(),
                 encoding: tokenizer.encode_whole(text)?,
                 token: 0,
             },
         };
-        Ok(CountedUnits { tokenizer, text, source })
+        Ok(CountedSegments { tokenizer, text, source })
     }
 
     /// The next unit; `None` at the end.
     ///
     /// # Errors
     /// [`Error::Interrupted`], and what the tokenizer gives.
-    pub fn next_unit(&mut self, ask: &mut Ask) -> Result<Option<CountedUnit>, Error> {
-        let CountedUnits { tokenizer, text, source } = self;
+    pub fn next_segment(
+        &mut self,
+        interrupts: &mut Interrupts,
+    ) -> Result<Option<CountedSegment>, Error> {
+        let CountedSegments { tokenizer, text, source } = self;
         match source {
-            Source::Words { reader, remembered, ids } => {
-                let Some(unit) = reader.next_unit(ask)? else {
+            Source::Words { segments, remembered, ids } => {
+                let Some(segment) = segments.next_segment(interrupts)? else {
                     return Ok(None);
                 };
-                let word = &text[unit.word..unit.word_end];
+                let word = &text[segment.word..segment.word_end];
                 if let Some(&tokens) = remembered.get(word) {
-                    return Ok(Some(CountedUnit { unit, tokens }));
+                    return Ok(Some(CountedSegment { segment, tokens }));
                 }
-                let read = reader.shortened(&unit, ask)?;
-                ask.encoded(read.len())?;
+                let read = segments.shortened(&segment, interrupts)?;
+                interrupts.count_encoding(read.len())?;
                 ids.clear();
                 tokenizer.encode(&read, ids)?;
                 let tokens = ids.len();
@@ -79,36 +84,44 @@ impl<'t> CountedUnits<'t> {
                     }
                     remembered.insert(word, tokens);
                 }
-                Ok(Some(CountedUnit { unit, tokens }))
+                Ok(Some(CountedSegment { segment, tokens }))
             }
             Source::Whole { words, encoding, token } => {
-                let Some(unit) = next_whole(words, ask)? else {
+                let Some(segment) = next_whole(words, interrupts)? else {
                     return Ok(None);
                 };
                 let starts = encoding.get_offsets()[*token..].iter();
-                let tokens = starts.take_while(|&&(start, _)| start < unit.end).count();
+                let tokens = starts.take_while(|&&(start, _)| start < segment.end).count();
                 *token += tokens;
-                Ok(Some(CountedUnit { unit, tokens }))
+                Ok(Some(CountedSegment { segment, tokens }))
             }
         }
     }
 }
 
 /// Tokens of the whole text, specials included and without a limit.
-pub(crate) fn count(tokenizer: &Tokenizer, text: &str, ask: &mut Ask) -> Result<usize, Error> {
-    Ok(tokenizer.specials() + count_bare(tokenizer, text, ask)?)
+pub(crate) fn count(
+    tokenizer: &Tokenizer,
+    text: &str,
+    interrupts: &mut Interrupts,
+) -> Result<usize, Error> {
+    Ok(tokenizer.specials() + count_bare(tokenizer, text, interrupts)?)
 }
 
 /// Tokens of the whole text, without the specials.
-pub(crate) fn count_bare(tokenizer: &Tokenizer, text: &str, ask: &mut Ask) -> Result<usize, Error> {
-    ask.now()?;
+pub(crate) fn count_bare(
+    tokenizer: &Tokenizer,
+    text: &str,
+    interrupts: &mut Interrupts,
+) -> Result<usize, Error> {
+    interrupts.check()?;
     if !tokenizer.is_additive() {
         return Ok(tokenizer.encode_whole(text)?.len());
     }
     let mut tokens = 0;
-    let mut units = CountedUnits::new(tokenizer, text)?;
-    while let Some(unit) = units.next_unit(ask)? {
-        tokens += unit.tokens;
+    let mut segments = CountedSegments::new(tokenizer, text)?;
+    while let Some(segment) = segments.next_segment(interrupts)? {
+        tokens += segment.tokens;
     }
     Ok(tokens)
 }
@@ -116,15 +129,15 @@ pub(crate) fn count_bare(tokenizer: &Tokenizer, text: &str, ask: &mut Ask) -> Re
 /// A word by Unicode's rules and the white space behind it.
 fn next_whole(
     words: &mut Peekable<UWordBoundIndices>,
-    ask: &mut Ask,
-) -> Result<Option<Unit>, Error> {
+    interrupts: &mut Interrupts,
+) -> Result<Option<Segment>, Error> {
     let is_blank = |word: &str| word.chars().all(char::is_whitespace);
-    let mut found: Option<Unit> = None;
+    let mut found: Option<Segment> = None;
     let mut after_return = false;
     while let Some(&(start, word)) = words.peek() {
-        ask.passed(word.len())?;
+        interrupts.count_work(word.len())?;
         let end = start + word.len();
-        let unit = found.get_or_insert(Unit {
+        let segment = found.get_or_insert(Segment {
             start,
             word: start,
             word_end: start,
@@ -133,19 +146,19 @@ fn next_whole(
             breaks: 0,
         });
         if !is_blank(word) {
-            if unit.word_end > unit.word {
+            if segment.word_end > segment.word {
                 break;
             }
-            (unit.word, unit.word_end) = (start, end);
-            (unit.spaced, unit.breaks, after_return) = (false, 0, false);
+            (segment.word, segment.word_end) = (start, end);
+            (segment.spaced, segment.breaks, after_return) = (false, 0, false);
         } else {
-            unit.spaced = true;
+            segment.spaced = true;
             for c in word.chars() {
-                unit.breaks = unit.breaks.saturating_add(line_breaks(c, after_return));
+                segment.breaks = segment.breaks.saturating_add(line_breaks(c, after_return));
                 after_return = c == '\r';
             }
         }
-        unit.end = end;
+        segment.end = end;
         words.next();
     }
     Ok(found)

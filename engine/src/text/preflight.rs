@@ -27,7 +27,7 @@ const MAX_WORD_CHARS: usize = 1000;
 const MAX_PREFIX_BYTES: usize = 64;
 
 #[derive(Deserialize)]
-struct Outline {
+struct TokenizerFile {
     #[serde(default)]
     added_tokens: Option<Vec<Added>>,
     model: Model,
@@ -60,16 +60,16 @@ struct Count(usize);
 /// [`Error::Corrupt`] for what is no tokenizer at all, [`Error::Unsupported`] for one that is too
 /// large.
 pub(crate) fn check(path: &Path, json: &[u8]) -> Result<(), Error> {
-    let outline: Outline = serde_json::from_slice(json).map_err(|e| Error::corrupt(path, e))?;
-    let added = outline.added_tokens.unwrap_or_default();
-    let prefix = outline.model.continuing_subword_prefix.unwrap_or_default();
+    let file: TokenizerFile = serde_json::from_slice(json).map_err(|e| Error::corrupt(path, e))?;
+    let added = file.added_tokens.unwrap_or_default();
+    let prefix = file.model.continuing_subword_prefix.unwrap_or_default();
     let added_bytes = added.iter().map(|token| token.content.len()).sum();
     for (what, count, most) in [
         ("added tokens", added.len(), MAX_ADDED_TOKENS),
         ("bytes of added tokens", added_bytes, MAX_ADDED_BYTES),
-        ("tokens in its vocabulary", outline.model.vocab.0, MAX_VOCABULARY),
-        ("merges", outline.model.merges.0, MAX_VOCABULARY),
-        ("letters in a word", outline.model.max_input_chars_per_word.unwrap_or(0), MAX_WORD_CHARS),
+        ("tokens in its vocabulary", file.model.vocab.0, MAX_VOCABULARY),
+        ("merges", file.model.merges.0, MAX_VOCABULARY),
+        ("letters in a word", file.model.max_input_chars_per_word.unwrap_or(0), MAX_WORD_CHARS),
         ("bytes before the rest of a word", prefix.len(), MAX_PREFIX_BYTES),
     ] {
         if count > most {

@@ -11,11 +11,11 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
-use super::char_class::{CharClass, Classes};
+use super::char_class::{CharClass, CharClasses};
 use crate::Error;
-use crate::interrupts::Ask;
+use crate::interrupts::Interrupts;
 
-/// A word longer than this is read in its shortened form, see [`UnitReader::shortened`]: 510 words
+/// A word longer than this is read in its shortened form, see [`Segments::shortened`]: 510 words
 /// of 16 KB would otherwise be 8 MB and a second of tokenizing.
 const GIANT_WORD_BYTES: usize = 1 << 10;
 
@@ -31,8 +31,8 @@ const MAX_ADDED_TOKENS: usize = 1000;
 const MAX_ADDED_TOKEN_BYTES: usize = 256;
 
 /// How to cut texts for one tokenizer.
-pub(crate) struct Pieces {
-    classes: Classes,
+pub(crate) struct Segmenter {
+    classes: CharClasses,
     /// A word of more characters than this is one unknown token, whatever it is made of.
     max_word_chars: usize,
     /// Contents of the added tokens (`[CLS]` and the like), which are found before any splitting.
@@ -41,11 +41,11 @@ pub(crate) struct Pieces {
     longest_added: usize,
 }
 
-impl Pieces {
+impl Segmenter {
     /// `None` when the tokenizer is not of BERT's kind (normalizer, pre-tokenizer and WordPiece
     /// model), or has added tokens that may start in the middle of a word: then a text can only be
     /// read as a whole.
-    pub fn for_tokenizer(tokenizer: &tokenizers::Tokenizer) -> Option<Pieces> {
+    pub fn for_tokenizer(tokenizer: &tokenizers::Tokenizer) -> Option<Segmenter> {
         let normalizer = tokenizer.get_normalizer()?.clone();
         let pre_tokenizer = tokenizer.get_pre_tokenizer()?.clone();
         let (
@@ -64,26 +64,26 @@ impl Pieces {
         {
             return None;
         }
-        let pieces = Pieces {
+        let segmenter = Segmenter {
             max_word_chars: model.max_input_chars_per_word,
             added_tokens: added.values().map(|token| token.content.clone()).collect(),
             longest_added: added.values().map(|token| token.content.len()).max().unwrap_or(0),
-            classes: Classes::new(normalizer, pre_tokenizer),
+            classes: CharClasses::new(normalizer, pre_tokenizer),
         };
         let starts_a_word = |token: &String| {
-            let first = token.chars().next().map(|c| pieces.classes.of(c));
+            let first = token.chars().next().map(|c| segmenter.classes.of(c));
             matches!(first, Some(CharClass::Isolated | CharClass::Starting))
         };
-        pieces.added_tokens.iter().all(starts_a_word).then_some(pieces)
+        segmenter.added_tokens.iter().all(starts_a_word).then_some(segmenter)
     }
 
     /// Starts reading `text`.
-    pub fn read<'t>(&'t self, text: &'t str) -> UnitReader<'t> {
-        UnitReader { pieces: self, text, at: 0, covered: 0, pending: None }
+    pub fn segments<'t>(&'t self, text: &'t str) -> Segments<'t> {
+        Segments { segmenter: self, text, at: 0, covered: 0, pending: None }
     }
 
     /// What the tokenizer makes of each character.
-    pub fn classes(&self) -> &Classes {
+    pub fn classes(&self) -> &CharClasses {
         &self.classes
     }
 
@@ -98,7 +98,7 @@ impl Pieces {
 /// token. A unit starts where the one before it ends; tokens(a + b) = tokens(a) + tokens(b) at
 /// each of these places.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unit {
+pub(crate) struct Segment {
     pub start: usize,
     /// The word itself; empty in a text that makes no token at all. White space at the start of
     /// the text belongs to its first unit.
@@ -112,108 +112,114 @@ pub(crate) struct Unit {
 }
 
 /// The units of one text, in order.
-pub(crate) struct UnitReader<'t> {
-    pieces: &'t Pieces,
+pub(crate) struct Segments<'t> {
+    segmenter: &'t Segmenter,
     text: &'t str,
     at: usize,
     /// End of the added token that was met last: no unit ends inside it.
     covered: usize,
     /// A unit that was read and belongs to the next piece.
-    pending: Option<Unit>,
+    pending: Option<Segment>,
 }
 
-impl<'t> UnitReader<'t> {
+impl<'t> Segments<'t> {
     /// The next unit; `None` at the end.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
-    pub fn next_unit(&mut self, ask: &mut Ask) -> Result<Option<Unit>, Error> {
+    pub fn next_segment(&mut self, interrupts: &mut Interrupts) -> Result<Option<Segment>, Error> {
         let (text, start) = (self.text, self.at);
         if start == text.len() {
             return Ok(None);
         }
-        let mut unit =
-            Unit { start, word: start, word_end: start, end: text.len(), spaced: false, breaks: 0 };
+        let mut segment = Segment {
+            start,
+            word: start,
+            word_end: start,
+            end: text.len(),
+            spaced: false,
+            breaks: 0,
+        };
         let mut in_word = false;
         // Whether a word that starts at this place starts anew, whatever it starts with.
         let mut parted = true;
         let mut after_return = false;
         for (offset, c) in text[start..].char_indices() {
-            ask.passed(1)?;
-            let (at, class) = (start + offset, self.pieces.classes.of(c));
+            interrupts.count_work(1)?;
+            let (at, class) = (start + offset, self.segmenter.classes.of(c));
             let after = at + c.len_utf8();
             let covered = at < self.covered;
             match class {
                 CharClass::Space | CharClass::Removed => {
                     parted |= class == CharClass::Space;
                     if covered {
-                        unit.word_end = after;
+                        segment.word_end = after;
                     }
-                    unit.spaced |= class == CharClass::Space;
-                    unit.breaks = unit.breaks.saturating_add(line_breaks(c, after_return));
+                    segment.spaced |= class == CharClass::Space;
+                    segment.breaks = segment.breaks.saturating_add(line_breaks(c, after_return));
                     after_return = c == '\r';
                 }
                 CharClass::Word | CharClass::Isolated | CharClass::Starting => {
                     let starts = parted || class != CharClass::Word;
                     if in_word && starts && !covered {
-                        unit.end = at;
+                        segment.end = at;
                         break;
                     }
                     if class != CharClass::Word {
-                        ask.passed(self.pieces.added_tokens.len())?;
-                        let token = self.pieces.added_token(&text[at..]);
+                        interrupts.count_work(self.segmenter.added_tokens.len())?;
+                        let token = self.segmenter.added_token(&text[at..]);
                         self.covered = self.covered.max(at + token);
                     }
                     if !in_word {
-                        (in_word, unit.word) = (true, at);
+                        (in_word, segment.word) = (true, at);
                     }
-                    unit.word_end = after;
-                    (unit.spaced, unit.breaks, after_return) = (false, 0, false);
+                    segment.word_end = after;
+                    (segment.spaced, segment.breaks, after_return) = (false, 0, false);
                     parted = class == CharClass::Isolated;
                 }
             }
         }
         if !in_word {
-            (unit.word, unit.word_end) = (unit.end, unit.end);
+            (segment.word, segment.word_end) = (segment.end, segment.end);
         }
-        self.at = unit.end;
-        Ok(Some(unit))
+        self.at = segment.end;
+        Ok(Some(segment))
     }
 
     /// The next piece of about `target` bytes; `None` at the end. The tokens of the pieces, laid
     /// end to end, are the text's tokens.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], [`Error::TextTooLong`] as [`UnitReader::shortened`].
+    /// [`Error::Interrupted`], [`Error::TextTooLong`] as [`Segments::shortened`].
     pub fn next_piece(
         &mut self,
         target: usize,
-        ask: &mut Ask,
+        interrupts: &mut Interrupts,
     ) -> Result<Option<Cow<'t, str>>, Error> {
-        let Some(first) = self.pending_or_next(ask)? else {
+        let Some(first) = self.pending_or_next(interrupts)? else {
             return Ok(None);
         };
         if first.word_end - first.word > GIANT_WORD_BYTES {
-            return self.shortened(&first, ask).map(Some);
+            return self.shortened(&first, interrupts).map(Some);
         }
         let mut last = first;
         while last.word_end - first.word < target && last.end - last.word_end <= MOST_SILENT_BYTES {
-            let Some(unit) = self.pending_or_next(ask)? else {
+            let Some(segment) = self.pending_or_next(interrupts)? else {
                 break;
             };
-            if unit.word_end - unit.word > GIANT_WORD_BYTES {
-                self.pending = Some(unit);
+            if segment.word_end - segment.word > GIANT_WORD_BYTES {
+                self.pending = Some(segment);
                 break;
             }
-            last = unit;
+            last = segment;
         }
         Ok(Some(Cow::Borrowed(&self.text[first.word..last.word_end])))
     }
 
-    fn pending_or_next(&mut self, ask: &mut Ask) -> Result<Option<Unit>, Error> {
+    fn pending_or_next(&mut self, interrupts: &mut Interrupts) -> Result<Option<Segment>, Error> {
         match self.pending.take() {
-            Some(unit) => Ok(Some(unit)),
-            None => self.next_unit(ask),
+            Some(segment) => Ok(Some(segment)),
+            None => self.next_segment(interrupts),
         }
     }
 
@@ -223,19 +229,23 @@ impl<'t> UnitReader<'t> {
     ///
     /// # Errors
     /// [`Error::Interrupted`]; [`Error::TextTooLong`] for a word that stays endless.
-    pub fn shortened(&mut self, unit: &Unit, ask: &mut Ask) -> Result<Cow<'t, str>, Error> {
-        let word = &self.text[unit.word..unit.word_end];
+    pub fn shortened(
+        &mut self,
+        segment: &Segment,
+        interrupts: &mut Interrupts,
+    ) -> Result<Cow<'t, str>, Error> {
+        let word = &self.text[segment.word..segment.word_end];
         if word.len() <= GIANT_WORD_BYTES {
             return Ok(Cow::Borrowed(word));
         }
         // An added token at its start may end with letters, which are not of the word behind it.
-        let enough = self.pieces.max_word_chars.saturating_add(self.pieces.longest_added);
+        let enough = self.segmenter.max_word_chars.saturating_add(self.segmenter.longest_added);
         let mut kept = String::new();
         let mut word_chars = 0;
         let mut in_removed = false;
         for c in word.chars() {
-            ask.passed(1)?;
-            let class = self.pieces.classes.of(c);
+            interrupts.count_work(1)?;
+            let class = self.segmenter.classes.of(c);
             match class {
                 CharClass::Word => word_chars += 1,
                 CharClass::Removed if in_removed => continue,
@@ -275,13 +285,13 @@ mod tests {
 
     fn assert_pieces_change_nothing(tokenizer: &tokenizers::Tokenizer, text: &str) {
         let whole = tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec();
-        let pieces = Pieces::for_tokenizer(tokenizer).unwrap();
+        let segmenter = Segmenter::for_tokenizer(tokenizer).unwrap();
         for target in [1, 2, 3, 7, 20, 100] {
             let mut joined = Vec::new();
-            let mut reader = pieces.read(text);
+            let mut segments = segmenter.segments(text);
             let mut go_on = || ControlFlow::Continue(());
-            let mut ask = Ask::new(&mut go_on);
-            while let Some(piece) = reader.next_piece(target, &mut ask).unwrap() {
+            let mut interrupts = Interrupts::new(&mut go_on);
+            while let Some(piece) = segments.next_piece(target, &mut interrupts).unwrap() {
                 joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
             }
             assert_eq!(joined, whole, "pieces of {target} bytes of {text:?}");
@@ -329,12 +339,12 @@ mod tests {
             format!("[CLS{letters}]{letters}"),
         ] {
             let whole = tokenizer.encode_fast(&*text, false).unwrap().get_ids().to_vec();
-            let pieces = Pieces::for_tokenizer(&tokenizer).unwrap();
-            let mut reader = pieces.read(&text);
+            let segmenter = Segmenter::for_tokenizer(&tokenizer).unwrap();
+            let mut segments = segmenter.segments(&text);
             let mut joined = Vec::new();
             let mut go_on = || ControlFlow::Continue(());
-            let mut ask = Ask::new(&mut go_on);
-            while let Some(piece) = reader.next_piece(3000, &mut ask).unwrap() {
+            let mut interrupts = Interrupts::new(&mut go_on);
+            while let Some(piece) = segments.next_piece(3000, &mut interrupts).unwrap() {
                 assert!(piece.len() <= 17_000);
                 joined.extend_from_slice(tokenizer.encode_fast(&*piece, false).unwrap().get_ids());
             }
@@ -346,6 +356,6 @@ mod tests {
     fn a_tokenizer_of_another_kind_is_read_whole() {
         let mut tokenizer = bert_tokenizer();
         tokenizer.add_tokens([tokenizers::AddedToken::from("cat", false)]).unwrap();
-        assert!(Pieces::for_tokenizer(&tokenizer).is_none());
+        assert!(Segmenter::for_tokenizer(&tokenizer).is_none());
     }
 }

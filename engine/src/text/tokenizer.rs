@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 use tokenizers::{Encoding, PostProcessorWrapper};
 
 use super::ascii::AsciiWords;
-use super::preflight as outline;
-use super::segment::{Pieces, UnitReader};
+use super::preflight;
+use super::segment::{Segmenter, Segments};
 use crate::Error;
-use crate::interrupts::Ask;
+use crate::interrupts::Interrupts;
 use crate::model::checkpoint::hex;
 use crate::model::files::read_json_bytes;
 
@@ -34,7 +34,7 @@ pub struct TokenIds {
 /// carries (both known models: 128 and 128) are switched off.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    pieces: Option<Pieces>,
+    segmenter: Option<Segmenter>,
     words: Option<AsciiWords>,
     /// Specials before and after the text's own tokens.
     before: Vec<u32>,
@@ -47,21 +47,22 @@ impl Tokenizer {
     /// Loads `tokenizer.json`; `max_tokens` counts the specials.
     pub fn from_file(path: &Path, max_tokens: usize) -> Result<Tokenizer, Error> {
         let bytes = read_json_bytes(path)?;
-        outline::check(path, &bytes)?;
+        preflight::check(path, &bytes)?;
         let sha256 = hex(&Sha256::digest(&bytes));
         // The library indexes without checking: a template that names a token the file does not
         // have, a BPE prefix longer than a merge.
-        let (inner, (before, after), pieces, words) = catch_unwind(|| {
+        let (inner, (before, after), segmenter, words) = catch_unwind(|| {
             let mut inner =
                 tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(path, e))?;
             inner.with_padding(None);
             inner.with_truncation(None).map_err(|e| Error::corrupt(path, e))?;
             let specials =
                 specials(&mut inner).map_err(|reason| Error::unsupported(path, reason))?;
-            let pieces = Pieces::for_tokenizer(&inner);
-            let words =
-                pieces.as_ref().and_then(|pieces| AsciiWords::for_tokenizer(&inner, pieces));
-            Ok::<_, Error>((inner, specials, pieces, words))
+            let segmenter = Segmenter::for_tokenizer(&inner);
+            let words = segmenter
+                .as_ref()
+                .and_then(|segmenter| AsciiWords::for_tokenizer(&inner, segmenter));
+            Ok::<_, Error>((inner, specials, segmenter, words))
         })
         .unwrap_or_else(|_| Err(Error::corrupt(path, "the tokenizers library can't read it")))?;
         if before.is_empty() && after.is_empty() {
@@ -79,25 +80,25 @@ impl Tokenizer {
                 ),
             ));
         }
-        Ok(Tokenizer { inner, pieces, words, before, after, max_tokens, sha256 })
+        Ok(Tokenizer { inner, segmenter, words, before, after, max_tokens, sha256 })
     }
 
     /// Token ids of `text`, cut at the model's limit as Hugging Face's truncation cuts: the first
     /// tokens stay and the closing special follows them. Reads no more of a huge text than that
     /// takes. Like the reference, takes "[CLS]" and the like in a text for the special token.
     pub fn token_ids(&self, text: &str) -> Result<TokenIds, Error> {
-        self.token_ids_asking(text, &mut || ControlFlow::Continue(()))
+        self.token_ids_interruptible(text, &mut || ControlFlow::Continue(()))
     }
 
     /// The same; `go_on` is asked before anything is read and every few milliseconds.
-    pub(crate) fn token_ids_asking(
+    pub(crate) fn token_ids_interruptible(
         &self,
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<TokenIds, Error> {
         let room = self.max_tokens - self.specials();
         let mut ids = self.before.clone();
-        self.read_tokens(text, room + 1, &mut ids, &mut Ask::new(go_on))?;
+        self.read_tokens(text, room + 1, &mut ids, &mut Interrupts::new(go_on))?;
         let most = self.before.len() + room;
         let truncated = ids.len() > most;
         ids.truncate(most);
@@ -106,14 +107,14 @@ impl Tokenizer {
     }
 
     /// Reads a text unit by unit; `None` where this tokenizer reads a text as a whole.
-    pub(crate) fn units<'t>(&'t self, text: &'t str) -> Option<UnitReader<'t>> {
-        self.pieces.as_ref().map(|pieces| pieces.read(text))
+    pub(crate) fn segments<'t>(&'t self, text: &'t str) -> Option<Segments<'t>> {
+        self.segmenter.as_ref().map(|segmenter| segmenter.segments(text))
     }
 
     /// Whether the tokens of a text are those of its units, laid end to end. Otherwise they are
     /// nearly as many.
     pub(crate) fn is_additive(&self) -> bool {
-        self.pieces.is_some()
+        self.segmenter.is_some()
     }
 
     /// How many tokens are put around each text.
@@ -137,21 +138,21 @@ impl Tokenizer {
         text: &str,
         wanted: usize,
         ids: &mut Vec<u32>,
-        ask: &mut Ask,
+        interrupts: &mut Interrupts,
     ) -> Result<(), Error> {
-        ask.now()?;
-        let Some(pieces) = &self.pieces else {
+        interrupts.check()?;
+        let Some(segmenter) = &self.segmenter else {
             ids.extend_from_slice(self.encode_whole(text)?.get_ids());
             return Ok(());
         };
         let goal = ids.len() + wanted;
-        let mut reader = pieces.read(text);
+        let mut segments = segmenter.segments(text);
         while ids.len() < goal {
             let target = ((goal - ids.len()) * BYTES_PER_TOKEN).clamp(256, 1 << 14);
-            let Some(piece) = reader.next_piece(target, ask)? else {
+            let Some(piece) = segments.next_piece(target, interrupts)? else {
                 break;
             };
-            ask.encoded(piece.len())?;
+            interrupts.count_encoding(piece.len())?;
             self.encode(&piece, ids)?;
         }
         Ok(())
@@ -171,8 +172,10 @@ impl Tokenizer {
             ids.extend_from_slice(caught(|| self.inner.encode_fast(part, false))?.get_ids());
             Ok(())
         };
-        match (&self.words, &self.pieces) {
-            (Some(words), Some(pieces)) => words.read(&self.inner, pieces, piece, ids, library),
+        match (&self.words, &self.segmenter) {
+            (Some(words), Some(segmenter)) => {
+                words.read(&self.inner, segmenter, piece, ids, library)
+            }
             _ => library(piece, ids),
         }
     }
