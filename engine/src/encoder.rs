@@ -23,63 +23,64 @@ use crate::text::counted;
 use crate::text::tokenizer::{TokenIds, Tokenizer};
 use crate::{DIMS, Error};
 
-/// Texts whose token ids are held at a time: blocks gain nothing from more, and 512 texts of 512
-/// ids are 1 MB.
+/// Texts whose token ids are in memory at the same time. More texts do not make better blocks, and
+/// 512 texts of 512 ids are 1 MB.
 const WINDOW: usize = 512;
 
 /// How to run a model.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// `None` takes the fastest this CPU has.
+    /// `None` takes the fastest precision of this CPU.
     pub precision: Option<Precision>,
-    /// Threads of the private pool; 0 lets each call take the cores nobody else is using.
+    /// Threads of the private pool. 0 is automatic: each call uses the cores that no other task
+    /// uses.
     pub threads: usize,
-    /// Kernels by name, for tests of the slower tiers. `None` takes the fastest of the precision.
+    /// Kernels by name, for tests of the slower tiers. `None` takes the fastest kernels of the
+    /// precision.
     pub kernels: Option<String>,
 }
 
-/// One text's vector and what it took.
+/// The vector of one text, and what was read for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding {
     /// 384 floats of unit length.
     pub values: [f32; DIMS],
-    /// Tokens the model read, specials included.
+    /// Number of tokens that the model read, specials included.
     pub tokens: usize,
-    /// Whether the text had more tokens than the model reads, so that its end had no say.
+    /// Whether the text had more tokens than the model reads, so that its end was ignored.
     pub truncated: bool,
 }
 
-/// What a loaded model is.
+/// Facts about a loaded model.
 #[derive(Clone, Debug)]
 pub struct ModelInfo {
-    /// Tokens of a text the model reads, specials included.
+    /// Most tokens of a text that the model reads, specials included.
     pub max_tokens: usize,
-    /// Encoder layers.
+    /// Number of encoder layers.
     pub layers: usize,
     /// Number format of the weights.
     pub precision: Precision,
     /// Kernels in use.
     pub kernels: &'static str,
-    /// How long loading took.
+    /// Time that loading took.
     pub load_time: Duration,
 }
 
-/// Which model it is.
+/// Identifies a model.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Name of a known model, otherwise the directory's.
+    /// Name of a known model, otherwise name of the directory.
     pub name: String,
-    /// sha256 over weights, tokenizer and token limit: equal fingerprints mean vectors that can
-    /// be compared. 64 hexadecimal digits.
+    /// sha256 over weights, tokenizer and token limit, 64 hexadecimal digits. Vectors with equal
+    /// fingerprints can be compared.
     pub fingerprint: String,
     /// sha256 of `model.safetensors`.
     pub weights_sha256: String,
-    /// Cosine above which two texts are usually about the same thing; `None` for a model that is
-    /// not known.
+    /// Cosine above which two texts usually have the same subject; `None` for an unknown model.
     pub suggested_threshold: Option<f64>,
 }
 
-/// A sentence encoder. Loading it starts no thread; the first text that needs one does.
+/// A sentence encoder. Loading starts no thread. The first text that needs threads starts them.
 pub struct Encoder {
     tokenizer: Tokenizer,
     model: Forward,
@@ -93,7 +94,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads a model directory in f32, on one thread: the reference.
+    /// Loads a model directory in f32 with one thread: the reference.
     ///
     /// # Errors
     /// As [`Encoder::load_with`].
@@ -102,12 +103,13 @@ impl Encoder {
         Encoder::load_with(dir, &Options { precision, threads: 1, kernels: None })
     }
 
-    /// Loads a model directory. Everything that can be wrong with its files is found here.
+    /// Loads a model directory and checks its files.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::Io`], [`Error::Corrupt`] (also when a file changed
-    /// meanwhile) or [`Error::Unsupported`], each with the file; [`Error::NoKernels`] for a
-    /// precision or kernels this CPU does not have.
+    /// [`Error::MissingFile`], [`Error::Io`], [`Error::Corrupt`] (also when a file changes during
+    /// loading) or [`Error::Unsupported`], each with the file; [`Error::NoKernels`] when this CPU
+    /// can't run the precision or the kernels; [`Error::OutOfMemory`] when there is no memory for
+    /// the weights.
     pub fn load_with(dir: &Path, options: &Options) -> Result<Encoder, Error> {
         let started = Instant::now();
         let tier = tier::choose(options.precision, options.kernels.as_deref())?;
@@ -137,10 +139,10 @@ impl Encoder {
         })
     }
 
-    /// Which model it is. Hashes the weights when it is first asked: 50 ms for MiniLM.
+    /// Identifies the model. The first call hashes the weights, in 50 ms for MiniLM.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Corrupt`] when the file can no longer be read or has changed.
+    /// [`Error::Io`] when the file can't be read, [`Error::Corrupt`] when it has changed.
     pub fn identity(&self) -> Result<&Identity, Error> {
         self.identity.get_or_try_init(|| {
             let weights_sha256 = self.model.checkpoint().sha256()?.to_owned();
@@ -161,48 +163,48 @@ impl Encoder {
         })
     }
 
-    /// Whether somebody wrote into the file of the weights since it was loaded. The word
-    /// embeddings are read from it as they are needed, so the model must then be loaded again.
-    /// A new file in its place does not count: the old one stays open and as it is.
+    /// Whether the file of the weights was written to since it was loaded. The model must then be
+    /// loaded again, because the word embeddings are read from the file when they are needed. A new
+    /// file in its place is no change: the old file stays open.
     pub fn has_changed(&self) -> bool {
         self.model.checkpoint().has_changed()
     }
 
-    /// Threads for the calls to come; 0 = automatic.
+    /// Sets the number of threads of later calls; 0 = automatic.
     pub fn set_threads(&self, threads: usize) {
         self.threads.set(threads);
     }
 
-    /// Threads a call that began now would use.
+    /// Number of threads of a call that begins now.
     pub fn threads(&self) -> usize {
         self.threads.for_call()
     }
 
-    /// Forward passes so far.
+    /// Number of forward passes so far.
     pub fn passes(&self) -> u64 {
         self.passes.load(Ordering::Relaxed)
     }
 
-    /// What was loaded.
+    /// Facts about the model.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// Token ids as the model sees them.
+    /// The token ids that the model reads for a text.
     ///
     /// # Errors
-    /// [`Error::TextTooLong`] for a text over 1 MB under a tokenizer that is not of BERT's kind;
-    /// [`Error::Internal`] for a token the model has no embedding for.
+    /// [`Error::TextTooLong`] for a text over 1 MB when the tokenizer is not of BERT's kind;
+    /// [`Error::Internal`] for a token that has no embedding.
     pub fn token_ids(&self, text: &str) -> Result<TokenIds, Error> {
         self.token_ids_interruptible(text, &mut || ControlFlow::Continue(()))
     }
 
-    /// Tokens of a text, specials included, however many. Takes as long as the text is: some
-    /// 70 MB/s where words come again, 13 MB/s where none does, 2 MB/s where they are not of ASCII
-    /// either. `go_on` is asked every few milliseconds.
+    /// Number of tokens of the whole text, specials included and without a limit. It reads about
+    /// 70 MB/s if words are repeated, 13 MB/s if they are not, and 2 MB/s if they are not ASCII
+    /// either. `go_on` is called every few milliseconds.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives.
+    /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`].
     pub fn count_tokens(
         &self,
         text: &str,
@@ -211,12 +213,12 @@ impl Encoder {
         counted::count(&self.tokenizer, text, &mut Interrupts::new(go_on))
     }
 
-    /// The text as chunks of at most `max_tokens` tokens, specials included, and at most the
-    /// model's limit. Each repeats at most `overlap` tokens of the one before.
+    /// Divides the text into chunks of at most `max_tokens` tokens, specials included, and at most
+    /// the model's limit. Each chunk repeats at most `overlap` tokens of the chunk before it.
     ///
     /// # Errors
-    /// [`Error::Internal`] where `overlap` leaves no room for anything new;
-    /// [`Error::TextTooLong`] as [`Encoder::token_ids`].
+    /// [`Error::Internal`] when `overlap` leaves no space for new tokens; [`Error::TextTooLong`] as
+    /// [`Encoder::token_ids`].
     pub fn chunks<'t>(
         &'t self,
         text: &'t str,
@@ -226,15 +228,15 @@ impl Encoder {
         Chunks::new(&self.tokenizer, text, max_tokens, overlap)
     }
 
-    /// Tokens that are put around each text.
+    /// Number of special tokens around each text.
     pub fn special_tokens(&self) -> usize {
         self.tokenizer.specials()
     }
 
-    /// The same; `go_on` is asked every few milliseconds.
+    /// As [`Encoder::token_ids`]. `go_on` is called every few milliseconds.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives.
+    /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`].
     pub fn token_ids_interruptible(
         &self,
         text: &str,
@@ -263,17 +265,19 @@ impl Encoder {
         embeddings.pop().ok_or_else(|| Error::internal("no embedding came back"))
     }
 
-    /// Embeds texts, in the order given, to the same bits as each alone and with any number of
-    /// threads. `go_on` is asked on the calling thread, before each piece of a text is tokenized,
-    /// before and after each forward pass and every 10 ms in between, or before each operation of
-    /// one that this thread runs itself; when it breaks, the model stops within a few
-    /// milliseconds.
-    /// A panic in it passes through and leaves the encoder as it was.
+    /// Embeds texts. The vectors are in the order of the texts. A text has the same bits alone, in
+    /// a batch and with any number of threads.
+    ///
+    /// `go_on` is called on the calling thread: at the start of each text, every few milliseconds
+    /// of tokenizing, before and after each forward pass and every 10 ms during it. If the calling
+    /// thread runs the forward pass itself, `go_on` is called before each operation. When it
+    /// breaks, the model stops within a few milliseconds. A panic in it passes through this
+    /// function, and the encoder can still be used.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when `go_on` breaks; what [`Encoder::token_ids`] gives;
-    /// [`Error::Corrupt`] when the weights changed meanwhile; [`Error::Internal`] when the model
-    /// fails.
+    /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`];
+    /// [`Error::Corrupt`] when the file of the weights has changed; [`Error::Internal`] when the
+    /// model fails.
     pub fn embed_batch(
         &self,
         texts: &[&str],
@@ -283,7 +287,7 @@ impl Encoder {
         for window in texts.chunks(WINDOW) {
             let mut tokens = Vec::with_capacity(window.len());
             for text in window {
-                // A long text takes 3 ms here, a window of them a second and a half.
+                // One long text takes 3 ms. A window of long texts takes 1.5 s.
                 tokens.push(self.token_ids_interruptible(text, go_on)?);
             }
             embeddings.append(&mut self.run_window(&tokens, go_on)?);
@@ -291,14 +295,15 @@ impl Encoder {
         Ok(embeddings)
     }
 
-    /// Embeds token ids as they are, specials included: what benchmarks compare with engines that
-    /// take ids. A text may have as many as the position table has rows, [`ModelInfo::max_tokens`]
-    /// notwithstanding. Otherwise as [`Encoder::embed_batch`].
+    /// Embeds texts that are given as token ids, specials included. Benchmarks use it to compare
+    /// with engines that take ids. A text may have as many ids as the model has positions, also
+    /// more than
+    /// [`ModelInfo::max_tokens`]. Otherwise as [`Encoder::embed_batch`].
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when `go_on` breaks; [`Error::Internal`] for a text without ids or
-    /// with more than the model has positions, for an id without an embedding, and when the model
-    /// fails.
+    /// [`Error::Interrupted`] when `go_on` breaks; [`Error::Internal`] for a text without ids, for
+    /// more ids than the model has positions, for an id without an embedding, and when the model
+    /// fails; [`Error::Corrupt`] when the file of the weights has changed.
     pub fn embed_ids(
         &self,
         texts: &[&[u32]],
@@ -329,7 +334,7 @@ impl Encoder {
         tokens: &[TokenIds],
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Embedding>, Error> {
-        // Long texts first, so that the threads finish together.
+        // Long texts come first, so that the threads finish at about the same time.
         let mut order: Vec<usize> = (0..tokens.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].ids.len()));
         let ids: Vec<&[u32]> = order.iter().map(|&i| tokens[i].ids.as_slice()).collect();

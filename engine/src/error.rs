@@ -1,28 +1,28 @@
-//! What can go wrong, each case with the file and the fact.
+//! Errors of the engine.
 
 use std::path::{Path, PathBuf};
 
 /// An error of loading a model or of running it.
 ///
-/// The text names the file without its directory, because a directory of the server is not for
-/// everybody's eyes; [`Error::path`] has the whole path for those who may see it.
+/// The text has the name of the file without its directory, because not every user may see the
+/// directories of a server. [`Error::path`] has the whole path.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file the model needs is not there.
+    /// A file of the model does not exist.
     #[error("model file \"{}\" does not exist", file_name(path))]
     MissingFile {
-        /// The file that was looked for.
+        /// The file.
         path: PathBuf,
     },
-    /// A file is there and could not be read.
+    /// A file exists and could not be read.
     #[error("could not read model file \"{}\": {source}", file_name(path))]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file was read and its content makes no sense.
+    /// A file was read and its content is wrong.
     #[error("model file \"{}\" is broken: {reason}", file_name(path))]
     Corrupt {
         /// The file.
@@ -30,56 +30,57 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file is well-formed but describes a model this engine does not run.
+    /// A file is well-formed but describes a model that the engine does not run.
     #[error("model file \"{}\" is not supported: {reason}", file_name(path))]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What it asks for and what there is.
+        /// What the file has and what the engine supports.
         reason: String,
     },
-    /// A text too large for a tokenizer that can only read a text as a whole.
+    /// A text is too long for its tokenizer: for one that can only read a text as a whole, or with
+    /// a word that is too long.
     #[error(
         "text of {bytes} bytes is too long for this model's tokenizer, which reads at most {limit} bytes"
     )]
     TextTooLong {
-        /// Size of the text.
+        /// Size of the text or the word.
         bytes: usize,
-        /// The most that is read.
+        /// Largest size that is read.
         limit: usize,
     },
-    /// A single character that has more tokens than a chunk may have.
+    /// A single character has more tokens than a chunk may have.
     #[error("a chunk of {limit} tokens has no room for a character of {tokens}")]
     CharacterTooLong {
-        /// Tokens of the character, specials included.
+        /// Number of tokens of the character, specials included.
         tokens: usize,
-        /// Tokens a chunk may have.
+        /// Most tokens of a chunk.
         limit: usize,
     },
-    /// A precision or kernels that this CPU can't run.
+    /// This CPU can't run the precision or the kernels.
     #[error("{wanted} is not available on this CPU, which has {available}")]
     NoKernels {
-        /// What was asked for.
+        /// The precision or the kernels of the options.
         wanted: String,
-        /// Names of the kernels there are.
+        /// Names of the kernels that this CPU can run.
         available: String,
     },
-    /// The system gives no memory for the weights.
+    /// The system has no memory for the weights.
     #[error("out of memory: {bytes} bytes for the weights of the model")]
     OutOfMemory {
-        /// What was asked for.
+        /// Size of the memory.
         bytes: usize,
     },
-    /// The caller's callback said to stop.
+    /// The caller's callback stopped the work.
     #[error("interrupted")]
     Interrupted,
-    /// The model ran and failed, which no input should bring about.
+    /// The engine failed. No input should cause this.
     #[error("the embedding model failed: {0}")]
     Internal(String),
 }
 
 impl Error {
-    /// The file the error is about, with its directory.
+    /// The file that caused the error, with its directory.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Error::MissingFile { path }

@@ -1,9 +1,10 @@
-//! Text to 384 floats: a BERT sentence encoder on candle.
+//! Text to 384 floats: a BERT sentence encoder.
 //!
-//! The crate knows no Postgres, no SQL and has no global state. An [`Encoder`] is loaded from a
-//! model directory (`config.json`, `tokenizer.json`, `model.safetensors` and, where the model has
-//! one, `sentence_bert_config.json`) and turns texts into unit-length vectors: masked mean over the
-//! last hidden state, then the L2 norm.
+//! The crate knows no Postgres and no SQL. An [`Encoder`] is loaded from a model directory
+//! (`config.json`, `tokenizer.json`, `model.safetensors` and, if the model has one,
+//! `sentence_bert_config.json`). It turns texts into vectors of unit length: the mean over the last
+//! hidden states of all tokens, then the L2 norm. The forward pass runs on kernels of its own;
+//! [`oracle`] has the forward pass of stock candle, for comparison.
 //!
 //! ```no_run
 //! # use std::{ops::ControlFlow, path::Path};
@@ -29,6 +30,6 @@ pub use model::known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
 pub use text::chunks::{Chunk, Chunks};
 pub use text::tokenizer::{self, TokenIds};
 
-/// Dimensions of an embedding. The SQL type `vector(384)` is built on it, so a model with any
-/// other hidden size is refused when it is loaded.
+/// Dimensions of an embedding. A model with another hidden size is refused, because the SQL
+/// functions return `vector(384)`.
 pub const DIMS: usize = 384;

@@ -1,7 +1,7 @@
 //! The stock candle forward pass: `candle_transformers::models::bert` on padded ids.
 //!
-//! It is what the engine's own forward pass is compared with, in tests, by `gte-model check` and in
-//! benchmarks; nothing else runs it.
+//! Tests, benchmarks and `gte-model check` compare the engine's own forward pass with it. Nothing
+//! else runs it.
 
 use std::collections::HashMap;
 use std::path::Path;

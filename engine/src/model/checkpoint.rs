@@ -1,8 +1,8 @@
-//! `model.safetensors`, checked, read tensor by tensor, kept open for the word embeddings.
+//! `model.safetensors`: checked, read tensor by tensor, and kept open for the word embeddings.
 //!
-//! The file is read, not mapped: a mapped file that somebody truncates kills the process with
-//! SIGBUS. The word embeddings (47 of MiniLM's 90 MB) stay in the file: a text needs 1.5 kB of them
-//! per token, which the operating system has in its cache for all processes together.
+//! The file is read, not mapped, because SIGBUS kills a process when a mapped file is truncated.
+//! The word embeddings (47 of MiniLM's 90 MB) stay in the file. A text needs 1.5 kB of them per
+//! token. The operating system caches them once for all processes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,19 +19,20 @@ use crate::model::config::ModelConfig;
 use crate::model::files::open_regular;
 use crate::{DIMS, Error};
 
-/// A header of 30,000 bytes describes gte-small; a thousand times that is a broken file.
+/// gte-small's header has 30,000 bytes. A header of a thousand times that is broken.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 
-/// Name of the one tensor that is read row by row.
+/// The tensor that is not read as a whole by the encoder, but row by row.
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
-/// The weights of one model.
+/// The file of a model's weights.
 pub(crate) struct Checkpoint {
     file: File,
     path: PathBuf,
     size: u64,
     modified: Option<SystemTime>,
-    /// Under their names without a `bert.` prefix; only those the configuration asks for.
+    /// The tensors that the configuration needs, without the word embeddings. The keys are their
+    /// names without a `bert.` prefix.
     tensors: HashMap<String, TensorLocation>,
     words: TensorLocation,
     sha256: OnceCell<String>,
@@ -40,7 +41,7 @@ pub(crate) struct Checkpoint {
 /// Name, shape and values of a tensor.
 pub(crate) type NamedTensor<'a> = (&'a str, &'a [usize], Vec<f32>);
 
-/// Where in the file a tensor is.
+/// The place of a tensor in the file, and its format.
 #[derive(Clone)]
 struct TensorLocation {
     full_name: String,
@@ -56,9 +57,9 @@ impl TensorLocation {
 }
 
 impl Checkpoint {
-    /// Opens the file and checks that it has the tensors `config` asks for, in F32 or F16 and in
-    /// the right shapes, and that its size is what its header says. What else is in it (pooler,
-    /// position ids) does not count.
+    /// Opens the file and checks that it has the tensors of `config` in F32 or F16 and in the right
+    /// shapes, and that its size is the size in its header. Other tensors (pooler, position ids)
+    /// are ignored.
     pub fn open(path: &Path, config: &ModelConfig) -> Result<Checkpoint, Error> {
         let (file, size) = open_regular(path)?;
         let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -115,14 +116,14 @@ impl Checkpoint {
         }
     }
 
-    /// One tensor in a vector of its own.
+    /// Reads one tensor into a new vector.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
         let mut values = Vec::new();
         self.read(name, &mut values)?;
         Ok(values)
     }
 
-    /// The embedding of one token.
+    /// Reads the word embedding of one token.
     pub fn word(&self, id: u32, row: &mut [f32; DIMS]) -> Result<(), Error> {
         let mut bytes = [0; 4 * DIMS];
         let width = DIMS * self.words.bytes_per_value();
@@ -134,8 +135,8 @@ impl Checkpoint {
         self.check_finite(row, &self.words)
     }
 
-    /// Whether somebody wrote into the file since it was opened. (A new file in its place does not
-    /// count: this one stays open and as it is.)
+    /// Whether the file was written to since it was opened. A new file in its place is no change:
+    /// the old file stays open.
     pub fn has_changed(&self) -> bool {
         match self.file.metadata() {
             Ok(now) => now.len() != self.size || now.modified().ok() != self.modified,
@@ -143,7 +144,8 @@ impl Checkpoint {
         }
     }
 
-    /// Refuses results of a file that changed meanwhile: its word embeddings are another model's.
+    /// Refuses a file that was written to since it was opened: its word embeddings may be of
+    /// another model.
     pub fn check_unchanged(&self) -> Result<(), Error> {
         if self.has_changed() {
             return Err(Error::corrupt(&self.path, "it changed while it was in use"));
@@ -151,8 +153,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Hash of the whole file, lower-case hex; computed when it is first asked for, which takes
-    /// 50 ms for MiniLM.
+    /// sha256 of the whole file, lower-case hex. The first call computes it, in 50 ms for MiniLM.
     pub fn sha256(&self) -> Result<&str, Error> {
         let hash = self.sha256.get_or_try_init(|| {
             let mut hasher = Sha256::new();
@@ -170,7 +171,7 @@ impl Checkpoint {
         Ok(hash)
     }
 
-    /// Reads every tensor, one at each step: its name, its shape and its values.
+    /// Reads every tensor, the word embeddings included, one at each step of the iterator.
     pub fn read_all(&self) -> impl Iterator<Item = Result<NamedTensor<'_>, Error>> {
         let words = std::iter::once((WORDS, &self.words));
         let others = self.tensors.iter().map(|(name, location)| (name.as_str(), location));
@@ -186,7 +187,7 @@ impl Checkpoint {
         let width = location.bytes_per_value();
         let first = values.len();
         values.reserve(count);
-        // A buffer of this size stays in the cache.
+        // A buffer of 128 kB stays in the cache.
         let mut buffer = vec![0; 1 << 17];
         let mut start = location.start;
         let mut missing = count;
@@ -217,7 +218,7 @@ impl Checkpoint {
     }
 }
 
-/// Why bytes that should be there could not be read.
+/// The error of a read that failed.
 fn unread(path: &Path, error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => Error::corrupt(path, "it ends before its last tensor"),
@@ -225,8 +226,8 @@ fn unread(path: &Path, error: std::io::Error) -> Error {
     }
 }
 
-/// Reads the length, then the JSON, and checks that the tensors fill the rest of the file exactly.
-/// Returns where they begin, too.
+/// Reads the header: its length, then JSON. Checks that the tensors fill exactly the rest of the
+/// file. Returns the place where they begin, too.
 fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64), Error> {
     let mut fill = |bytes: &mut [u8]| file.read_exact(bytes).map_err(|error| unread(path, error));
     let mut length = [0; 8];
@@ -240,7 +241,7 @@ fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64
     }
     let mut header = vec![0; length as usize];
     fill(&mut header)?;
-    // Deserializing checks that the tensors lie end to end and that shapes match their sizes.
+    // Deserializing checks that there are no gaps between tensors and that shapes match sizes.
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| Error::corrupt(path, e))?;
     let data = metadata
@@ -258,7 +259,7 @@ fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64
     Ok((metadata, 8 + length))
 }
 
-/// Name and shape of each tensor of the encoder, in the order of the layers.
+/// Names and shapes of all tensors of the encoder, in the order of the layers.
 fn shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
     let mut add = |name: String, shape: &[usize]| {
@@ -295,7 +296,7 @@ fn floats(bytes: &[u8], half: bool) -> impl Iterator<Item = f32> {
     halves.chain(singles)
 }
 
-/// Whether no value is NaN or infinite. Without a way out in the middle, so that it is vectorised.
+/// Whether no value is NaN or infinite. The loop has no early exit, so the compiler vectorises it.
 fn all_finite(values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT))

@@ -1,20 +1,21 @@
-//! `config.json` and `sentence_bert_config.json`, checked against what the engine runs.
+//! Reads `config.json` and `sentence_bert_config.json` and checks that the engine can run the
+//! model.
 
 use serde::Deserialize;
 
 use crate::model::files::{ModelFiles, read_json_bytes};
 use crate::{DIMS, Error};
 
-/// The longest sequence a model may ask for. Attention needs memory with the square of it: 2048
-/// tokens are 200 MB of scores with 12 heads, and the encoders this engine is for have 512.
+/// Most positions of a model. The encoders that the engine is made for have 512. A forward pass
+/// over 2048 tokens needs 28 MB of memory for each thread.
 const MAX_POSITIONS: usize = 2048;
 
-/// Largest number of layers and of rows of the embedding tables that is believed.
+/// Largest sizes that are accepted. A larger number is taken for an error in the file.
 const MAX_LAYERS: usize = 96;
 const MAX_VOCABULARY: usize = 2_000_000;
 const MAX_INTERMEDIATE: usize = 65_536;
 
-/// The fields of `config.json` the forward pass depends on, with Hugging Face's defaults.
+/// The fields of `config.json` that change the forward pass, with Hugging Face's defaults.
 #[derive(Deserialize)]
 struct ConfigFile {
     vocab_size: usize,
@@ -57,7 +58,7 @@ pub(crate) enum Activation {
     Relu,
 }
 
-/// A configuration that has been checked: each number is in a range the engine can allocate for.
+/// A checked configuration: the engine can allocate memory for each of its sizes.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelConfig {
     pub vocab_size: usize,
@@ -68,13 +69,13 @@ pub(crate) struct ModelConfig {
     pub positions: usize,
     pub token_types: usize,
     pub layer_norm_eps: f64,
-    /// Tokens of a text the model reads, specials included.
+    /// Most tokens of a text that the model reads, specials included.
     pub max_tokens: usize,
 }
 
 impl ModelConfig {
-    /// Reads and checks both files. `sentence_bert_config.json` may be absent: then the position
-    /// table's size is the limit.
+    /// Reads and checks both files. Without `sentence_bert_config.json` the number of positions is
+    /// the limit of tokens.
     pub fn read(files: &ModelFiles) -> Result<ModelConfig, Error> {
         let path = &files.config;
         let file: ConfigFile =
@@ -156,7 +157,7 @@ fn max_tokens(files: &ModelFiles, positions: usize) -> Result<usize, Error> {
     let file: SentenceConfigFile =
         serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(path, e))?;
     let max_tokens = file.max_seq_length.unwrap_or(positions);
-    // Two specials and one token of text are the least that makes sense.
+    // At least two specials and one token of text.
     if max_tokens < 3 || max_tokens > positions {
         return Err(Error::corrupt(
             path,

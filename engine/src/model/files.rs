@@ -1,4 +1,4 @@
-//! The files of a model directory, opened and read with bounds.
+//! The files of a model directory, read with limits on their size.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use crate::Error;
 
-/// Largest JSON file that is read. gte-small's tokenizer.json has 0.7 MB, the largest known BERT
-/// tokenizer (multilingual, 250,000 pieces) 17 MB. Half a million tokens in a line each are 32 MB.
+/// Largest JSON file that is read. gte-small's tokenizer.json has 0.7 MB, a multilingual BERT
+/// tokenizer of 250,000 tokens 17 MB. Half a million tokens, one in each line, are 32 MB.
 const MAX_JSON_BYTES: u64 = 48 << 20;
 
 /// Paths of a model directory.
@@ -18,16 +18,16 @@ pub(crate) struct ModelFiles {
     pub sentence_config: PathBuf,
     pub tokenizer: PathBuf,
     pub weights: PathBuf,
-    /// Of these four, before any was read.
+    /// Stamps of these four files, taken before any was read.
     stamps: [Option<Stamp>; 4],
 }
 
-/// What changes when a file is replaced or written to: device, inode, size, modification time.
+/// Device, inode, size and modification time: they change when a file is replaced or written to.
 type Stamp = (u64, u64, u64, Option<SystemTime>);
 
 impl ModelFiles {
-    /// Names the files below `dir` and checks that those no model can do without are there, so
-    /// that half a model is reported by the file that is missing.
+    /// Names the files in `dir`. A required file that does not exist is an error here, before
+    /// another file is read.
     pub fn locate(dir: &Path) -> Result<ModelFiles, Error> {
         let mut files = ModelFiles {
             config: dir.join("config.json"),
@@ -43,8 +43,8 @@ impl ModelFiles {
         Ok(files)
     }
 
-    /// Refuses a model whose files were replaced or written to while they were read: half of it
-    /// could be of another model, and its vectors would be of neither.
+    /// Refuses a model whose files were replaced or written to while they were read. Some of the
+    /// files could be of another model.
     pub fn check_unchanged(&self) -> Result<(), Error> {
         match self.paths().into_iter().zip(&self.stamps).find(|(path, was)| stamp(path) != **was) {
             None => Ok(()),
@@ -62,8 +62,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.modified().ok()))
 }
 
-/// Opens a regular file and tells its size. Anything else is refused: opening a pipe would wait
-/// for a writer that never comes.
+/// Opens a regular file and returns its size, too. Other kinds of files are refused: to open a pipe
+/// would wait for a writer.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), Error> {
     let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if !metadata.is_file() {

@@ -1,4 +1,4 @@
-//! A model directory: its files, its configuration, its tensors and its pooling.
+//! A model: its files, its configuration, its tensors and its pooling.
 
 pub(crate) mod checkpoint;
 pub(crate) mod config;

@@ -1,10 +1,11 @@
-//! From the hidden states of a text to its vector: the mean over all tokens, specials included, then
-//! the L2 norm.
+//! Mean pooling: the mean of the hidden states of all tokens, specials included, at unit length.
 
 use crate::{DIMS, Error};
 
-/// Mean of the rows of `[s, 384]`, scaled to unit length. Sums in f64: a sum of 512 f32 values
-/// would lose the last bits that the reference's blocked summation keeps.
+/// The mean of the rows of `[s, 384]`, scaled to unit length. As sentence-transformers'
+/// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py)
+/// with `pooling_mode_mean_tokens`, then `Normalize`. The sums are in f64: the reference adds f32
+/// values in blocks, and a plain sum of 512 of them would lose the last bits.
 pub(crate) fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
     let mut sums = [0f64; DIMS];
     for row in states.as_chunks::<DIMS>().0 {
@@ -12,7 +13,7 @@ pub(crate) fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
             *sum += f64::from(value);
         }
     }
-    // The mean's divisor cancels in the norm.
+    // The number of rows cancels out in the norm.
     let norm = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
     if !(norm.is_finite() && norm > 0.0) {
         return Err(Error::internal("the hidden state is not finite"));

@@ -1,12 +1,12 @@
-//! Which texts share a forward pass.
+//! Decides which texts share a forward pass.
 
 use std::ops::Range;
 
-/// Most tokens of a forward pass; one long text may have more. The matrix products are at their
-/// rate from some 50 rows on, and beyond 512 a block's hidden states no longer stay in the cache.
+/// Most tokens of a forward pass, unless one text alone has more. Matrix products reach their full
+/// speed at about 50 rows. Above 512 rows the hidden states of a block do not fit into the cache.
 const MAX_BLOCK_TOKENS: usize = 512;
 
-/// Cuts texts of these lengths into ranges that run together, end to end and without padding.
+/// Divides texts of these lengths into ranges. The texts of a range share a forward pass.
 pub(crate) fn plan(lengths: &[usize]) -> Vec<Range<usize>> {
     let mut blocks = Vec::new();
     let mut start = 0;

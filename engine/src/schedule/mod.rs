@@ -1,4 +1,4 @@
-//! Which texts share a forward pass, and which threads run it.
+//! Decides which texts share a forward pass and which threads run it.
 
 pub(crate) mod blocks;
 pub(crate) mod run;

@@ -12,17 +12,19 @@ use crate::{DIMS, Error};
 /// How long the calling thread waits for results before it calls `go_on` again.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The largest forward pass, in tokens, that the calling thread runs itself when it has only one
-/// thread. The pool would wake a sleeping thread and then this one, on another core with cold
-/// caches: 50 µs, when 12 tokens take 1.5 ms. One operation on 128 tokens takes the slowest kernels
-/// 15 ms, and `go_on` is not called inside an operation.
+/// The largest forward pass, in tokens, that the calling thread runs itself when a call has one
+/// thread. The pool would wake a sleeping thread on another core with cold caches, and then this
+/// one. That takes 50 µs, and a pass over 12 tokens takes 1.5 ms. One operation on 128 tokens takes
+/// up to 15 ms, during which `go_on` is not called.
 const MAX_TOKENS_ON_CALLER: usize = 128;
 
-/// One forward pass: lists of token ids, the number of threads it may use and a callback that it
-/// calls between its operations. Returns one vector for each list.
-pub(crate) type Pass<'a> = dyn Fn(&[&[u32]], usize, &mut dyn FnMut() -> Result<(), Error>) -> Result<Vec<[f32; DIMS]>, Error>
-    + Sync
-    + 'a;
+/// A callback that a pass calls between its operations. The pass ends with its error.
+type GoOn<'a> = &'a mut dyn FnMut() -> Result<(), Error>;
+
+/// One forward pass over lists of token ids with a number of threads. Returns one vector for each
+/// list.
+pub(crate) type Pass<'a> =
+    dyn Fn(&[&[u32]], usize, GoOn) -> Result<Vec<[f32; DIMS]>, Error> + Sync + 'a;
 
 /// Runs one pass for each block of `ids` and gives the block and its vectors to `done`, in the
 /// order in which the passes end. `go_on` is called on the calling thread.

@@ -1,10 +1,9 @@
-//! The private pool, and how many of its threads a call uses.
+//! The private thread pool, and the number of threads of a call.
 //!
-//! rayon's global pool is never touched: outside of a pool rayon makes one thread for each core
-//! with the caller's signal mask, and a signal delivered to such a thread would run a database
-//! backend's handlers there. The threads of the private pool block every signal, sleep when there
-//! is nothing to do, and none exists before the first text that needs one: with one thread, a short
-//! text is run by the caller.
+//! rayon's global pool is not used. Its threads have the caller's signal mask, so the signal
+//! handlers of a database backend could run on them. The threads of the private pool block all
+//! signals and sleep when there is no work. The pool is created for the first text that needs it.
+//! With one thread, the caller runs short texts itself.
 
 #![allow(unsafe_code)]
 
@@ -16,16 +15,17 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Error;
 
-/// The most threads the automatic rule uses: a text of 512 tokens has no work for more.
-const MOST_AUTOMATIC: usize = 8;
+/// Most threads of the automatic rule. A text of 512 tokens has no work for more.
+const MAX_AUTOMATIC: usize = 8;
 
-/// Cores this process may use. Asking takes 10 µs, as much as the rest of a call's overhead.
+/// Cores that this process may use. Reading the number takes 10 µs, as long as the rest of a call's
+/// overhead.
 static CORES: Lazy<usize> =
     Lazy::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// The threads of one encoder.
 pub(crate) struct Threads {
-    /// What was asked for; 0 = automatic.
+    /// The number that the caller set; 0 = automatic.
     wanted: AtomicUsize,
     pool: Mutex<Option<Arc<ThreadPool>>>,
 }
@@ -39,22 +39,22 @@ impl Threads {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
-    /// Threads for a call that begins now.
+    /// Number of threads for a call that begins now.
     ///
-    /// Automatic means the cores nobody else is using at this moment, at least one and at most
-    /// eight: a lone session has the machine, and many sessions get one thread each, which is
-    /// what gives the most texts per second.
+    /// The automatic number is the number of cores that no other task uses at this moment, from one
+    /// to eight. One session alone gets all cores. Many sessions get one thread each, which gives
+    /// the most texts per second.
     pub fn for_call(&self) -> usize {
         match self.wanted.load(Ordering::Relaxed) {
             0 => {
                 let (cores, others) = (*CORES, running_tasks().saturating_sub(1));
-                cores.min(MOST_AUTOMATIC).min(cores.saturating_sub(others)).max(1)
+                cores.min(MAX_AUTOMATIC).min(cores.saturating_sub(others)).max(1)
             }
             wanted => wanted,
         }
     }
 
-    /// A pool of at least `threads` threads: the one there is, or a larger one in its place.
+    /// A pool of at least `threads` threads. A larger pool replaces a pool that is too small.
     pub fn pool(&self, threads: usize) -> Result<Arc<ThreadPool>, Error> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pool.as_ref()
@@ -68,8 +68,8 @@ impl Threads {
     }
 }
 
-/// Tasks of the whole system that run or wait for a core, this one included; 1 where the system
-/// does not tell. Reading it takes about 10 µs.
+/// Tasks of the whole system that run or wait for a core, this one included; 1 if the system does
+/// not have this number. Reading it takes about 10 µs.
 fn running_tasks() -> usize {
     std::fs::read_to_string("/proc/loadavg")
         .ok()
@@ -88,8 +88,8 @@ pub(crate) fn private_pool(threads: usize) -> Result<ThreadPool, Error> {
         .map_err(Error::internal)
 }
 
-/// All signals blocked on this thread until dropped. A new thread inherits the mask of the one
-/// that spawns it, and there is no moment in between in which it could take a signal.
+/// Blocks all signals on this thread until it is dropped. A new thread inherits the mask of the
+/// thread that spawns it, so it never gets a signal.
 struct SignalsBlocked {
     previous: libc::sigset_t,
 }
@@ -114,8 +114,8 @@ impl SignalsBlocked {
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        // SAFETY: `previous` was filled by pthread_sigmask in `new`; a null third pointer is
-        // allowed and means that the old mask is not wanted.
+        // SAFETY: `previous` was filled by pthread_sigmask in `new`. The third pointer may be null:
+        // then the old mask is not returned.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &self.previous, std::ptr::null_mut());
         }

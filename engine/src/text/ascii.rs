@@ -1,13 +1,13 @@
-//! Words of ASCII letters, tokenized without the library.
+//! Tokenizes words of ASCII characters without the library.
 //!
-//! `tokenizers` takes 2.5 µs a word, nearly all of it for the alignments of its normalized strings,
-//! which nobody asks for here: 2 % of the time of 12 tokens in a loop, and twice that after the
-//! weights have driven its code out of the caches, as they have in every single statement. ASCII
-//! needs a table of 128 letters and the vocabulary. The library gets what is not ASCII, from the
-//! white space before it to some behind it, and from an added token on all that follows.
+//! The tokenizers library takes 2.5 µs a word. Nearly all of it is for the alignments of its
+//! normalized strings, which are not needed here. For a text of 12 tokens this is 2 % of the time
+//! in a loop, and twice that in a single statement, where the weights have pushed the library's
+//! code out of the caches. ASCII needs a table of 128 characters and the vocabulary. The library
+//! gets the parts that are not ASCII, from the white space before them to white space after them.
+//! If a part has an added token, the library gets the whole rest of the text.
 //!
-//! The table is not written down here: each character goes through the loaded tokenizer's own
-//! normalizer. Greedy WordPiece as in
+//! The table is filled by the normalizer of the loaded tokenizer. Greedy WordPiece is as in
 //! [BERT's tokenization.py](https://github.com/google-research/bert/blob/eedf5716ce1268e56f0a50264a88cafad334ac61/tokenization.py#L300).
 
 use tokenizers::Model;
@@ -18,32 +18,32 @@ use super::char_class::CharClass;
 use super::segment::Segmenter;
 use crate::Error;
 
-/// A call of the library costs what it takes for two words, so it gets stretches of ASCII of fewer
-/// bytes together with what is around them.
-const WORTH_IT: usize = 24;
+/// A shorter run of ASCII goes to the library together with its neighbours, because a call of the
+/// library costs as much as two words.
+const MIN_ASCII_BYTES: usize = 24;
 
-/// What a tokenizer of BERT's kind makes of ASCII.
+/// How a tokenizer of BERT's kind treats ASCII.
 pub(crate) struct AsciiWords {
-    /// What each character becomes.
+    /// The normal form of each character.
     letters: [u8; 128],
-    /// The token of a word that the vocabulary can't spell.
+    /// The token of a word that has no tokens of the vocabulary.
     unknown: u32,
-    /// What a token in the middle of a word starts with: "##".
+    /// Prefix of a token that does not start a word: "##".
     prefix: String,
 }
 
-/// Tokens so far and the word being read.
+/// The tokens so far and the word that is being read.
 struct Reading<'a> {
     words: &'a AsciiWords,
     vocabulary: &'a WordPiece,
     ids: &'a mut Vec<u32>,
-    /// Room for the prefix, then the word.
+    /// Space for the prefix, then the word.
     word: Vec<u8>,
 }
 
 impl AsciiWords {
-    /// `None` when a character of ASCII becomes anything but one of ASCII, or there is no token for
-    /// unknown words.
+    /// `None` when the normal form of an ASCII character is not one ASCII character, or when there
+    /// is no token for unknown words.
     pub fn for_tokenizer(
         tokenizer: &tokenizers::Tokenizer,
         segmenter: &Segmenter,
@@ -66,10 +66,11 @@ impl AsciiWords {
         })
     }
 
-    /// Appends the tokens of a piece of a text; `library` appends those of a part of it.
+    /// Appends the tokens of a piece of a text. `library` appends the tokens of a part that the
+    /// library must tokenize.
     ///
     /// # Errors
-    /// Those of `library`; [`Error::Internal`] for a tokenizer that these words are not of.
+    /// Errors of `library`; [`Error::Internal`] for a tokenizer without WordPiece.
     pub fn read(
         &self,
         tokenizer: &tokenizers::Tokenizer,
@@ -82,7 +83,7 @@ impl AsciiWords {
             vocabulary(tokenizer).ok_or_else(|| Error::internal("not a WordPiece tokenizer"))?;
         let word = self.prefix.as_bytes().to_vec();
         let mut reading = Reading { words: self, vocabulary, ids, word };
-        // Behind white space a new word starts, whatever follows.
+        // After white space a new word starts, whatever its first character is.
         let (mut start, mut before) = (0, reading.ids.len());
         let mut at = 0;
         while let Some(&byte) = text.as_bytes().get(at) {
@@ -100,7 +101,7 @@ impl AsciiWords {
                     reading.end_word();
                 }
                 CharClass::Isolated | CharClass::Starting => {
-                    let end = foreign_end(segmenter, text, at);
+                    let end = library_end(segmenter, text, at);
                     reading.ids.truncate(before);
                     reading.word.truncate(self.prefix.len());
                     library(&text[start..end], reading.ids)?;
@@ -120,7 +121,7 @@ impl Reading<'_> {
         self.word.extend(self.words.letters.get(usize::from(byte)));
     }
 
-    /// Appends the word's tokens, the longest that fits at each place.
+    /// Appends the word's tokens. At each place it takes the longest token that fits.
     fn end_word(&mut self) {
         let Reading { words, vocabulary, ids, word } = self;
         let prefix = words.prefix.as_bytes();
@@ -133,7 +134,7 @@ impl Reading<'_> {
         while start < word.len() {
             let mut from = start;
             if start > prefix.len() {
-                // Over letters that have their token already.
+                // The prefix overwrites letters that have their token already.
                 from -= prefix.len();
                 word[from..start].copy_from_slice(prefix);
             }
@@ -153,15 +154,16 @@ impl Reading<'_> {
     }
 }
 
-/// Where to go on after a character at `at` that is not for these words: behind the first white
-/// space after which there is enough ASCII, or only ASCII to the end; or at the end when an added
-/// token comes in between, which may have white space of its own.
-fn foreign_end(segmenter: &Segmenter, text: &str, at: usize) -> usize {
+/// The end of a part for the library that has at `at` a character which is not ASCII or starts an
+/// added token. It is after the first white space that is followed by enough ASCII, or by nothing
+/// but ASCII. If there is an added token before, it is the end of the text, because an added token
+/// may contain white space.
+fn library_end(segmenter: &Segmenter, text: &str, at: usize) -> usize {
     let mut end = None;
     for (i, c) in text[at..].char_indices() {
         let here = at + i;
         if let Some(end) = end
-            && here - end >= WORTH_IT
+            && here - end >= MIN_ASCII_BYTES
         {
             return end;
         }
@@ -215,7 +217,7 @@ mod tests {
             Reader { library, segmenter, words }
         }
 
-        /// The tokens, and what of the text the library was asked for.
+        /// The tokens, and the parts of the text that the library tokenized.
         fn read(&self, text: &str) -> (Vec<u32>, Vec<String>) {
             let (mut ids, mut asked) = (Vec::new(), Vec::new());
             let library = |part: &str, ids: &mut Vec<u32>| {
@@ -232,8 +234,8 @@ mod tests {
         }
     }
 
-    /// With every way to normalize, and added tokens that have white space or start with what is
-    /// not ASCII.
+    /// All combinations of the normalizer's options, with added tokens that contain white space or
+    /// start with a character that is not ASCII.
     fn readers() -> Vec<Reader> {
         let mut readers = Vec::new();
         for bits in 0..16 {

@@ -1,18 +1,18 @@
-//! How good a place to divide a text is.
+//! Classifies the places where a text can be divided.
 
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::segment::Segment;
 
-/// So many bytes on either side decide about a place. Unicode's rules for sentences look from a full
-/// stop to the next letter, however far that is; without this bound a text of full stops and blanks
-/// would take quadratic time.
+/// Bytes on each side of a place that are looked at. Unicode's rules for sentences look from a full
+/// stop to the next letter, however far away it is. Without this bound a text of full stops and
+/// blanks would take quadratic time.
 const CONTEXT: usize = 32;
 
-/// The end of a unit, from worst to best.
+/// The end of a segment, from the worst to the best place to divide a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Boundary {
-    /// A new token starts, but not a new word: around an apostrophe, before a comma.
+    /// A token ends inside a word or before punctuation: around an apostrophe, before a comma.
     Token,
     /// A word ends, without white space: between two ideographs, after a comma.
     Word,
@@ -20,15 +20,15 @@ pub(crate) enum Boundary {
     Space,
     /// A line break.
     Line,
-    /// The end of a sentence, by Unicode's rules (UAX 29). A line break counts as a space here,
-    /// because lines are broken in the middle of sentences too.
+    /// The end of a sentence by Unicode's rules (UAX 29). A line break counts as a space here,
+    /// because a sentence may go on in the next line.
     Sentence,
     /// A blank line.
     Paragraph,
 }
 
 impl Boundary {
-    /// What the end of `unit` is.
+    /// The boundary at the end of `segment`.
     pub fn after(text: &str, segment: &Segment) -> Boundary {
         if segment.breaks > 1 {
             Boundary::Paragraph
@@ -48,13 +48,13 @@ impl Boundary {
 
 fn ends_sentence(text: &str, segment: &Segment) -> bool {
     let before = tail(&text[..segment.word_end]);
-    // Most words end with a letter, and no sentence does.
+    // Most words end with a letter or a digit. No sentence does.
     if before.is_empty() || before.ends_with(char::is_alphanumeric) {
         return false;
     }
     let after = head(&text[segment.end..]);
-    // What the rules say in the end (SB6, SB8, SB8a), without the 3 µs they take: of nothing else are
-    // there tens of millions in a text that somebody stores.
+    // The results of the rules SB6, SB8 and SB8a, without the 3 µs that the library takes for them.
+    // A text of 1 GB can have tens of millions of these cases.
     if after.starts_with(['.', '!', '?', ','])
         || before.ends_with('.')
             && (after.starts_with(char::is_lowercase)
@@ -62,7 +62,7 @@ fn ends_sentence(text: &str, segment: &Segment) -> bool {
     {
         return false;
     }
-    // However much white space there is, it counts as one blank.
+    // Any amount of white space counts as one blank.
     let gap = if segment.spaced { " " } else { "" };
     let context = format!("{before}{gap}{after}");
     let place = before.len() + gap.len();
@@ -72,11 +72,12 @@ fn ends_sentence(text: &str, segment: &Segment) -> bool {
 
 fn ends_word(text: &str, segment: &Segment) -> bool {
     let (before, after) = (tail(&text[..segment.word_end]), head(&text[segment.end..]));
-    // Nothing should start with a comma or a closing bracket.
+    // A chunk should not start with a comma or a closing bracket.
     if !after.starts_with(char::is_alphanumeric) {
         return false;
     }
-    // Between letters only ideographs are apart; behind anything else it may be "don't" or "3.14".
+    // No segment ends between two letters, except around ideographs. After any other character the
+    // place may be inside a word, as in "don't" or "3.14".
     if before.ends_with(char::is_alphanumeric) {
         return true;
     }

@@ -1,7 +1,8 @@
-//! What a tokenizer of BERT's kind makes of each character.
+//! How a tokenizer of BERT's kind treats each character.
 //!
-//! Which characters start or end words is not written down here a second time. Each character is
-//! put between two letters and run through the loaded tokenizer's own normalizer and pre-tokenizer.
+//! There is no table of characters here that could differ from the tokenizer's rules. Each
+//! character is put between two letters and goes through the normalizer and the pre-tokenizer of
+//! the loaded tokenizer.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,14 +13,14 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-/// Characters whose classes are kept in one piece of memory, which is made when the first of them
-/// is met.
+/// Characters whose classes share one piece of memory. It is allocated when the first of them is
+/// classified.
 const BLOCK: usize = 256;
 
-/// Blocks up to the end of the last code point, 70 kB of them.
+/// Number of blocks for all code points. The table of blocks has 70 kB.
 const BLOCKS: usize = (char::MAX as usize + 1) / BLOCK;
 
-/// What the tokenizer makes of a character between two letters.
+/// How the tokenizer treats a character between two letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CharClass {
     /// Part of the word around it.
@@ -28,26 +29,26 @@ pub(crate) enum CharClass {
     Space,
     /// A word of its own: punctuation, a CJK ideograph.
     Isolated,
-    /// Starts a word that goes on behind it.
+    /// Starts a word that goes on after it.
     Starting,
-    /// Dropped, as if it had not been there: control characters, stripped accents.
+    /// Removed, as if it were not there: control characters, stripped accents.
     Removed,
 }
 
-/// The classes of one tokenizer. Probing a character takes 2 µs, so each is probed once.
+/// The character classes of one tokenizer. Probing a character takes 2 µs, so each is probed once.
 pub(crate) struct CharClasses {
     normalizer: NormalizerWrapper,
     pre_tokenizer: PreTokenizerWrapper,
     ascii: [CharClass; 128],
-    /// What was found out about the others, as [`code`].
-    met: Box<[OnceCell<Box<[AtomicU8; BLOCK]>>]>,
+    /// The classes of other characters that were probed, as [`code`].
+    probed: Box<[OnceCell<Box<[AtomicU8; BLOCK]>>]>,
 }
 
 impl CharClasses {
     pub fn new(normalizer: NormalizerWrapper, pre_tokenizer: PreTokenizerWrapper) -> CharClasses {
-        let met = std::iter::repeat_with(OnceCell::new).take(BLOCKS).collect();
+        let probed = std::iter::repeat_with(OnceCell::new).take(BLOCKS).collect();
         let ascii = [CharClass::Word; 128];
-        let mut classes = CharClasses { normalizer, pre_tokenizer, ascii, met };
+        let mut classes = CharClasses { normalizer, pre_tokenizer, ascii, probed };
         for code in 0..128u8 {
             classes.ascii[usize::from(code)] = classes.probe(char::from(code));
         }
@@ -59,10 +60,10 @@ impl CharClasses {
         if let Some(&class) = self.ascii.get(c as usize) {
             return class;
         }
-        let block = &self.met[c as usize / BLOCK];
+        let block = &self.probed[c as usize / BLOCK];
         let block = block.get_or_init(|| Box::new([const { AtomicU8::new(0) }; BLOCK]));
         let known = &block[c as usize % BLOCK];
-        // Two threads that meet a character at once find the same.
+        // Two threads that probe a character at the same time find the same class.
         class(known.load(Ordering::Relaxed)).unwrap_or_else(|| {
             let class = self.probe(c);
             known.store(code(class), Ordering::Relaxed);
@@ -70,12 +71,12 @@ impl CharClasses {
         })
     }
 
-    /// The class of a byte of ASCII. Any other byte is the start of something that is not for ASCII.
+    /// The class of an ASCII byte. Any other byte starts a character that is not ASCII.
     pub fn of_ascii(&self, byte: u8) -> CharClass {
         self.ascii.get(usize::from(byte)).copied().unwrap_or(CharClass::Starting)
     }
 
-    /// What the normalizer makes of a character of ASCII, if that is one character of ASCII too.
+    /// The normal form of an ASCII character, if it is one ASCII character too.
     pub fn normalized_ascii(&self, byte: u8) -> Option<u8> {
         let mut normalized = NormalizedString::from(char::from(byte).to_string());
         self.normalizer.normalize(&mut normalized).ok()?;
@@ -85,7 +86,7 @@ impl CharClasses {
         }
     }
 
-    /// Runs `a{c}b` through the tokenizer's own first two stages.
+    /// Runs `a{c}b` through the tokenizer's normalizer and pre-tokenizer.
     fn probe(&self, c: char) -> CharClass {
         let mut normalized = NormalizedString::from(format!("a{c}b"));
         if self.normalizer.normalize(&mut normalized).is_err() {
@@ -108,7 +109,7 @@ impl CharClasses {
     }
 }
 
-/// A class as a byte that is not zero.
+/// The class as a byte that is not zero.
 fn code(class: CharClass) -> u8 {
     class as u8 + 1
 }
@@ -124,7 +125,7 @@ mod tests {
     use crate::text::test_tokenizer::bert_tokenizer;
 
     #[test]
-    fn a_class_is_the_same_when_it_is_asked_again() {
+    fn a_class_is_the_same_the_second_time() {
         let tokenizer = bert_tokenizer();
         let classes = CharClasses::new(
             tokenizer.get_normalizer().unwrap().clone(),
@@ -139,7 +140,7 @@ mod tests {
             ('\u{3000}', CharClass::Space),
             ('\u{201c}', CharClass::Isolated),
             ('\u{301}', CharClass::Removed),
-            // Decomposed it is a grave accent of ASCII.
+            // Its decomposition is the ASCII grave accent.
             ('\u{1fef}', CharClass::Isolated),
             ('\u{20000}', CharClass::Isolated),
             (char::MAX, CharClass::Word),

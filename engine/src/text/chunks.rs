@@ -1,7 +1,8 @@
-//! A long text as chunks of at most so many tokens.
+//! Divides a long text into chunks with a limited number of tokens.
 //!
-//! A text is read once, unit by unit (see `units.rs`), and at most one chunk's units are held. A
-//! chunk ends at the best border it has; a word is divided only where it alone is too long.
+//! A text is read once, segment by segment (see `segment.rs`), and the segments of at most one
+//! chunk are held. A chunk ends at its best boundary. A word is divided only if it alone is too
+//! long.
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -14,22 +15,22 @@ use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::interrupts::Interrupts;
 
-/// Looking at a border is that much work, see [`Interrupts::count_work`].
+/// Work of classifying one boundary, see [`Interrupts::count_work`].
 const BOUNDARY_WORK: usize = 100;
 
-/// A divided word is cut at the end of a grapheme, if one ends within so many bytes.
+/// A word is divided at the end of a grapheme if one ends within this many bytes.
 const GRAPHEME_BYTES: usize = 256;
 
-/// Under a tokenizer that reads texts as a whole, a longer rest of a divided word is divided again
-/// without asking how many tokens it has.
+/// With a tokenizer that reads texts as a whole, a rest of a divided word that is longer than this
+/// is divided again, and its tokens are not counted first.
 const REST_BYTES: usize = 1 << 16;
 
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Where it stands, in bytes.
+    /// Its place in the text, in bytes.
     pub range: Range<usize>,
-    /// Its tokens, specials included: those of the part as a text of its own.
+    /// Number of its tokens as a text of its own, specials included.
     pub tokens: usize,
 }
 
@@ -38,10 +39,11 @@ pub struct Chunks<'t> {
     tokenizer: &'t Tokenizer,
     text: &'t str,
     segments: CountedSegments<'t>,
-    /// Tokens a chunk has room for, and may repeat of the one before, specials not counted.
+    /// Most tokens of a chunk, and most tokens it repeats of the chunk before; both without
+    /// specials.
     room: usize,
     overlap: usize,
-    /// Units from the start of the next chunk on; of them, how many the last chunk had too.
+    /// Segments from the start of the next chunk on, and how many of them the last chunk had too.
     ahead: VecDeque<CountedSegment>,
     repeated: usize,
     /// Sum of the tokens of `ahead`.
@@ -50,7 +52,7 @@ pub struct Chunks<'t> {
 }
 
 impl<'t> Chunks<'t> {
-    /// `max_tokens` counts the specials; what is over the model's limit counts as the limit.
+    /// `max_tokens` includes the specials. A number over the model's limit means the limit.
     pub(crate) fn new(
         tokenizer: &'t Tokenizer,
         text: &'t str,
@@ -76,12 +78,13 @@ impl<'t> Chunks<'t> {
         })
     }
 
-    /// The next chunk; `None` at the end. Laid by their ranges the chunks cover the text; with an
-    /// overlap of 0 they are the text, end to end. `go_on` is asked every few milliseconds.
+    /// The next chunk; `None` at the end. The ranges of all chunks cover the text. With an overlap
+    /// of 0 each chunk starts where the one before it ends. `go_on` is called every few
+    /// milliseconds.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; [`Error::CharacterTooLong`] for a character
-    /// that alone has more tokens than there is room; what the tokenizer gives.
+    /// that alone has more tokens than a chunk may have; errors of the tokenizer.
     pub fn next(
         &mut self,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
@@ -110,8 +113,9 @@ impl<'t> Chunks<'t> {
             if self.tokenizer.is_additive() {
                 break (segments, sum);
             }
-            // The sum was an estimate. A chunk of one unit more than was repeated may still be too
-            // long: then nothing is repeated, and a word that is too long by itself is divided.
+            // The sum is an estimate, so the chunk may be too long. It is then tried with fewer
+            // segments. If only the repeated ones are left, it repeats nothing. If it repeats
+            // nothing and its first segment alone is too long, that word is divided.
             let tokens = self.count(
                 self.ahead[0].segment.start..self.ahead[segments - 1].segment.end,
                 interrupts,
@@ -137,7 +141,8 @@ impl<'t> Chunks<'t> {
         Ok(Some(Chunk { range, tokens: tokens + self.tokenizer.specials() }))
     }
 
-    /// Reads units until there are more than a chunk has room for; whether the text ended before.
+    /// Reads segments until they have more tokens than a chunk may have. Returns whether the text
+    /// ended before that.
     fn read_ahead(&mut self, interrupts: &mut Interrupts) -> Result<bool, Error> {
         while self.tokens <= self.room {
             let Some(next) = self.segments.next_segment(interrupts)? else {
@@ -149,7 +154,7 @@ impl<'t> Chunks<'t> {
         Ok(false)
     }
 
-    /// How many units fit into a chunk: at least one that the last chunk did not have.
+    /// How many segments fit into a chunk: at least one that the last chunk did not have.
     fn fitting(&self) -> usize {
         let mut tokens = 0;
         let fits = |segment: &&CountedSegment| {
@@ -159,9 +164,10 @@ impl<'t> Chunks<'t> {
         self.ahead.iter().take_while(fits).count()
     }
 
-    /// How many of the first `fitting` units make the chunk. Blank line, end of a sentence, line
-    /// break: the best one in the second half, else the last one; where there is none, white
-    /// space in the second half, else the last border of a word.
+    /// How many of the first `fitting` segments make the chunk. It takes the best boundary (blank
+    /// line, end of a sentence, line break) in the second half, else the last one of these in the
+    /// first half. If there is none, it takes white space in the second half, else the last
+    /// boundary of a word.
     fn best_end(&self, fitting: usize, interrupts: &mut Interrupts) -> Result<usize, Error> {
         let mut tokens: usize = self.ahead.iter().take(fitting).map(|segment| segment.tokens).sum();
         let half = tokens / 2;
@@ -172,7 +178,7 @@ impl<'t> Chunks<'t> {
             if best.0 >= if in_second_half { Boundary::Paragraph } else { Boundary::Line } {
                 break;
             }
-            // From the end of a sentence on, only a blank line is better.
+            // Only a blank line is better than the end of a sentence.
             if best.0 < Boundary::Sentence || self.ahead[segments - 1].segment.breaks > 1 {
                 let boundary = self.boundary_after(segments, interrupts)?;
                 if boundary > best.0 && (in_second_half || boundary >= Boundary::Line) {
@@ -187,7 +193,7 @@ impl<'t> Chunks<'t> {
         Ok(if best.0 >= Boundary::Word { best.1 } else { last_word.unwrap_or(fitting) })
     }
 
-    /// What is behind the first `units`.
+    /// The boundary after the first `segments`.
     fn boundary_after(
         &self,
         segments: usize,
@@ -197,8 +203,9 @@ impl<'t> Chunks<'t> {
         Ok(Boundary::after(self.text, &self.ahead[segments - 1].segment))
     }
 
-    /// From which of the `units` of a chunk the next one starts: at a border of words, so that it
-    /// repeats at most `overlap` tokens, not the whole chunk, and has room for something new.
+    /// The index in the `segments` of a chunk at which the next chunk starts. It is at a boundary
+    /// of words. The next chunk repeats at most `overlap` tokens, not the whole chunk, and has room
+    /// for at least one new segment.
     fn repeat_from(&self, segments: usize, interrupts: &mut Interrupts) -> Result<usize, Error> {
         let Some(following) =
             self.ahead.get(segments).filter(|segment| segment.tokens <= self.room)
@@ -227,16 +234,16 @@ impl<'t> Chunks<'t> {
         Ok(from)
     }
 
-    /// The first part of a word that alone is too long. The rest stays ahead as a unit.
+    /// The first part of a word that alone is too long. The rest stays in `ahead` as a segment.
     fn divide_word(&mut self, interrupts: &mut Interrupts) -> Result<Chunk, Error> {
         let Some(&CountedSegment { segment, .. }) = self.ahead.front() else {
             return Err(Error::internal("there is no word to divide"));
         };
-        // White space behind it makes no token and stays with the last part.
+        // White space after it makes no token and stays with the last part.
         let additive = self.tokenizer.is_additive();
         let (start, end) = (segment.start, if additive { segment.word_end } else { segment.end });
-        let (at, tokens) = self.longest_start(start, end, interrupts)?;
-        // Counting an endless rest again for each part would take quadratic time.
+        let (at, tokens) = self.filling_part(start, end, interrupts)?;
+        // Counting a very long rest again for each part would take quadratic time.
         let rest = if additive || end - at <= REST_BYTES {
             self.count(at..end, interrupts)?
         } else {
@@ -254,9 +261,10 @@ impl<'t> Chunks<'t> {
         Ok(Chunk { range: start..at, tokens: tokens + self.tokenizer.specials() })
     }
 
-    /// Where a part from `start` on, before `end`, has as many tokens as there is room, and how
-    /// many it has. A longer part may have fewer tokens, so each that is taken was counted.
-    fn longest_start(
+    /// The end of a part that starts at `start`, ends before `end` and fills a chunk, and its
+    /// number of tokens. A longer part may have fewer tokens than a shorter one, so only a part
+    /// whose tokens were counted is taken.
+    fn filling_part(
         &self,
         start: usize,
         end: usize,
@@ -296,7 +304,7 @@ impl<'t> Chunks<'t> {
                 (fits, tokens) = (at, found);
             }
         }
-        // Back to the last grapheme that ends there.
+        // Go back to the last end of a grapheme.
         let from = ceil(text, start.max(fits.saturating_sub(GRAPHEME_BYTES)));
         let to = ceil(text, end.min(fits + GRAPHEME_BYTES));
         let ends = text[from..to].grapheme_indices(true).map(|(offset, _)| from + offset);
@@ -316,19 +324,19 @@ impl<'t> Chunks<'t> {
         count_bare(self.tokenizer, &self.text[range], interrupts)
     }
 
-    /// Drops the first units.
+    /// Drops the first segments.
     fn forget(&mut self, segments: usize) {
         let tokens: usize = self.ahead.drain(..segments).map(|segment| segment.tokens).sum();
         self.tokens -= tokens;
     }
 }
 
-/// The first place from `at` on where a character starts.
+/// The first start of a character at or after `at`.
 fn ceil(text: &str, at: usize) -> usize {
     (at..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
 }
 
-/// The last place up to `at` where a character starts.
+/// The last start of a character at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! The units of a text, each with its number of tokens.
+//! The segments of a text, each with its number of tokens.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -11,27 +11,28 @@ use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::interrupts::Interrupts;
 
-/// A text says most of its words again and again, and looking one up takes 40 ns where tokenizing it
-/// takes 300 ns, or 4 µs if it is not of ASCII. So many words of at most so many bytes are 3 MB.
-const REMEMBERED: usize = 1 << 15;
-const REMEMBERED_BYTES: usize = 32;
+/// Bounds of the cache of words: words, and bytes of a word; 3 MB at most. A text repeats most of
+/// its words. To look one up takes 40 ns. To tokenize it takes 300 ns, or 4 µs if it is not ASCII.
+const CACHED_WORDS: usize = 1 << 15;
+const CACHED_WORD_BYTES: usize = 32;
 
-/// A unit and its tokens.
+/// A segment and its number of tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CountedSegment {
     pub segment: Segment,
     pub tokens: usize,
 }
 
-/// Where units come from.
+/// How segments are found and counted.
 enum Source<'t> {
-    /// A tokenizer that treats each word for itself.
-    Words { segments: Segments<'t>, remembered: HashMap<&'t str, usize>, ids: Vec<u32> },
-    /// Any other: the text was read as a whole, and each token counts where it starts.
+    /// The tokenizer treats each word by itself, so each word is tokenized on its own.
+    Words { segments: Segments<'t>, cache: HashMap<&'t str, usize>, ids: Vec<u32> },
+    /// Any other tokenizer: the text is tokenized as a whole, and a token counts for the segment in
+    /// which it starts.
     Whole { words: Peekable<UWordBoundIndices<'t>>, encoding: Encoding, token: usize },
 }
 
-/// Reads a text from its start to its end.
+/// The segments of one text with their numbers of tokens, in order.
 pub(crate) struct CountedSegments<'t> {
     tokenizer: &'t Tokenizer,
     text: &'t str,
@@ -40,12 +41,10 @@ pub(crate) struct CountedSegments<'t> {
 
 impl<'t> CountedSegments<'t> {
     /// # Errors
-    /// What reading the text as a whole gives, where the tokenizer does that.
+    /// Errors of the tokenizer, where it reads the text as a whole.
     pub fn new(tokenizer: &'t Tokenizer, text: &'t str) -> Result<CountedSegments<'t>, Error> {
         let source = match tokenizer.segments(text) {
-            Some(segments) => {
-                Source::Words { segments, remembered: HashMap::new(), ids: Vec::new() }
-            }
+            Some(segments) => Source::Words { segments, cache: HashMap::new(), ids: Vec::new() },
             None => Source::Whole {
                 words: text.split_word_bound_indices().peekable(),
                 encoding: tokenizer.encode_whole(text)?,
@@ -55,22 +54,22 @@ impl<'t> CountedSegments<'t> {
         Ok(CountedSegments { tokenizer, text, source })
     }
 
-    /// The next unit; `None` at the end.
+    /// The next segment; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], and what the tokenizer gives.
+    /// [`Error::Interrupted`]; errors of the tokenizer.
     pub fn next_segment(
         &mut self,
         interrupts: &mut Interrupts,
     ) -> Result<Option<CountedSegment>, Error> {
         let CountedSegments { tokenizer, text, source } = self;
         match source {
-            Source::Words { segments, remembered, ids } => {
+            Source::Words { segments, cache, ids } => {
                 let Some(segment) = segments.next_segment(interrupts)? else {
                     return Ok(None);
                 };
                 let word = &text[segment.word..segment.word_end];
-                if let Some(&tokens) = remembered.get(word) {
+                if let Some(&tokens) = cache.get(word) {
                     return Ok(Some(CountedSegment { segment, tokens }));
                 }
                 let read = segments.shortened(&segment, interrupts)?;
@@ -78,11 +77,11 @@ impl<'t> CountedSegments<'t> {
                 ids.clear();
                 tokenizer.encode(&read, ids)?;
                 let tokens = ids.len();
-                if word.len() <= REMEMBERED_BYTES {
-                    if remembered.len() >= REMEMBERED {
-                        remembered.clear();
+                if word.len() <= CACHED_WORD_BYTES {
+                    if cache.len() >= CACHED_WORDS {
+                        cache.clear();
                     }
-                    remembered.insert(word, tokens);
+                    cache.insert(word, tokens);
                 }
                 Ok(Some(CountedSegment { segment, tokens }))
             }
@@ -99,7 +98,7 @@ impl<'t> CountedSegments<'t> {
     }
 }
 
-/// Tokens of the whole text, specials included and without a limit.
+/// Number of tokens of the whole text, specials included and without a limit.
 pub(crate) fn count(
     tokenizer: &Tokenizer,
     text: &str,
@@ -108,7 +107,7 @@ pub(crate) fn count(
     Ok(tokenizer.specials() + count_bare(tokenizer, text, interrupts)?)
 }
 
-/// Tokens of the whole text, without the specials.
+/// Number of tokens of the whole text, without the specials.
 pub(crate) fn count_bare(
     tokenizer: &Tokenizer,
     text: &str,
@@ -126,7 +125,7 @@ pub(crate) fn count_bare(
     Ok(tokens)
 }
 
-/// A word by Unicode's rules and the white space behind it.
+/// A word by Unicode's rules (UAX 29) and the white space after it.
 fn next_whole(
     words: &mut Peekable<UWordBoundIndices>,
     interrupts: &mut Interrupts,

@@ -1,4 +1,4 @@
-//! From a text to token ids, and to chunks of a number of tokens.
+//! From a text to token ids, and to chunks with a limited number of tokens.
 //!
 //! Imports run one way: chunks → counted → tokenizer → segment → char_class.
 

@@ -1,7 +1,7 @@
-//! How much a `tokenizer.json` holds, counted before the tokenizers library loads it.
+//! Checks the size of a `tokenizer.json` before the tokenizers library loads it.
 //!
-//! The library takes what it is given and can't be stopped: 2,300,000 tokens of vocabulary kept it
-//! busy for 20 s, one added token of 30 MB took 2.3 GB. Counting passes over the file at 300 MB/s.
+//! The library has no limits and can't be interrupted. 2,300,000 tokens of vocabulary took 20 s,
+//! and one added token of 30 MB took 2.3 GB of memory. Counting reads the file at 300 MB/s.
 
 use std::fmt;
 use std::path::Path;
@@ -11,19 +11,19 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::Error;
 
-/// The largest vocabulary known in a model of this shape has 250,037 tokens (multilingual), the
-/// largest of any BERT 501,153; loading that many takes 2 s.
+/// The largest known vocabulary of a model with 384 dimensions has 250,037 tokens (multilingual).
+/// The largest of any BERT has 501,153, which take 2 s to load.
 const MAX_VOCABULARY: usize = 1 << 19;
 
-/// BERT has 5 added tokens; 10,000 of them are loaded in 30 ms. Their automaton takes up to 75
-/// bytes for each byte of theirs.
+/// BERT has 5 added tokens. 10,000 of them take 30 ms to load. The library's automaton takes up to
+/// 75 bytes for each byte of an added token.
 const MAX_ADDED_TOKENS: usize = 10_000;
 const MAX_ADDED_BYTES: usize = 1 << 20;
 
-/// WordPiece takes time with the square of a word's length; every known model says 100.
+/// WordPiece takes quadratic time in the length of a word. Every known model has 100.
 const MAX_WORD_CHARS: usize = 1000;
 
-/// It is copied for each word; every known model says "##".
+/// The prefix is copied for each word. Every known model has "##".
 const MAX_PREFIX_BYTES: usize = 64;
 
 #[derive(Deserialize)]
@@ -54,10 +54,10 @@ struct Model {
 #[derive(Default)]
 struct Count(usize);
 
-/// Refuses a file that holds more than is known to load quickly.
+/// Refuses a file with more content than loads quickly.
 ///
 /// # Errors
-/// [`Error::Corrupt`] for what is no tokenizer at all, [`Error::Unsupported`] for one that is too
+/// [`Error::Corrupt`] for a file that is no tokenizer, [`Error::Unsupported`] for one that is too
 /// large.
 pub(crate) fn check(path: &Path, json: &[u8]) -> Result<(), Error> {
     let file: TokenizerFile = serde_json::from_slice(json).map_err(|e| Error::corrupt(path, e))?;

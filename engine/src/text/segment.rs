@@ -1,9 +1,9 @@
-//! Reading a text word by word, so that a tokenizer sees only as much of it as it needs.
+//! Reads a text word by word, so that the tokenizer gets only the part that it needs.
 //!
-//! `tokenizers` keeps an alignment of 16 bytes per byte of input and works at about 1 MB/s, so a
-//! 10 MB text handed over whole costs 10 s and several hundred MB, for the 510 tokens that are
-//! used. BERT's pipeline treats each word for itself, so the text can be cut where a new word
-//! starts whatever is before it: tokens(a + b) = tokens(a) + tokens(b).
+//! The tokenizers library keeps 16 bytes of alignments per byte of input and reads about 1 MB/s. A
+//! text of 10 MB, given to it as a whole, costs 10 s and several hundred MB, and 510 tokens of it
+//! are used. BERT's pipeline treats each word by itself. So a text can be divided where a word
+//! starts that is the same word whatever stands before it: tokens(a + b) = tokens(a) + tokens(b).
 
 use std::borrow::Cow;
 
@@ -15,27 +15,28 @@ use super::char_class::{CharClass, CharClasses};
 use crate::Error;
 use crate::interrupts::Interrupts;
 
-/// A word longer than this is read in its shortened form, see [`Segments::shortened`]: 510 words
-/// of 16 KB would otherwise be 8 MB and a second of tokenizing.
+/// A word longer than this is shortened before it is tokenized, see [`Segments::shortened`]. 510
+/// words of 16 KB would be 8 MB to tokenize.
 const GIANT_WORD_BYTES: usize = 1 << 10;
 
 /// A shortened word that is still longer than this is refused. No word of a real tokenizer is.
-const MOST_WORD_BYTES: usize = 1 << 20;
+const MAX_WORD_BYTES: usize = 1 << 20;
 
-/// A longer stretch without a token between two words is left out of a piece.
-const MOST_SILENT_BYTES: usize = 64;
+/// A piece ends before a longer stretch that makes no token.
+const MAX_BLANK_BYTES: usize = 64;
 
-/// Each added token is looked for wherever one may start (BERT has 5), and a word is read as far
-/// as the longest reaches.
+/// At each character that can start an added token, all of them are compared with the text (BERT
+/// has 5). A word is read at least to the end of the longest that is found.
 const MAX_ADDED_TOKENS: usize = 1000;
 const MAX_ADDED_TOKEN_BYTES: usize = 256;
 
-/// How to cut texts for one tokenizer.
+/// Divides texts into segments for one tokenizer.
 pub(crate) struct Segmenter {
     classes: CharClasses,
-    /// A word of more characters than this is one unknown token, whatever it is made of.
+    /// A word of more characters than this is one unknown token.
     max_word_chars: usize,
-    /// Contents of the added tokens (`[CLS]` and the like), which are found before any splitting.
+    /// Contents of the added tokens (`[CLS]` and others). The library finds them before it splits a
+    /// text into words.
     added_tokens: Vec<String>,
     /// Bytes of the longest of them.
     longest_added: usize,
@@ -43,8 +44,8 @@ pub(crate) struct Segmenter {
 
 impl Segmenter {
     /// `None` when the tokenizer is not of BERT's kind (normalizer, pre-tokenizer and WordPiece
-    /// model), or has added tokens that may start in the middle of a word: then a text can only be
-    /// read as a whole.
+    /// model), or when its added tokens may start in the middle of a word. Such a tokenizer can
+    /// only read a text as a whole.
     pub fn for_tokenizer(tokenizer: &tokenizers::Tokenizer) -> Option<Segmenter> {
         let normalizer = tokenizer.get_normalizer()?.clone();
         let pre_tokenizer = tokenizer.get_pre_tokenizer()?.clone();
@@ -77,7 +78,7 @@ impl Segmenter {
         segmenter.added_tokens.iter().all(starts_a_word).then_some(segmenter)
     }
 
-    /// Starts reading `text`.
+    /// The segments of `text`.
     pub fn segments<'t>(&'t self, text: &'t str) -> Segments<'t> {
         Segments { segmenter: self, text, at: 0, covered: 0, pending: None }
     }
@@ -94,36 +95,36 @@ impl Segmenter {
     }
 }
 
-/// A stretch of a text that is tokenized for itself: a word and what follows it without making a
-/// token. A unit starts where the one before it ends; tokens(a + b) = tokens(a) + tokens(b) at
-/// each of these places.
+/// A part of a text that is tokenized by itself: a word and the characters after it that make no
+/// token. A segment starts where the one before it ends. At each of these places
+/// tokens(a + b) = tokens(a) + tokens(b).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     pub start: usize,
-    /// The word itself; empty in a text that makes no token at all. White space at the start of
-    /// the text belongs to its first unit.
+    /// Start of the word. The word is empty in a text that makes no token at all. White space at
+    /// the start of the text belongs to its first segment.
     pub word: usize,
     pub word_end: usize,
     pub end: usize,
     /// Whether white space follows the word.
     pub spaced: bool,
-    /// Line breaks that follow the word: none, one, or more.
+    /// Number of line breaks that follow the word, up to 255.
     pub breaks: u8,
 }
 
-/// The units of one text, in order.
+/// The segments of one text, in order.
 pub(crate) struct Segments<'t> {
     segmenter: &'t Segmenter,
     text: &'t str,
     at: usize,
-    /// End of the added token that was met last: no unit ends inside it.
+    /// End of the last added token that was found: no segment ends inside it.
     covered: usize,
-    /// A unit that was read and belongs to the next piece.
+    /// A segment that was read and belongs to the next piece.
     pending: Option<Segment>,
 }
 
 impl<'t> Segments<'t> {
-    /// The next unit; `None` at the end.
+    /// The next segment; `None` at the end.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
@@ -141,7 +142,7 @@ impl<'t> Segments<'t> {
             breaks: 0,
         };
         let mut in_word = false;
-        // Whether a word that starts at this place starts anew, whatever it starts with.
+        // Whether a word that starts here is a new word, whatever character it starts with.
         let mut parted = true;
         let mut after_return = false;
         for (offset, c) in text[start..].char_indices() {
@@ -186,8 +187,8 @@ impl<'t> Segments<'t> {
         Ok(Some(segment))
     }
 
-    /// The next piece of about `target` bytes; `None` at the end. The tokens of the pieces, laid
-    /// end to end, are the text's tokens.
+    /// The next piece, some segments of together about `target` bytes; `None` at the end. The
+    /// tokens of all pieces, one after another, are the text's tokens.
     ///
     /// # Errors
     /// [`Error::Interrupted`], [`Error::TextTooLong`] as [`Segments::shortened`].
@@ -203,7 +204,7 @@ impl<'t> Segments<'t> {
             return self.shortened(&first, interrupts).map(Some);
         }
         let mut last = first;
-        while last.word_end - first.word < target && last.end - last.word_end <= MOST_SILENT_BYTES {
+        while last.word_end - first.word < target && last.end - last.word_end <= MAX_BLANK_BYTES {
             let Some(segment) = self.pending_or_next(interrupts)? else {
                 break;
             };
@@ -223,12 +224,12 @@ impl<'t> Segments<'t> {
         }
     }
 
-    /// A text with the tokens of a unit's word: the word, or, if it is an endless one, its first
-    /// characters, enough of them to be more than the model takes in one word. Runs of dropped
-    /// characters shrink to one, not to none, so that nothing becomes adjacent that was not.
+    /// A text that has the same tokens as the segment's word. It is the word itself, or, for a very
+    /// long word, its first characters, more of them than the model takes in one word. A run of
+    /// removed characters becomes one character, not none, so that its neighbours stay apart.
     ///
     /// # Errors
-    /// [`Error::Interrupted`]; [`Error::TextTooLong`] for a word that stays endless.
+    /// [`Error::Interrupted`]; [`Error::TextTooLong`] for a word that is still too long.
     pub fn shortened(
         &mut self,
         segment: &Segment,
@@ -238,7 +239,7 @@ impl<'t> Segments<'t> {
         if word.len() <= GIANT_WORD_BYTES {
             return Ok(Cow::Borrowed(word));
         }
-        // An added token at its start may end with letters, which are not of the word behind it.
+        // An added token at its start may end with letters. They are no part of the word after it.
         let enough = self.segmenter.max_word_chars.saturating_add(self.segmenter.longest_added);
         let mut kept = String::new();
         let mut word_chars = 0;
@@ -250,7 +251,7 @@ impl<'t> Segments<'t> {
                 CharClass::Word => word_chars += 1,
                 CharClass::Removed if in_removed => continue,
                 CharClass::Removed => {}
-                // A cut was forbidden here, so an added token ends and the word starts anew.
+                // It is the first of the segment or inside an added token. A new word follows.
                 CharClass::Space | CharClass::Isolated | CharClass::Starting => word_chars = 0,
             }
             in_removed = class == CharClass::Removed;
@@ -258,15 +259,15 @@ impl<'t> Segments<'t> {
             if word_chars > enough {
                 break;
             }
-            if kept.len() > MOST_WORD_BYTES {
-                return Err(Error::TextTooLong { bytes: word.len(), limit: MOST_WORD_BYTES });
+            if kept.len() > MAX_WORD_BYTES {
+                return Err(Error::TextTooLong { bytes: word.len(), limit: MAX_WORD_BYTES });
             }
         }
         Ok(Cow::Owned(kept))
     }
 }
 
-/// What a character adds to the number of line breaks; a line feed after a return adds nothing.
+/// Number of line breaks that a character adds. A line feed after a carriage return adds none.
 pub(crate) fn line_breaks(c: char, after_return: bool) -> u8 {
     match c {
         '\n' => u8::from(!after_return),

@@ -15,27 +15,28 @@ use crate::interrupts::Interrupts;
 use crate::model::checkpoint::hex;
 use crate::model::files::read_json_bytes;
 
-/// The largest text that is handed whole to a tokenizer that can't read it in pieces.
+/// The largest text for a tokenizer that can only read a text as a whole.
 const WHOLE_TEXT_BYTES: usize = 1 << 20;
 
-/// Bytes read per token still wanted: English has about 4.5, and a second look costs little.
+/// Bytes of text that are read for each token that is still needed. English has about 4.5 bytes a
+/// token, and reading more pieces costs little.
 const BYTES_PER_TOKEN: usize = 6;
 
 /// Token ids of one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenIds {
-    /// Specials included, at most the model's `max_tokens`.
+    /// The ids, specials included; at most the model's `max_tokens`.
     pub ids: Vec<u32>,
     /// Whether the text had more tokens than the model reads.
     pub truncated: bool,
 }
 
-/// A tokenizer with the model's own limit. The truncation and padding that `tokenizer.json`
-/// carries (both known models: 128 and 128) are switched off.
+/// A tokenizer with the model's own limit. The truncation and padding in `tokenizer.json` (128 and
+/// 128 in both known models) are switched off.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     segmenter: Option<Segmenter>,
-    words: Option<AsciiWords>,
+    ascii: Option<AsciiWords>,
     /// Specials before and after the text's own tokens.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -44,14 +45,14 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json`; `max_tokens` counts the specials.
+    /// Loads `tokenizer.json`. `max_tokens` includes the specials.
     pub fn from_file(path: &Path, max_tokens: usize) -> Result<Tokenizer, Error> {
         let bytes = read_json_bytes(path)?;
         preflight::check(path, &bytes)?;
         let sha256 = hex(&Sha256::digest(&bytes));
-        // The library indexes without checking: a template that names a token the file does not
-        // have, a BPE prefix longer than a merge.
-        let (inner, (before, after), segmenter, words) = catch_unwind(|| {
+        // The library panics on some files: a template with a token that the file does not have, a
+        // BPE prefix that is longer than a merge.
+        let (inner, (before, after), segmenter, ascii) = catch_unwind(|| {
             let mut inner =
                 tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::corrupt(path, e))?;
             inner.with_padding(None);
@@ -59,10 +60,10 @@ impl Tokenizer {
             let specials =
                 specials(&mut inner).map_err(|reason| Error::unsupported(path, reason))?;
             let segmenter = Segmenter::for_tokenizer(&inner);
-            let words = segmenter
+            let ascii = segmenter
                 .as_ref()
                 .and_then(|segmenter| AsciiWords::for_tokenizer(&inner, segmenter));
-            Ok::<_, Error>((inner, specials, segmenter, words))
+            Ok::<_, Error>((inner, specials, segmenter, ascii))
         })
         .unwrap_or_else(|_| Err(Error::corrupt(path, "the tokenizers library can't read it")))?;
         if before.is_empty() && after.is_empty() {
@@ -80,17 +81,18 @@ impl Tokenizer {
                 ),
             ));
         }
-        Ok(Tokenizer { inner, segmenter, words, before, after, max_tokens, sha256 })
+        Ok(Tokenizer { inner, segmenter, ascii, before, after, max_tokens, sha256 })
     }
 
-    /// Token ids of `text`, cut at the model's limit as Hugging Face's truncation cuts: the first
-    /// tokens stay and the closing special follows them. Reads no more of a huge text than that
-    /// takes. Like the reference, takes "[CLS]" and the like in a text for the special token.
+    /// Token ids of `text`, truncated to the model's limit as Hugging Face's library does: the
+    /// first tokens and the closing special. Of a huge text only the start is read. As in the
+    /// reference, `[CLS]` in a text is the special token, and so are the others.
     pub fn token_ids(&self, text: &str) -> Result<TokenIds, Error> {
         self.token_ids_interruptible(text, &mut || ControlFlow::Continue(()))
     }
 
-    /// The same; `go_on` is asked before anything is read and every few milliseconds.
+    /// As [`Tokenizer::token_ids`]. `go_on` is called before the text is read and every few
+    /// milliseconds.
     pub(crate) fn token_ids_interruptible(
         &self,
         text: &str,
@@ -106,18 +108,18 @@ impl Tokenizer {
         Ok(TokenIds { ids, truncated })
     }
 
-    /// Reads a text unit by unit; `None` where this tokenizer reads a text as a whole.
+    /// The segments of a text; `None` if this tokenizer can only read a text as a whole.
     pub(crate) fn segments<'t>(&'t self, text: &'t str) -> Option<Segments<'t>> {
         self.segmenter.as_ref().map(|segmenter| segmenter.segments(text))
     }
 
-    /// Whether the tokens of a text are those of its units, laid end to end. Otherwise they are
-    /// nearly as many.
+    /// Whether the tokens of a text are the tokens of its segments, one after another. Otherwise
+    /// the sum of the segments' tokens is an estimate.
     pub(crate) fn is_additive(&self) -> bool {
         self.segmenter.is_some()
     }
 
-    /// How many tokens are put around each text.
+    /// Number of special tokens around each text.
     pub(crate) fn specials(&self) -> usize {
         self.before.len() + self.after.len()
     }
@@ -158,7 +160,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Reads a text as a whole, with the places of its tokens.
+    /// Tokenizes a text as a whole. The result has the places of the tokens.
     pub(crate) fn encode_whole(&self, text: &str) -> Result<Encoding, Error> {
         if text.len() > WHOLE_TEXT_BYTES {
             return Err(Error::TextTooLong { bytes: text.len(), limit: WHOLE_TEXT_BYTES });
@@ -172,9 +174,9 @@ impl Tokenizer {
             ids.extend_from_slice(caught(|| self.inner.encode_fast(part, false))?.get_ids());
             Ok(())
         };
-        match (&self.words, &self.segmenter) {
-            (Some(words), Some(segmenter)) => {
-                words.read(&self.inner, segmenter, piece, ids, library)
+        match (&self.ascii, &self.segmenter) {
+            (Some(ascii), Some(segmenter)) => {
+                ascii.read(&self.inner, segmenter, piece, ids, library)
             }
             _ => library(piece, ids),
         }
@@ -187,7 +189,7 @@ fn caught(encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encod
         .map_err(Error::internal)
 }
 
-/// The ids the post-processor puts before and after a text's own.
+/// The ids that the post-processor puts before and after the tokens of a text.
 fn specials(tokenizer: &mut tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), String> {
     let encode = |tokenizer: &tokenizers::Tokenizer, with_specials| {
         tokenizer
