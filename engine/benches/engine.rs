@@ -1,10 +1,10 @@
-//! `make bench`: the engine alone, on random weights of gte-small's shape.
+//! `make bench`: the engine without PostgreSQL, on random weights of gte-small's shape.
 //!
-//! Every tier of this CPU, with one and two threads, by length and in batches; token ids go in, so
-//! that tokenizing, which has its own group, is left out.
+//! Measures every tier of this CPU with one and two threads, by length and in batches. The input is
+//! token ids. Tokenizing is measured in a group of its own.
 
-#![allow(missing_docs)] // criterion's macros make public items without any
-#![allow(clippy::expect_used, clippy::panic)] // without its model there is nothing to measure
+#![allow(missing_docs)] // criterion's macros make public items without docs
+#![allow(clippy::expect_used, clippy::panic)] // without a model there is nothing to measure
 
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -21,10 +21,10 @@ use tiny_model::TinyModel;
 
 const TIERS: [&str; 5] = ["amx-bf16", "avx512-bf16", "avx512-f32", "avx2-f32", "portable-f32"];
 const LENGTHS: [usize; 5] = [12, 32, 128, 256, 512];
-/// Texts of a batch, and how long each is.
+/// Number of texts of a batch, and the length of each.
 const BATCHES: [(usize, usize); 3] = [(8, 12), (64, 12), (16, 60)];
 
-/// The model's directory, which goes with it.
+/// A model directory, which is removed when it is dropped.
 struct Model(PathBuf);
 
 impl Model {
@@ -35,7 +35,7 @@ impl Model {
         Model(dir)
     }
 
-    /// `None` for kernels this CPU does not have.
+    /// `None` for kernels that this CPU can't run.
     fn load(&self, kernels: &str) -> Option<Encoder> {
         let options = Options { kernels: Some(kernels.into()), ..Options::default() };
         match Encoder::load_with(&self.0, &options) {
@@ -48,7 +48,7 @@ impl Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        // A directory left behind in the target directory does no harm.
+        // A directory that stays in the target directory does no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -57,7 +57,7 @@ fn go() -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Ids spread over the word table, as those of a text are.
+/// Ids that are spread over the word embeddings, as in real texts.
 fn ids(texts: usize, length: usize) -> Vec<Vec<u32>> {
     let id = |n: usize| 1000 + (n * 7919 % 29_000) as u32;
     (0..texts).map(|text| (0..length).map(|i| id(text * length + i)).collect()).collect()
@@ -99,7 +99,7 @@ fn tokenizing(criterion: &mut Criterion) {
     group.sample_size(20);
     group.warm_up_time(Duration::from_millis(300));
     group.measurement_time(Duration::from_secs(1));
-    // 10 words, 126, 510 and, of which no more than 510 may be read, a million.
+    // Of a million words the model reads at most 510.
     for words in [10, 126, 510, 1_000_000] {
         let text = "the blue stone and a dog sat on the red mat ".repeat(words / 11 + 1);
         let end = text.match_indices(' ').nth(words - 1).expect("as many words").0;

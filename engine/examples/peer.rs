@@ -1,16 +1,16 @@
-//! One contender of `make bench-peers`: this engine, or stock candle, on token ids.
+//! One peer of `make bench-peers`: this engine, or stock candle, on token ids.
 //!
-//! `peer gte-small DIR PRECISION [KERNELS]` or `peer candle DIR`, which takes its threads from
-//! RAYON_NUM_THREADS. A line of JSON comes in, a line goes out; the first goes out unasked and says
-//! what was loaded:
+//! `peer gte-small DIR PRECISION [KERNELS]` or `peer candle DIR`. Candle takes its number of
+//! threads from RAYON_NUM_THREADS. The first line of output describes the model. Then each line of
+//! input, in JSON, gets one line of output:
 //!
-//! - `{"ids": "W1", "texts": [[101, 2023, 102]]}` keeps token ids under a name → `{}`
-//! - `{"run": "W1", "threads": 1, "group": 8, "times": 3}` → `{"ms": [5.1, 5.0, 5.0]}`. `group`
-//!   texts share a padded pass, which is for candle: the engine has its own way with a batch.
-//! - `{"strings": "rows", "texts": ["a", "b"]}` keeps texts under a name → `{}`; the engine runs
-//!   them with their tokenizing, each for itself: `{"run": "rows", "threads": 1, "times": 1}`, or
-//!   with `"batch": true` in one call
-//! - `{"vectors": "W1"}` → `{"vectors": [[0.1, …]]}`, of the texts in the order given
+//! - `{"ids": "W1", "texts": [[101, 2023, 102]]}` stores token ids under a name → `{}`
+//! - `{"run": "W1", "threads": 1, "group": 8, "times": 3}` → `{"ms": [5.1, 5.0, 5.0]}`. Candle runs
+//!   `group` texts in one padded pass. The engine ignores `group` and divides a batch itself.
+//! - `{"strings": "rows", "texts": ["a", "b"]}` stores texts under a name → `{}`. The engine
+//!   tokenizes and embeds them, one in each call: `{"run": "rows", "threads": 1, "times": 1}`, or
+//!   with `"batch": true` all in one call.
+//! - `{"vectors": "W1"}` → `{"vectors": [[0.1, …]]}`, in the order of the texts
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -63,7 +63,7 @@ impl Model {
         }
     }
 
-    /// The vectors of the texts, which for candle run `group` at a time in the order given.
+    /// The vectors of the texts. Candle runs `group` texts at a time, in their order.
     fn embed(&self, texts: &[&[u32]], group: usize) -> Outcome<Vec<[f32; DIMS]>> {
         Ok(match self {
             Model::Engine(encoder) => encoder
@@ -127,7 +127,7 @@ fn answer(
         encoder.set_threads(number("threads")? as usize);
     }
     let group = number("group")? as usize;
-    // As with ONNX Runtime, sorting is not what is measured; the engine sorts again in its time.
+    // The texts are sorted before the time starts, as for ONNX Runtime. The engine sorts again.
     let mut sorted = texts;
     sorted.sort_by_key(|ids| ids.len());
     let mut times = Vec::new();
@@ -140,7 +140,7 @@ fn answer(
     Ok(json!({ "ms": times }))
 }
 
-/// Milliseconds of each run over the texts.
+/// Runs the texts and returns the time of each run in milliseconds.
 fn run_strings(encoder: &Encoder, texts: &[String], question: &Value) -> Outcome<Value> {
     encoder.set_threads(question["threads"].as_u64().ok_or("no threads")? as usize);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Writes a loadable model directory of random weights for tests that need no meaning.
+//! Writes a model directory with random weights, for tests that need no real vectors.
 //!
 //! `cargo run --profile fast -p gte-engine --example tiny-model -- DIR [--seed N] [--f16]
 //! [--bert-prefix] [--pooler] [--position-ids] [--max-tokens N] [--like-gte-small]`

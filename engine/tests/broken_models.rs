@@ -1,4 +1,4 @@
-//! A model directory that is not whole is refused with the file and what is wrong with it.
+//! A broken model directory is refused. The error names the file and the reason.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use gte_engine::{Encoder, Error};
 use safetensors::tensor::Dtype;
 use support::tiny_model::{HIDDEN, TensorData, Tensors};
-use support::{Scratch, TinyModel, embed};
+use support::{TempDir, TinyModel, embed};
 
 #[derive(Debug, PartialEq)]
 enum Kind {
@@ -19,7 +19,7 @@ enum Kind {
     Unsupported,
 }
 
-/// Loads `dir`, which has to fail, and checks that the error names `file` and not its directory.
+/// Loads `dir`, which must fail, and checks that the error names `file` and not its directory.
 fn refused(dir: &Path, file: &str, case: &str) -> (Kind, String) {
     let Err(error) = Encoder::load(dir) else { panic!("{case}: it loads") };
     let kind = match &error {
@@ -41,18 +41,18 @@ fn refused_as(kind: Kind, dir: &Path, file: &str, case: &str) -> String {
     message
 }
 
-fn tiny() -> Scratch {
-    Scratch::with(&TinyModel::default())
+fn tiny() -> TempDir {
+    TempDir::with(&TinyModel::default())
 }
 
-fn with_tensors(damage: impl FnOnce(&mut Tensors)) -> Scratch {
-    let dir = Scratch::new();
+fn with_tensors(damage: impl FnOnce(&mut Tensors)) -> TempDir {
+    let dir = TempDir::new();
     TinyModel::default().write_with(dir.path(), damage).unwrap();
     dir
 }
 
-/// A model whose `file` had `from` replaced by `to`.
-fn with_edit(file: &str, from: &str, to: &str) -> Scratch {
+/// A model in whose `file` `from` is replaced by `to`.
+fn with_edit(file: &str, from: &str, to: &str) -> TempDir {
     let dir = tiny();
     let text = std::fs::read_to_string(dir.join(file)).unwrap();
     assert!(text.contains(from), "{file} has no {from}");
@@ -69,19 +69,19 @@ fn a_missing_file_is_named() {
         std::fs::remove_file(dir.join(file)).unwrap();
         refused_as(Kind::Missing, dir.path(), file, "removed");
     }
-    let nowhere = Scratch::new().join("nowhere");
+    let nowhere = TempDir::new().join("nowhere");
     assert!(matches!(Encoder::load(&nowhere), Err(Error::MissingFile { .. })));
 }
 
 #[test]
-fn what_is_no_file_is_refused_without_waiting() {
+fn a_directory_or_a_pipe_is_refused_without_waiting() {
     for file in FILES.into_iter().chain(["sentence_bert_config.json"]) {
         let dir = tiny();
         std::fs::remove_file(dir.join(file)).unwrap();
         std::fs::create_dir(dir.join(file)).unwrap();
         refused_as(Kind::Corrupt, dir.path(), file, "a directory");
         std::fs::remove_dir(dir.join(file)).unwrap();
-        // Opening a pipe that nobody writes to would wait for ever.
+        // Opening a pipe without a writer would wait forever.
         let made = std::process::Command::new("mkfifo").arg(dir.join(file)).status().unwrap();
         assert!(made.success());
         let path = dir.path().to_owned();
@@ -95,7 +95,7 @@ fn what_is_no_file_is_refused_without_waiting() {
 }
 
 #[test]
-fn json_that_is_none_is_refused() {
+fn invalid_json_is_refused() {
     let inputs: [&[u8]; 7] = [
         b"",
         b"{",
@@ -115,7 +115,7 @@ fn json_that_is_none_is_refused() {
         let whole = std::fs::read(dir.join(file)).unwrap();
         std::fs::write(dir.join(file), &whole[..whole.len() / 2]).unwrap();
         refused_as(Kind::Corrupt, dir.path(), file, "half of it");
-        // A sparse file, far larger than any real one, must not be read into memory.
+        // A huge sparse file must not be read into memory.
         std::fs::File::create(dir.join(file)).unwrap().set_len(8 << 30).unwrap();
         refused_as(Kind::Corrupt, dir.path(), file, "8 GB");
     }
@@ -141,7 +141,7 @@ fn a_model_of_another_kind_is_not_supported() {
 }
 
 #[test]
-fn numbers_no_model_has_are_refused_before_anything_is_allocated() {
+fn impossible_sizes_are_refused_before_memory_is_allocated() {
     let huge = "18446744073709551615";
     for (field, value) in [
         ("num_attention_heads", "12"),
@@ -172,7 +172,7 @@ fn numbers_no_model_has_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn a_token_limit_the_model_can_not_have_is_refused() {
+fn an_impossible_token_limit_is_refused() {
     for wrong in ["0", "2", "513", "-1", "1e9", "\"256\"", "18446744073709551616"] {
         let dir = tiny();
         let text = format!("{{\"max_seq_length\": {wrong}}}");
@@ -182,7 +182,7 @@ fn a_token_limit_the_model_can_not_have_is_refused() {
 }
 
 #[test]
-fn weights_that_end_early_or_late_are_refused() {
+fn weights_that_are_too_short_or_too_long_are_refused() {
     let dir = tiny();
     let path = dir.join("model.safetensors");
     let whole = std::fs::read(&path).unwrap();
@@ -197,7 +197,7 @@ fn weights_that_end_early_or_late_are_refused() {
 }
 
 #[test]
-fn a_header_that_claims_too_much_is_refused_before_it_is_allocated() {
+fn a_wrong_header_length_is_refused_before_memory_is_allocated() {
     let dir = tiny();
     let path = dir.join("model.safetensors");
     let whole = std::fs::read(&path).unwrap();
@@ -215,9 +215,10 @@ fn a_flipped_bit_in_the_header_never_loads() {
     let path = dir.join("model.safetensors");
     let whole = std::fs::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    // The header ends in spaces for alignment: a flip there may be another white space.
+    // The header ends with spaces for alignment. A flip there may make another white space.
     let end = whole[..header].iter().rposition(|&b| b != b' ').unwrap();
-    // 31 is prime to the header's repeating entries, so the positions fall all over them.
+    // 31 and the length of a header's entry have no common divisor, so the flips hit all parts of
+    // an entry.
     for position in (0..8).chain((8..=end).step_by(31)) {
         let mut flipped = whole.clone();
         flipped[position] ^= 1 << (position % 8);
@@ -231,7 +232,7 @@ fn a_flipped_bit_in_the_header_never_loads() {
 }
 
 #[test]
-fn tensors_that_are_not_what_the_configuration_asks_for_are_named() {
+fn tensors_that_do_not_fit_the_configuration_are_named() {
     let query = "encoder.layer.0.attention.self.query.weight";
     let dir = with_tensors(|tensors| drop(tensors.remove(query)));
     let message = refused_as(Kind::Corrupt, dir.path(), "model.safetensors", "missing");
@@ -257,7 +258,7 @@ fn tensors_that_are_not_what_the_configuration_asks_for_are_named() {
 }
 
 #[test]
-fn weights_that_are_not_numbers_are_refused() {
+fn weights_that_are_not_finite_are_refused() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for name in
             ["embeddings.position_embeddings.weight", "encoder.layer.0.output.LayerNorm.bias"]
@@ -271,7 +272,7 @@ fn weights_that_are_not_numbers_are_refused() {
             assert!(message.contains(name), "{message}");
         }
     }
-    let dir = Scratch::new();
+    let dir = TempDir::new();
     let halves = TinyModel { f16: true, ..Default::default() };
     let name = "embeddings.LayerNorm.bias";
     let infinity = 0x7c00u16.to_le_bytes();
@@ -281,9 +282,9 @@ fn weights_that_are_not_numbers_are_refused() {
     assert!(message.contains(name), "{message}");
 }
 
-/// The word embeddings are read as they are needed, so that is when they are looked at.
+/// Word embeddings are read when they are needed, so they are checked then.
 #[test]
-fn a_word_embedding_that_is_no_number_is_refused_when_it_is_used() {
+fn a_word_embedding_that_is_not_finite_is_refused_when_it_is_used() {
     let name = "embeddings.word_embeddings.weight";
     let dir = with_tensors(|tensors| {
         for row in tensors.get_mut(name).unwrap().bytes.chunks_mut(4 * HIDDEN) {
@@ -297,8 +298,8 @@ fn a_word_embedding_that_is_no_number_is_refused_when_it_is_used() {
 }
 
 #[test]
-fn weights_cut_short_while_in_use_are_an_error_and_are_noticed() {
-    let dir = Scratch::with(&TinyModel::default());
+fn weights_truncated_while_in_use_are_an_error() {
+    let dir = TempDir::with(&TinyModel::default());
     let encoder = Encoder::load(dir.path()).unwrap();
     let mut go_on = || ControlFlow::Continue(());
     encoder.embed("a", &mut go_on).unwrap();
@@ -311,12 +312,12 @@ fn weights_cut_short_while_in_use_are_an_error_and_are_noticed() {
     assert!(encoder.identity().is_err());
 }
 
-/// Layers of one model with the word embeddings of another would give a vector of neither.
+/// The layers of one model and the word embeddings of another would give a wrong vector.
 #[test]
-fn weights_overwritten_in_the_middle_of_a_call_give_no_vector() {
-    let dir = Scratch::with(&TinyModel::default());
+fn weights_overwritten_during_a_call_give_no_vector() {
+    let dir = TempDir::with(&TinyModel::default());
     let encoder = Encoder::load(dir.path()).unwrap();
-    let other = Scratch::with(&TinyModel { seed: 2, ..Default::default() });
+    let other = TempDir::with(&TinyModel { seed: 2, ..Default::default() });
     let weights = std::fs::read(other.join("model.safetensors")).unwrap();
     let mut overwrite = || {
         std::fs::write(dir.join("model.safetensors"), &weights).unwrap();
@@ -329,12 +330,12 @@ fn weights_overwritten_in_the_middle_of_a_call_give_no_vector() {
 }
 
 #[test]
-fn weights_replaced_by_a_new_file_do_not_disturb_those_in_use() {
-    let dir = Scratch::with(&TinyModel::default());
+fn a_new_file_of_weights_does_not_change_the_loaded_model() {
+    let dir = TempDir::with(&TinyModel::default());
     let encoder = Encoder::load(dir.path()).unwrap();
     let mut go_on = || ControlFlow::Continue(());
     let before = encoder.embed("a", &mut go_on).unwrap();
-    let other = Scratch::with(&TinyModel { seed: 2, ..Default::default() });
+    let other = TempDir::with(&TinyModel { seed: 2, ..Default::default() });
     std::fs::rename(other.join("model.safetensors"), dir.join("model.safetensors")).unwrap();
     assert!(!encoder.has_changed());
     assert_eq!(encoder.embed("a", &mut go_on).unwrap(), before);
@@ -353,7 +354,7 @@ fn weights_of_another_type_are_not_supported() {
 }
 
 #[test]
-fn a_tokenizer_with_more_tokens_than_the_model_gives_an_error_and_no_wrong_vector() {
+fn a_token_without_an_embedding_is_an_error() {
     let dir = with_edit("tokenizer.json", "\"stone\": ", "\"stone\": 9");
     match Encoder::load(dir.path()) {
         Err(error) => assert_eq!(error.path(), Some(dir.join("tokenizer.json").as_path())),
@@ -376,10 +377,10 @@ fn a_repaired_directory_loads() {
     assert_eq!(embed(&Encoder::load(dir.path()).unwrap(), "cat").tokens, 3);
 }
 
-/// The tokenizers library indexes without looking, and panics.
+/// The tokenizers library panics on this file.
 #[test]
 fn a_tokenizer_whose_template_names_a_token_it_does_not_have_is_refused() {
-    let dir = Scratch::with_tokenizer(|tokenizer| {
+    let dir = TempDir::with_tokenizer(|tokenizer| {
         let tokens = &mut tokenizer["post_processor"]["special_tokens"];
         assert!(tokens.is_object(), "the tiny tokenizer has a template");
         *tokens = serde_json::json!({});
@@ -389,7 +390,7 @@ fn a_tokenizer_whose_template_names_a_token_it_does_not_have_is_refused() {
 
 #[test]
 fn a_tokenizer_without_special_tokens_is_not_supported() {
-    let dir = Scratch::with_tokenizer(|tokenizer| {
+    let dir = TempDir::with_tokenizer(|tokenizer| {
         tokenizer["post_processor"] = serde_json::Value::Null;
     });
     refused_as(Kind::Unsupported, dir.path(), "tokenizer.json", "no specials");
@@ -397,7 +398,7 @@ fn a_tokenizer_without_special_tokens_is_not_supported() {
 
 #[test]
 fn a_tokenizer_whose_template_repeats_the_text_is_not_supported() {
-    let dir = Scratch::with_tokenizer(|tokenizer| {
+    let dir = TempDir::with_tokenizer(|tokenizer| {
         let template = tokenizer["post_processor"]["single"].as_array_mut().unwrap();
         let text = template.iter().position(|part| part.get("Sequence").is_some()).unwrap();
         template.insert(text, template[text].clone());

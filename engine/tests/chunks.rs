@@ -1,4 +1,5 @@
-//! Chunks cover their text, fit the model by Hugging Face's own count, and end where a reader would.
+//! Chunks cover their text, fit the model by Hugging Face's count of tokens, and end at good
+//! places.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -9,10 +10,10 @@ use gte_engine::{Chunk, Encoder, Error};
 use proptest::prelude::*;
 use support::languages::LANGUAGES;
 use support::texts::{any_text, cases, long_text, short_text, sliding_text};
-use support::{Scratch, TinyModel, go, words};
+use support::{TempDir, TinyModel, go, words};
 use tokenizers::Tokenizer;
 
-/// The engine and the library, which counts as far as it likes.
+/// The engine, and the library without truncation.
 struct Pair {
     encoder: Encoder,
     library: Tokenizer,
@@ -21,7 +22,7 @@ struct Pair {
 static PAIR: LazyLock<Pair> = LazyLock::new(|| pair(&TinyModel::default()));
 
 fn pair(model: &TinyModel) -> Pair {
-    let dir = Scratch::with(model);
+    let dir = TempDir::with(model);
     let mut library = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
     library.with_padding(None).with_truncation(None).unwrap();
     Pair { encoder: Encoder::load(dir.path()).unwrap(), library }
@@ -41,7 +42,7 @@ impl Pair {
         self.chunks(text, max_tokens, 0).iter().map(|chunk| &text[chunk.range.clone()]).collect()
     }
 
-    /// Everything that holds for any text.
+    /// Checks what is true for every text.
     fn check(&self, text: &str, max_tokens: usize, overlap: usize) {
         let case = format!("{max_tokens} tokens, overlap {overlap}, of {text:?}");
         assert_eq!(
@@ -113,13 +114,13 @@ fn of_texts_in_many_languages() {
         PAIR.check_all(text);
         PAIR.check_all(&text.replace('\n', "\r\n"));
         PAIR.check_all(&text.split_whitespace().collect::<String>());
-        // A sentence that fits is whole: a chunk of an eighth of a text has several.
+        // Long enough for chunks of several sentences.
         PAIR.check_all(&[text; 8].join("\r\n\r\n"));
     }
 }
 
 #[test]
-fn nothing_and_white_space() {
+fn of_an_empty_text_and_white_space() {
     PAIR.check_all("");
     for blank in [" ", "\n\n", "\u{3000}", "\u{200b}\u{301}", &" ".repeat(5000)] {
         PAIR.check_all(blank);
@@ -134,7 +135,7 @@ fn a_text_that_fits_is_one_chunk() {
     assert_eq!(PAIR.chunks(&text, 512, 0), [Chunk { range: 0..text.len(), tokens: 512 }]);
     assert_eq!(PAIR.chunks(&text, 512, 100).len(), 1);
     assert_eq!(PAIR.chunks(&format!("{text} cat"), 512, 0).len(), 2);
-    // The model's limit counts where it is less than what was asked for.
+    // The model's limit is lower than the given limit.
     assert_eq!(PAIR.chunks(&words(1020), 100_000, 0).len(), 2);
     assert!(PAIR.chunks(&words(1020), usize::MAX, 0).iter().all(|chunk| chunk.tokens == 512));
 }
@@ -147,15 +148,15 @@ fn a_chunk_ends_with_a_sentence() {
     for max_tokens in 11..16 {
         assert_eq!(PAIR.parts(text, max_tokens), sentences, "{max_tokens}");
     }
-    // Two fit.
+    // Two sentences fit.
     assert_eq!(PAIR.parts(text, 18), [&text[..52], sentences[2]]);
-    // A full stop inside a sentence is none, and neither is the end of a line.
+    // Neither a full stop inside a sentence nor the end of a line ends it.
     let lower = "The cat sat (e.g. on the mat) at 3.14 in\nthe data base. The dog too.";
     assert_eq!(PAIR.parts(lower, PAIR.library_count(lower) - 1), [&lower[..56], "The dog too."]);
 }
 
 #[test]
-fn a_sentence_is_divided_at_words_only_where_it_alone_is_too_long() {
+fn a_sentence_is_divided_only_if_it_alone_is_too_long() {
     let long = format!("C{}. ", &words(30)[1..]);
     let text = format!("The cat sat. {long}The dog sat.");
     let parts = PAIR.parts(&text, 22);
@@ -168,11 +169,11 @@ fn a_sentence_is_divided_at_words_only_where_it_alone_is_too_long() {
 fn a_blank_line_in_the_second_half_ends_a_chunk() {
     let paragraph = "The cat sat. The dog sat. The cat sat.\n\n";
     let text = paragraph.repeat(5) + "The end.";
-    // Two paragraphs and a sentence of the third would fit.
+    // Two paragraphs and one sentence of the third fit.
     for part in &PAIR.parts(&text, 30)[..2] {
         assert_eq!(*part, paragraph.repeat(2));
     }
-    // A heading does not stand alone because of the blank line behind it.
+    // A heading alone is no chunk, although a blank line follows it.
     let headed = format!("Data\r\n\r\n{}", "The cat sat on the mat. ".repeat(9));
     assert!(PAIR.parts(&headed, 30)[0].ends_with("mat. "));
 }
@@ -193,7 +194,7 @@ fn a_chunk_starts_with_a_word() {
             assert!(part.ends_with(' ') && !part.starts_with(' '), "{part:?}");
         }
     }
-    // Without spaces: never a comma or a closing bracket first.
+    // In a text without spaces no chunk starts with a comma or a closing bracket.
     let text = "山川（水火）、日本。漢字、".repeat(30);
     for max_tokens in 8..40 {
         for part in PAIR.parts(&text, max_tokens) {
@@ -203,7 +204,7 @@ fn a_chunk_starts_with_a_word() {
 }
 
 #[test]
-fn a_word_is_divided_only_where_it_alone_is_too_long() {
+fn a_word_is_divided_only_if_it_alone_is_too_long() {
     let letters = "bcdfghjklmnp";
     let text = format!("the cat {letters} the dog");
     assert_eq!(PAIR.library_count(letters), 14);
@@ -214,8 +215,8 @@ fn a_word_is_divided_only_where_it_alone_is_too_long() {
 }
 
 #[test]
-fn characters_that_belong_together_stay_together() {
-    // A letter, its accents and what joins emoji: one grapheme each, in a word that is too long.
+fn a_grapheme_is_not_divided() {
+    // A word that is too long, made of one grapheme: a letter with an accent, a syllable, an emoji.
     for grapheme in ["e\u{301}", "한", "👩\u{200d}👩\u{200d}👧"] {
         let text = grapheme.repeat(60);
         for part in PAIR.parts(&text, 8) {
@@ -225,13 +226,13 @@ fn characters_that_belong_together_stay_together() {
 }
 
 #[test]
-fn as_much_is_repeated_as_words_allow() {
+fn the_overlap_is_as_many_whole_words_as_fit() {
     let text = words(100);
     let chunks = PAIR.chunks(&text, 22, 7);
     for pair in chunks.windows(2) {
         assert_eq!(PAIR.library_count(&text[pair[1].range.start..pair[0].range.end]), 7 + 2);
     }
-    // Two tokens a word: 7 are three words.
+    // Three whole words are repeated, although one more token is allowed.
     let text = "databasing ".repeat(50);
     let each = PAIR.library_count("databasing") - 2;
     let chunks = PAIR.chunks(&text, 40, 3 * each + 1);
@@ -242,7 +243,7 @@ fn as_much_is_repeated_as_words_allow() {
 }
 
 #[test]
-fn what_leaves_no_room_is_refused() {
+fn limits_without_space_for_new_tokens_are_refused() {
     for (max_tokens, overlap) in [(2, 0), (10, 8), (10, 100), (100_000, 510)] {
         assert!(matches!(PAIR.encoder.chunks("cat", max_tokens, overlap), Err(Error::Internal(_))));
     }

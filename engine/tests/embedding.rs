@@ -1,11 +1,11 @@
-//! Vectors are the reference forward pass's, whatever runs beside a text and whoever asks.
+//! Vectors are those of the reference forward pass, in every batch and on every thread.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use gte_engine::oracle::StockBert;
 use gte_engine::{DIMS, Encoder};
-use support::{Scratch, TinyModel, embed, embed_all, load, max_abs, mixed_texts, words};
+use support::{TempDir, TinyModel, embed, embed_all, load, max_abs, mixed_texts, words};
 
 #[test]
 fn vectors_have_unit_length() {
@@ -18,7 +18,7 @@ fn vectors_have_unit_length() {
 
 #[test]
 fn vectors_are_those_of_the_stock_forward_pass() {
-    let dir = Scratch::with(&TinyModel::default());
+    let dir = TempDir::with(&TinyModel::default());
     let encoder = Encoder::load(dir.path()).unwrap();
     let oracle = StockBert::load(dir.path()).unwrap();
     let texts = mixed_texts();
@@ -31,7 +31,7 @@ fn vectors_are_those_of_the_stock_forward_pass() {
 
 #[test]
 fn padding_in_the_stock_forward_pass_changes_nothing() {
-    let oracle = StockBert::load(Scratch::with(&TinyModel::default()).path()).unwrap();
+    let oracle = StockBert::load(TempDir::with(&TinyModel::default()).path()).unwrap();
     let short = [2, 40, 50, 3];
     let long: Vec<u32> = (0..300).map(|i| 5 + i % 90).collect();
     let together = oracle.embed_batch(&[&short, &long]).unwrap();
@@ -42,7 +42,7 @@ fn padding_in_the_stock_forward_pass_changes_nothing() {
 }
 
 #[test]
-fn a_text_has_the_same_vector_alone_and_in_any_company() {
+fn a_text_has_the_same_vector_alone_and_in_a_batch() {
     let encoder = load(&TinyModel::default());
     let texts = mixed_texts();
     let together = embed_all(&encoder, &texts);
@@ -58,8 +58,8 @@ fn a_text_has_the_same_vector_alone_and_in_any_company() {
 }
 
 #[test]
-fn answers_come_in_the_order_of_the_questions() {
-    // More than any window or batch inside, with neighbours of very different length.
+fn embeddings_are_in_the_order_of_the_texts() {
+    // More texts than a window or a block has, with neighbours of very different lengths.
     let encoder = load(&TinyModel::default());
     let texts: Vec<String> =
         (0..1300).map(|i| format!("{} {i}", words(1 + (i * 37) % 23))).collect();
@@ -74,7 +74,7 @@ fn answers_come_in_the_order_of_the_questions() {
 }
 
 #[test]
-fn the_empty_string_has_a_vector_and_blanks_have_the_same() {
+fn the_empty_string_and_blanks_have_the_same_vector() {
     let encoder = load(&TinyModel::default());
     let empty = embed(&encoder, "");
     assert_eq!((empty.tokens, empty.truncated), (2, false));
@@ -91,7 +91,7 @@ fn no_texts_no_vectors() {
 
 #[test]
 fn the_same_text_always_has_the_same_vector() {
-    let dir = Scratch::with(&TinyModel::default());
+    let dir = TempDir::with(&TinyModel::default());
     let [first, second] = [(), ()].map(|()| Encoder::load(dir.path()).unwrap());
     let texts = mixed_texts();
     let expected = embed_all(&first, &texts);

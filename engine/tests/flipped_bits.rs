@@ -1,5 +1,5 @@
-//! A few flipped bits anywhere in a model's files: it is refused by the name of the file, or it is a
-//! model, whose vectors are finite and of unit length. Never a panic, never a wait, never a NaN.
+//! A model with a few flipped bits in its files is refused with the name of a file, or it is loaded
+//! and its vectors are finite and of unit length. It never panics or hangs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use gte_engine::{Encoder, Error};
 use proptest::prelude::*;
-use support::{Scratch, TinyModel, go, words};
+use support::{TempDir, TinyModel, go, words};
 
-/// The files of a model, made once.
+/// The files of an intact model.
 static WHOLE: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
-    let dir = Scratch::with(&TinyModel { max_tokens: Some(64), ..Default::default() });
+    let dir = TempDir::with(&TinyModel { max_tokens: Some(64), ..Default::default() });
     ["model.safetensors", "tokenizer.json", "config.json", "sentence_bert_config.json"]
         .map(|name| (name, std::fs::read(dir.join(name)).unwrap()))
         .to_vec()
 });
 
-/// What became of a damaged model.
+/// Loads a damaged model and embeds texts.
 fn outcome(dir: &Path, file: &str) -> Result<(), String> {
     let encoder = match Encoder::load(dir) {
         Ok(encoder) => encoder,
         Err(error) => {
-            // A flipped bit in one file may first be noticed in another: a changed number of words,
-            // by the size of their tensor.
+            // The error may name another file than the one with the flipped bit: a changed
+            // vocab_size does not fit the shape of a tensor.
             let named = error.path().and_then(Path::file_name).is_some();
             return if named { Ok(()) } else { Err(format!("{file}: {error:?}")) };
         }
@@ -47,11 +47,11 @@ fn outcome(dir: &Path, file: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a case in a thread of its own: one that hangs is a failure, not a wait.
+/// Runs a case on a thread of its own, so that a case that hangs fails.
 fn check(file: &'static str, flips: Vec<(prop::sample::Index, u8)>) -> Result<(), TestCaseError> {
-    let (done, answer) = mpsc::channel();
+    let (done, result) = mpsc::channel();
     std::thread::spawn(move || {
-        let dir = Scratch::new();
+        let dir = TempDir::new();
         for (name, bytes) in WHOLE.iter() {
             let mut bytes = bytes.clone();
             if *name == file {
@@ -64,13 +64,13 @@ fn check(file: &'static str, flips: Vec<(prop::sample::Index, u8)>) -> Result<()
         }
         done.send(outcome(dir.path(), file))
     });
-    match answer.recv_timeout(Duration::from_secs(60)) {
+    match result.recv_timeout(Duration::from_secs(60)) {
         Ok(outcome) => outcome.map_err(TestCaseError::fail),
         Err(error) => Err(TestCaseError::fail(format!("{file}: panicked or hung: {error}"))),
     }
 }
 
-/// One to eight flips.
+/// One to eight flipped bits.
 fn flips() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
     prop::collection::vec((any::<prop::sample::Index>(), 0..8u8), 1..=8)
 }

@@ -1,4 +1,4 @@
-//! The caller can stop the work between two forward passes, and nothing is broken afterwards.
+//! The caller can stop the work, and the encoder works afterwards.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -24,43 +24,43 @@ fn a_stop_at_once_gives_no_vector() {
 }
 
 #[test]
-fn the_caller_is_asked_at_least_once_per_long_text() {
+fn the_callback_is_called_at_least_once_for_each_long_text() {
     let encoder = load(&TinyModel::default());
     let text = words(400);
-    let mut asked = 0;
+    let mut calls = 0;
     let mut count = || {
-        asked += 1;
+        calls += 1;
         ControlFlow::Continue(())
     };
     encoder.embed_batch(&[text.as_str(); 12], &mut count).unwrap();
-    assert!(asked >= 12, "{asked}");
+    assert!(calls >= 12, "{calls}");
 }
 
 #[test]
 fn a_stop_half_way_ends_the_work_there() {
     let encoder = load(&TinyModel::default());
     let text = words(400);
-    let mut asked = 0;
+    let mut calls = 0;
     let mut third = || {
-        asked += 1;
-        if asked == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        calls += 1;
+        if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let result = encoder.embed_batch(&[text.as_str(); 12], &mut third);
     assert!(matches!(result, Err(Error::Interrupted)));
-    assert_eq!(asked, 3, "asked again after it said stop");
+    assert_eq!(calls, 3, "called again after it stopped the work");
     still_works(&encoder);
 }
 
 #[test]
-fn the_question_is_asked_on_the_calling_thread() {
+fn the_callback_is_called_on_the_calling_thread() {
     let encoder = load(&TinyModel::default());
     let caller = std::thread::current().id();
     let mut same = true;
-    let mut ask = || {
+    let mut callback = || {
         same &= std::thread::current().id() == caller;
         ControlFlow::Continue(())
     };
-    encoder.embed_batch(&[&words(400), "cat"], &mut ask).unwrap();
+    encoder.embed_batch(&[&words(400), "cat"], &mut callback).unwrap();
     assert!(same);
 }
 
@@ -75,48 +75,48 @@ fn a_panic_of_the_callback_passes_through() {
 }
 
 #[test]
-fn a_short_text_can_be_stopped_or_thrown_out_of_at_every_question() {
-    // One thread: the calling thread runs the model, and the questions come from within it.
+fn every_call_of_the_callback_can_stop_or_panic() {
+    // With one thread the calling thread runs the model and calls the callback inside the pass.
     let encoder = load(&TinyModel { layers: 2, ..TinyModel::default() });
-    let mut all = 0;
+    let mut all_calls = 0;
     let mut count = || {
-        all += 1;
+        all_calls += 1;
         ControlFlow::Continue(())
     };
     encoder.embed("cat", &mut count).unwrap();
-    // Five operations in each of two layers at the least.
-    assert!(all > 10, "{all}");
-    for last in 1..=all {
-        for throws in [false, true] {
-            let mut asked = 0;
-            let mut ask = || {
-                asked += 1;
-                match (asked < last, throws) {
+    // At least five operations in each of two layers.
+    assert!(all_calls > 10, "{all_calls}");
+    for last in 1..=all_calls {
+        for panics in [false, true] {
+            let mut calls = 0;
+            let mut callback = || {
+                calls += 1;
+                match (calls < last, panics) {
                     (true, _) => ControlFlow::Continue(()),
                     (false, false) => ControlFlow::Break(()),
                     (false, true) => std::panic::resume_unwind(Box::new("of the caller")),
                 }
             };
-            let result = catch_unwind(AssertUnwindSafe(|| encoder.embed("cat", &mut ask)));
+            let result = catch_unwind(AssertUnwindSafe(|| encoder.embed("cat", &mut callback)));
             match result {
-                Ok(result) => assert!(matches!(result, Err(Error::Interrupted)) && !throws),
-                Err(panic) => assert!(throws && panic.downcast_ref() == Some(&"of the caller")),
+                Ok(result) => assert!(matches!(result, Err(Error::Interrupted)) && !panics),
+                Err(panic) => assert!(panics && panic.downcast_ref() == Some(&"of the caller")),
             }
-            assert_eq!(asked, last, "asked again after it said stop");
+            assert_eq!(calls, last, "called again after it stopped the work");
         }
     }
     let fresh = load(&TinyModel { layers: 2, ..TinyModel::default() });
     assert_eq!(embed(&encoder, "stone river"), embed(&fresh, "stone river"));
 }
 
-/// Ten megabytes in which there is no word to count, or no end of one.
-fn endless() -> [String; 5] {
+/// Texts of 10 MB without a word, or of one word.
+fn huge_words() -> [String; 5] {
     ["ab", "e\u{301}", "\u{301}", " ", "\u{d55c}"].map(|part| part.repeat((10 << 20) / part.len()))
 }
 
 type Work = fn(&Encoder, &str, &mut dyn FnMut() -> ControlFlow<()>) -> Result<(), Error>;
 
-/// Everything that reads a text to its end.
+/// All functions that read a text to its end.
 const READING: [(&str, Work); 4] = [
     ("embed", |encoder, text, go_on| encoder.embed(text, go_on).map(|_| ())),
     ("token_ids", |encoder, text, go_on| encoder.token_ids_interruptible(text, go_on).map(|_| ())),
@@ -129,29 +129,29 @@ const READING: [(&str, Work); 4] = [
 ];
 
 #[test]
-fn the_caller_is_asked_while_an_endless_word_is_read() {
+fn the_callback_is_called_while_a_huge_word_is_read() {
     let encoder = load(&TinyModel::default());
-    for text in endless() {
+    for text in huge_words() {
         for (name, work) in READING {
-            let mut asked = 0;
+            let mut calls = 0;
             let mut count = || {
-                asked += 1;
+                calls += 1;
                 ControlFlow::Continue(())
             };
             work(&encoder, &text, &mut count).unwrap();
-            // Every 2^18 characters, which are some 3 ms.
-            assert!(asked >= text.chars().count() >> 18, "{name}: {asked}");
-            for stop_at in [2, asked / 2, asked] {
-                let mut asked = 0;
+            // Once every 2^18 characters, which take about 3 ms.
+            assert!(calls >= text.chars().count() >> 18, "{name}: {calls}");
+            for stop_at in [2, calls / 2, calls] {
+                let mut calls = 0;
                 let mut stop = || {
-                    asked += 1;
-                    if asked < stop_at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                    calls += 1;
+                    if calls < stop_at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 };
                 assert!(
                     matches!(work(&encoder, &text, &mut stop), Err(Error::Interrupted)),
                     "{name}"
                 );
-                assert_eq!(asked, stop_at, "{name} asked again after it said stop");
+                assert_eq!(calls, stop_at, "{name} called again after it stopped the work");
             }
         }
     }
@@ -159,17 +159,17 @@ fn the_caller_is_asked_while_an_endless_word_is_read() {
 }
 
 #[test]
-fn the_caller_is_asked_while_words_are_counted() {
+fn the_callback_is_called_while_words_are_counted() {
     let encoder = load(&TinyModel::default());
-    // No word comes twice, so each is tokenized: 100 KB are a tenth of a second.
+    // All words differ, so each is tokenized. 100 KB take 0.1 s.
     let text: String = (0..12_000).map(|i| format!("{} ", i * 7919)).collect();
     for (name, work) in &READING[2..] {
-        let mut asked = 0;
+        let mut calls = 0;
         let mut count = || {
-            asked += 1;
+            calls += 1;
             ControlFlow::Continue(())
         };
         work(&encoder, &text, &mut count).unwrap();
-        assert!(asked >= 20, "{name}: {asked}");
+        assert!(calls >= 20, "{name}: {calls}");
     }
 }

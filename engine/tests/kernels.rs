@@ -1,14 +1,14 @@
-//! Every tier of kernels this CPU runs, on lengths that leave a rest in each of its tiles. Small
-//! enough for valgrind (`make valgrind`), which watches what the unsafe code reads and writes.
+//! Every tier of kernels that this CPU can run, on lengths that leave a partial tile in each. Small
+//! enough for valgrind (`make valgrind`), which checks the memory accesses of the unsafe code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use gte_engine::oracle::StockBert;
 use gte_engine::{Encoder, Error, Options};
-use support::{Scratch, TinyModel, cosine, go, max_abs};
+use support::{TempDir, TinyModel, cosine, go, max_abs};
 
-/// Names of the tiers, as the error lists them that asks for one there is not.
+/// Names of the tiers, from the error for an unknown tier.
 fn tiers(dir: &std::path::Path) -> Vec<String> {
     let options = Options { kernels: Some("no such kernels".into()), ..Options::default() };
     match Encoder::load_with(dir, &options) {
@@ -19,10 +19,10 @@ fn tiers(dir: &std::path::Path) -> Vec<String> {
     }
 }
 
-/// Loads every tier and compares its vectors of texts of these lengths with those of stock candle:
-/// alone and together, with one thread and three.
+/// Loads every tier and compares its vectors with those of stock candle, for texts of these
+/// lengths: alone and in a batch, with one thread and with three.
 fn compare(model: &TinyModel, lengths: &[u32]) {
-    let dir = Scratch::with(model);
+    let dir = TempDir::with(model);
     let oracle = StockBert::load(dir.path()).unwrap();
     let texts: Vec<Vec<u32>> = lengths
         .iter()
@@ -38,7 +38,8 @@ fn compare(model: &TinyModel, lengths: &[u32]) {
             let options = Options { kernels: Some(name.clone()), threads, precision: None };
             let encoder = Encoder::load_with(dir.path(), &options).unwrap();
             assert_eq!(encoder.info().kernels, name);
-            // One text at a time shares out the work inside an operation, all at once the texts.
+            // For one text the threads share the work of an operation, for a batch they share
+            // texts.
             let together = encoder.embed_ids(&texts, &mut go).unwrap();
             for (ids, embedding) in texts.iter().zip(&together) {
                 let alone = encoder.embed_ids(&[ids], &mut go).unwrap();
@@ -58,7 +59,7 @@ fn compare(model: &TinyModel, lengths: &[u32]) {
 
 #[test]
 fn every_tier_gives_the_stock_vectors_on_any_length_and_number_of_threads() {
-    // An intermediate width that is no multiple of any panel's, so that the last one is padded.
+    // The intermediate width is no multiple of a panel's width, so the last panel is padded.
     let model = TinyModel { intermediate: 70, ..TinyModel::default() };
     compare(&model, &[1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33]);
 }

@@ -1,4 +1,5 @@
-//! A `tokenizer.json` that holds too much is refused before it is loaded, and one that holds much is loaded.
+//! A `tokenizer.json` that is too large is refused before it is loaded. One within the limits is
+//! loaded.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -7,22 +8,22 @@ use std::fmt::Write as _;
 
 use gte_engine::{Encoder, Error};
 use serde_json::{Value, json};
-use support::{Scratch, TinyModel, go};
+use support::{TempDir, TinyModel, go};
 
 fn added(id: usize, content: String) -> Value {
     json!({ "id": id, "content": content, "special": false, "single_word": false,
             "lstrip": false, "rstrip": false, "normalized": false })
 }
 
-fn with_added(count: usize) -> Scratch {
-    Scratch::with_tokenizer(|tokenizer| {
+fn with_added(count: usize) -> TempDir {
+    TempDir::with_tokenizer(|tokenizer| {
         let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
         tokens.extend((0..count).map(|i| added(1000 + i, format!("<{i}>"))));
     })
 }
 
-/// The error of loading it, which names the file, and how far the memory's peak went up in MB.
-fn refused(dir: &Scratch) -> (String, usize) {
+/// The error of loading `dir`, and the growth of the peak memory in MB.
+fn refused(dir: &TempDir) -> (String, usize) {
     let before = peak();
     let Err(error) = Encoder::load(dir.path()) else { panic!("it loads") };
     assert!(matches!(error, Error::Unsupported { .. } | Error::Corrupt { .. }), "{error:?}");
@@ -30,7 +31,7 @@ fn refused(dir: &Scratch) -> (String, usize) {
     (error.to_string(), (peak() - before) >> 20)
 }
 
-/// Highest resident memory of this process so far, in bytes; 0 where nobody tells.
+/// Peak resident memory of this process in bytes; 0 if the system does not have it.
 fn peak() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -39,15 +40,15 @@ fn peak() -> usize {
 
 #[test]
 fn a_million_added_tokens_are_refused() {
-    // 120 MB, written as it would be: more than is read at all.
+    // 120 MB in the usual format: larger than the largest file that is read.
     let dir = with_added(1_000_000);
     let size = std::fs::metadata(dir.join("tokenizer.json")).unwrap().len();
     assert!(size > 100 << 20, "{size}");
     let (message, _) = refused(&dir);
     assert!(message.contains("tokenizer.json") && message.contains(&size.to_string()), "{message}");
-    // A million in as few bytes as the library would take, and as many as a file may have.
+    // A million in the shortest form that the library reads, so that the file itself is read.
     for count in [1_000_000, 300_000, 10_001] {
-        let dir = Scratch::with(&TinyModel::default());
+        let dir = TempDir::with(&TinyModel::default());
         let path = dir.join("tokenizer.json");
         let text = std::fs::read_to_string(&path).unwrap();
         let mut tokens = String::new();
@@ -65,8 +66,8 @@ fn a_million_added_tokens_are_refused() {
 }
 
 #[test]
-fn as_many_as_are_taken_work() {
-    // A text is then read as a whole.
+fn the_largest_number_of_added_tokens_works() {
+    // This tokenizer reads a text as a whole.
     let dir = with_added(9_990);
     let encoder = Encoder::load(dir.path()).unwrap();
     assert_eq!(encoder.count_tokens("cat <17> cat<9989>", &mut go).unwrap(), 6);
@@ -82,30 +83,30 @@ fn as_many_as_are_taken_work() {
 }
 
 #[test]
-fn what_would_take_gigabytes_is_refused() {
-    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
+fn content_that_would_take_gigabytes_is_refused() {
+    let (message, _) = refused(&TempDir::with_tokenizer(|tokenizer| {
         let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
         tokens.push(added(1000, format!("<{}", "ab".repeat(5 << 20))));
     }));
     assert!(message.contains("bytes of added tokens"), "{message}");
-    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
+    let (message, _) = refused(&TempDir::with_tokenizer(|tokenizer| {
         let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
         vocabulary.extend((0..600_000).map(|i| (format!("~{i}"), json!(1000 + i))));
     }));
     assert!(message.contains("tokens in its vocabulary"), "{message}");
-    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
+    let (message, _) = refused(&TempDir::with_tokenizer(|tokenizer| {
         tokenizer["model"]["max_input_chars_per_word"] = json!(1_000_000)
     }));
     assert!(message.contains("1000000 letters in a word"), "{message}");
-    let (message, _) = refused(&Scratch::with_tokenizer(|tokenizer| {
+    let (message, _) = refused(&TempDir::with_tokenizer(|tokenizer| {
         tokenizer["model"]["continuing_subword_prefix"] = json!("#".repeat(40 << 20))
     }));
     assert!(message.contains("41943040 bytes before the rest of a word"), "{message}");
 }
 
 #[test]
-fn an_added_token_may_end_with_letters_of_the_word_behind_it() {
-    let dir = Scratch::with_tokenizer(|tokenizer| {
+fn an_added_token_may_end_with_letters_before_a_word() {
+    let dir = TempDir::with_tokenizer(|tokenizer| {
         let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
         tokens.extend(
             ["<tok", "<tok en>", "< "]

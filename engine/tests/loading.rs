@@ -1,11 +1,11 @@
-//! Every layout a model directory comes in loads, and what a model is called follows its content.
+//! Every layout of a model directory loads, and a model's identity depends on its content.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use gte_engine::Encoder;
 use sha2::{Digest, Sha256};
-use support::{Scratch, TinyModel, embed, embed_all, load, mixed_texts, words};
+use support::{TempDir, TinyModel, embed, embed_all, load, mixed_texts, words};
 
 #[test]
 fn every_layout_of_one_model_gives_the_same_vectors() {
@@ -19,7 +19,7 @@ fn every_layout_of_one_model_gives_the_same_vectors() {
             position_ids: layout & 8 != 0,
             ..Default::default()
         };
-        // The weights are exact in both types, so not a bit may differ.
+        // The weights are exact in both types, so the vectors have the same bits.
         assert!(embed_all(&load(&model), &texts) == expected, "{model:?}");
     }
 }
@@ -32,7 +32,7 @@ fn other_weights_give_other_vectors() {
 }
 
 #[test]
-fn truncation_and_padding_of_the_tokenizer_file_do_not_count() {
+fn truncation_and_padding_of_the_tokenizer_file_are_ignored() {
     let encoder = load(&TinyModel::default());
     assert_eq!(encoder.token_ids("cat").unwrap().ids.len(), 3);
     assert_eq!(embed(&encoder, "cat").tokens, 3);
@@ -49,20 +49,20 @@ fn the_sentence_config_sets_the_token_limit() {
         assert_eq!((fits.tokens, fits.truncated), (expected, false));
         let cut = embed(&encoder, &words(expected - 1));
         assert_eq!((cut.tokens, cut.truncated), (expected, true));
-        assert_eq!(cut.values, fits.values, "the first tokens are the ones that stay");
+        assert_eq!(cut.values, fits.values, "the first tokens are kept");
     }
 }
 
 #[test]
-fn a_sentence_config_without_a_limit_leaves_it_to_the_position_table() {
-    let dir = Scratch::with(&TinyModel { positions: 64, max_tokens: None, ..Default::default() });
+fn without_a_limit_in_the_sentence_config_the_positions_are_the_limit() {
+    let dir = TempDir::with(&TinyModel { positions: 64, max_tokens: None, ..Default::default() });
     std::fs::write(dir.join("sentence_bert_config.json"), r#"{"do_lower_case": false}"#).unwrap();
     assert_eq!(Encoder::load(dir.path()).unwrap().info().max_tokens, 64);
 }
 
 #[test]
-fn info_tells_what_was_loaded() {
-    let dir = Scratch::new();
+fn info_and_identity_describe_the_model() {
+    let dir = TempDir::new();
     let path = dir.join("my model");
     TinyModel::default().write(&path).unwrap();
     let encoder = Encoder::load(&path).unwrap();
@@ -70,14 +70,14 @@ fn info_tells_what_was_loaded() {
     let identity = encoder.identity().unwrap();
     assert_eq!(identity.name, "my model");
     assert_eq!(info.layers, 1);
-    assert_eq!(identity.suggested_threshold, None, "nothing is known of a random model");
+    assert_eq!(identity.suggested_threshold, None, "a random model is unknown");
     let weights = std::fs::read(path.join("model.safetensors")).unwrap();
     assert_eq!(identity.weights_sha256, format!("{:x}", Sha256::digest(weights)));
     assert!(info.load_time > std::time::Duration::ZERO);
 }
 
 #[test]
-fn the_fingerprint_follows_weights_tokenizer_and_limit_and_nothing_else() {
+fn the_fingerprint_depends_on_weights_tokenizer_and_limit_alone() {
     let fingerprint = |model: &TinyModel| load(model).identity().unwrap().fingerprint.clone();
     let base = TinyModel::default();
     let first = fingerprint(&base);
@@ -91,7 +91,7 @@ fn the_fingerprint_follows_weights_tokenizer_and_limit_and_nothing_else() {
     assert_ne!(first, fingerprint(&TinyModel { seed: 2, ..base.clone() }));
     assert_ne!(first, fingerprint(&TinyModel { max_tokens: Some(256), ..base.clone() }));
 
-    let dir = Scratch::with(&base);
+    let dir = TempDir::with(&base);
     let tokenizer = std::fs::read_to_string(dir.join("tokenizer.json")).unwrap();
     let changed = tokenizer.replace(r#""strip_accents": null"#, r#""strip_accents": false"#);
     assert_ne!(tokenizer, changed);

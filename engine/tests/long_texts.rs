@@ -1,4 +1,4 @@
-//! A text of any size costs what the tokens the model reads cost, not what the text does.
+//! The cost of a long text is the cost of the tokens that the model reads, not of the whole text.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -6,29 +6,29 @@ mod support;
 use std::time::{Duration, Instant};
 
 use gte_engine::Encoder;
-use support::{Scratch, TinyModel, reference_ids, reference_tokenizer, words};
+use support::{TempDir, TinyModel, reference_ids, reference_tokenizer, words};
 
 const SIZE: usize = 10 << 20;
-/// A huge text and a small one that has the same tokens, so that the reference need not read 10 MB.
+/// A huge text, and a small one with the same tokens for the reference.
 struct Case {
     name: &'static str,
     text: String,
     same: String,
 }
 
-/// `part` repeated up to 10 MB; `part_of_same` as often, but never more than a model can read.
+/// `part` repeated up to 10 MB, and `part_of_same` repeated as often, but at most 600 times.
 fn repeated(name: &'static str, part: &str, part_of_same: &str) -> Case {
     let times = SIZE / part.len();
     Case { name, text: part.repeat(times), same: part_of_same.repeat(times.min(600)) }
 }
 
-/// 10 MB without a place to cut, in which all but a start of it says nothing new.
+/// 10 MB in one piece, with the tokens of `same`.
 fn one_run(name: &'static str, part: &str, same: &str) -> Case {
     Case { same: same.into(), ..repeated(name, part, "") }
 }
 
 fn cases() -> Vec<Case> {
-    // A word over 100 characters is one unknown token, as this character is that no vocabulary has.
+    // A word over 100 characters is one unknown token, and so is this character.
     let unknown = "\u{12000} ";
     let word = |part: &str, bytes: usize| part.repeat(bytes / part.len()) + " ";
     let fifty = words(50) + " ";
@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
         repeated("open brackets", "[", "["),
         repeated("words of 200 letters", &word("ab", 200), unknown),
         repeated("words of 3000 letters", &word("ab", 3_000), unknown),
-        // 510 words of 16 KB are 8 MB: reading each of them whole is what takes too long.
+        // 510 words of 16 KB are 8 MB. It would take too long to tokenize each as a whole.
         repeated("words of 16000 letters", &word("ab", 16_000), unknown),
         repeated("words of 16000 bytes of accents", &word("e\u{301}", 16_000), unknown),
         repeated("words of 16000 bytes of hangul", &word("\u{d55c}", 16_000), unknown),
@@ -69,7 +69,7 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn ten_megabytes_have_the_tokens_of_the_reference_within_a_second() {
-    let dir = Scratch::with(&TinyModel::default());
+    let dir = TempDir::with(&TinyModel::default());
     let encoder = Encoder::load(dir.path()).unwrap();
     let reference = reference_tokenizer(dir.path(), 512);
     let mut too_slow = Vec::new();
@@ -87,7 +87,7 @@ fn ten_megabytes_have_the_tokens_of_the_reference_within_a_second() {
 }
 
 #[test]
-fn ten_megabytes_are_embedded_like_their_beginning() {
+fn ten_megabytes_have_the_vector_of_their_beginning() {
     let encoder = support::load(&TinyModel::default());
     let long = support::embed(&encoder, &(words(50) + " ").repeat(SIZE / 200));
     let short = support::embed(&encoder, &(words(50) + " ").repeat(11));
@@ -95,7 +95,7 @@ fn ten_megabytes_are_embedded_like_their_beginning() {
     assert_eq!((long.tokens, long.truncated), (512, true));
 }
 
-/// Highest resident memory of this process so far, in bytes.
+/// Peak resident memory of this process in bytes.
 #[cfg(target_os = "linux")]
 fn peak() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -103,7 +103,7 @@ fn peak() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// Runs itself in a process of its own, because the peak counts what other tests do meanwhile.
+/// Runs itself in a process of its own, because other tests would change the peak.
 #[test]
 #[cfg(target_os = "linux")]
 fn ten_megabytes_take_little_memory() {
@@ -130,17 +130,17 @@ fn ten_megabytes_take_little_memory() {
     assert!(grown <= 100 << 20, "{} MB", grown >> 20);
 }
 
-/// Nanoseconds this thread has had a core: unlike the clock, other tests don't count.
+/// Time this thread has run on a core, in nanoseconds. Other tests do not change it.
 #[cfg(target_os = "linux")]
 fn worked() -> u64 {
     let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     line.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// The contract is 20 ms of work at most between two questions, whatever the texts are.
+/// There are at most 20 ms of work between two calls of the callback, for any texts.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_caller_is_asked_every_few_milliseconds_of_its_own_work() {
+fn the_callback_is_called_every_few_milliseconds_of_work() {
     let encoder = support::load(&TinyModel::default());
     let short: Vec<String> = (0..2000).map(|i| format!("{} {i}", words(i % 7))).collect();
     let long: Vec<String> = (0..64).map(|i| format!("{} {i}", words(600))).collect();
@@ -150,13 +150,13 @@ fn the_caller_is_asked_every_few_milliseconds_of_its_own_work() {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let mut last = worked();
         let mut most = 0;
-        let mut ask = || {
+        let mut callback = || {
             let now = worked();
             most = most.max(now - last);
             last = now;
             std::ops::ControlFlow::Continue(())
         };
-        encoder.embed_batch(&texts, &mut ask).unwrap();
+        encoder.embed_batch(&texts, &mut callback).unwrap();
         most = most.max(worked() - last);
         println!("{name}: {} us", most / 1000);
         assert!(most <= 20_000_000, "{name}: {} us", most / 1000);

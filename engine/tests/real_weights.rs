@@ -1,6 +1,8 @@
-//! The engine against PyTorch on real weights: `tests/golden/*.jsonl`, made by make_golden.py.
+//! Compares the engine with PyTorch on real weights: `tests/golden/*.jsonl`, made by
+//! make_golden.py.
 //!
-//! `GTE_MINILM_DIR` names the directory of all-MiniLM-L6-v2; `make test` gets it and sets it.
+//! `GTE_MINILM_DIR` names the directory of all-MiniLM-L6-v2. `make test` downloads the model and
+//! sets the variable.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -11,14 +13,14 @@ use std::sync::LazyLock;
 use gte_engine::oracle::StockBert;
 use gte_engine::{Encoder, MINILM_WEIGHTS_SHA256};
 use serde::Deserialize;
-use support::{Scratch, cosine, embed, embed_all, max_abs};
+use support::{TempDir, cosine, embed, embed_all, max_abs};
 
 #[derive(Deserialize)]
 struct Golden {
     name: String,
     text: String,
     ids: Vec<u32>,
-    /// Specials included, not cut at the limit.
+    /// Number of tokens without a limit, specials included.
     tokens: usize,
     embedding: Vec<f32>,
 }
@@ -33,8 +35,8 @@ struct GoldenTokens {
 
 fn model_dir() -> PathBuf {
     let dir = std::env::var_os("GTE_MINILM_DIR").expect(
-        "GTE_MINILM_DIR is not set: it has to name the directory of all-MiniLM-L6-v2 \
-         (`make model MODEL=all-MiniLM-L6-v2` gets it, `make test` sets the variable)",
+        "GTE_MINILM_DIR is not set: it must name the directory of all-MiniLM-L6-v2 \
+         (`make model MODEL=all-MiniLM-L6-v2` downloads it, `make test` sets the variable)",
     );
     PathBuf::from(dir)
 }
@@ -56,7 +58,7 @@ fn assert_close(name: &str, expected: &[f32], found: &[f32]) {
 
 #[test]
 #[ignore = "needs GTE_MINILM_DIR; make test runs it"]
-fn the_directory_is_the_model_the_references_were_made_of() {
+fn the_directory_has_the_model_of_the_references() {
     let info = ENCODER.info();
     let identity = ENCODER.identity().unwrap();
     assert_eq!(identity.weights_sha256, MINILM_WEIGHTS_SHA256);
@@ -81,8 +83,8 @@ fn token_ids_are_those_of_the_reference() {
 #[test]
 #[ignore = "needs GTE_MINILM_DIR; make test runs it"]
 fn token_ids_are_those_of_the_reference_at_other_limits() {
-    // The same files under another limit: the model has 512 positions.
-    let scratch = Scratch::new();
+    // The same files with another limit. The model has 512 positions.
+    let scratch = TempDir::new();
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         std::os::unix::fs::symlink(
             model_dir().canonicalize().unwrap().join(file),

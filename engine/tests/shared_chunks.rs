@@ -1,6 +1,6 @@
-//! Chunks of real texts that lie beside the project, not in it: GTE_SHARED_TEXTS names a directory with
-//! gte-small's `tokenizer.json` and `texts.jsonl`, one text a line. `make test` makes that directory where
-//! the files are there, and reports the test as skipped where not.
+//! Chunks of real texts that are not in the project. GTE_SHARED_TEXTS names a directory with
+//! gte-small's `tokenizer.json` and `texts.jsonl`, one text in each line. `make test` makes that
+//! directory if it has the files. Otherwise it reports the test as skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -8,14 +8,14 @@ mod support;
 use std::path::PathBuf;
 
 use gte_engine::Encoder;
-use support::{Scratch, TinyModel, go};
+use support::{TempDir, TinyModel, go};
 use tokenizers::Tokenizer;
 
 #[test]
 #[ignore = "needs GTE_SHARED_TEXTS; make test runs it where shared/data is"]
 fn of_real_texts() {
     let directory: PathBuf = std::env::var_os("GTE_SHARED_TEXTS").expect("a directory").into();
-    let dir = Scratch::with(&TinyModel::default());
+    let dir = TempDir::with(&TinyModel::default());
     std::fs::copy(directory.join("tokenizer.json"), dir.join("tokenizer.json")).unwrap();
     let encoder = Encoder::load(dir.path()).unwrap();
     let mut library = Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
@@ -50,8 +50,8 @@ fn of_real_texts() {
         }
     }
     println!(
-        "{texts} texts; of {chunks} chunks of 64 tokens, {after_a_sentence} start behind a sentence"
+        "{texts} texts; of {chunks} chunks of 64 tokens, {after_a_sentence} start after a sentence"
     );
     assert!(texts >= 3000, "only {texts} texts");
-    assert!(after_a_sentence * 2 > chunks, "sentences are not seen");
+    assert!(after_a_sentence * 2 > chunks, "too few chunks start after a sentence");
 }

@@ -1,6 +1,7 @@
-//! Token ids against reference files that lie beside the project, not in it: GTE_SHARED_TOKENS names a
-//! directory with gte-small's `tokenizer.json` and the references, one `{"text", "ids"}` a line.
-//! `make test` makes that directory where the files are there, and reports the tests as skipped where not.
+//! Compares token ids with reference files that are not in the project. GTE_SHARED_TOKENS names a
+//! directory with gte-small's `tokenizer.json` and the references, one `{"text", "ids"}` in each
+//! line. `make test` makes that directory if it has the files. Otherwise it reports the tests as
+//! skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use gte_engine::tokenizer::Tokenizer;
 use serde::Deserialize;
 
-/// The limit the references were made with.
+/// The token limit of the references.
 const MAX_TOKENS: usize = 512;
 
 #[derive(Deserialize)]
@@ -28,7 +29,8 @@ fn references(path: &Path) -> Vec<Reference> {
     lines.lines().map(|line| serde_json::from_str(line).expect("a reference")).collect()
 }
 
-/// Every text of the file has the reference's ids. PostgreSQL's text holds no U+0000, so such rows say nothing.
+/// Checks that every text of the file has the ids of the reference. Texts with U+0000 are left out:
+/// PostgreSQL's text type has no such texts.
 fn check(file: &str, at_least: usize) {
     let directory = directory();
     let tokenizer =

@@ -1,4 +1,5 @@
-//! Token ids are Hugging Face's for any string, although a long text is read in pieces.
+//! Token ids of any text are those of Hugging Face's library, although a long text is read in
+//! pieces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -8,10 +9,10 @@ use std::sync::LazyLock;
 use gte_engine::Encoder;
 use proptest::prelude::*;
 use support::texts::{any_text, cases, long_text, short_text, sliding_text};
-use support::{Scratch, TinyModel, reference_ids, reference_tokenizer};
+use support::{TempDir, TinyModel, reference_ids, reference_tokenizer};
 use tokenizers::Tokenizer;
 
-/// The engine and the reference with one limit.
+/// The engine and the reference with the same limit.
 struct Pair {
     encoder: Encoder,
     reference: Tokenizer,
@@ -19,7 +20,7 @@ struct Pair {
 
 impl Pair {
     fn new(max_tokens: usize) -> Pair {
-        let dir = Scratch::with(&TinyModel {
+        let dir = TempDir::with(&TinyModel {
             max_tokens: Some(max_tokens),
             positions: max_tokens.max(512),
             ..Default::default()
@@ -36,7 +37,7 @@ impl Pair {
     }
 }
 
-/// A limit that cuts most texts, the usual one, and one that lets many pieces of a text be seen.
+/// A limit that truncates most texts, the usual limit, and one with which many pieces are read.
 static PAIRS: LazyLock<[Pair; 3]> = LazyLock::new(|| [5, 512, 2048].map(Pair::new));
 
 fn check(text: &str) {
@@ -75,7 +76,7 @@ proptest! {
 
 #[test]
 fn every_character_alone_between_letters_and_after_a_space() {
-    // Planes 0 to 3 have all assigned ones but tags, variation selectors and private use.
+    // Planes 0 to 3 have all assigned characters except tags, variation selectors and private use.
     let pair = &PAIRS[1];
     let all: Vec<char> = (0..=0x3ffff).filter_map(char::from_u32).collect();
     for some in all.chunks(16) {

@@ -1,4 +1,4 @@
-//! A few sentences each in languages with and without spaces, and what else people type.
+//! A few sentences in languages with and without spaces, and other kinds of texts.
 
 /// Name and text.
 pub const LANGUAGES: [(&str, &str); 14] = [

@@ -1,5 +1,5 @@
-//! What the tests share: model directories made of random weights and small comparisons.
-#![allow(dead_code)] // each test file uses its own part of it
+//! Shared by the tests: model directories with random weights, and small comparisons.
+#![allow(dead_code)] // each test file uses another part of it
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -14,28 +14,28 @@ pub mod tiny_model;
 
 pub use tiny_model::TinyModel;
 
-/// A directory that is removed when the test is done with it.
-pub struct Scratch(PathBuf);
+/// A directory that is removed when it is dropped.
+pub struct TempDir(PathBuf);
 
-impl Scratch {
-    pub fn new() -> Scratch {
+impl TempDir {
+    pub fn new() -> TempDir {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&path).expect("a scratch directory");
-        Scratch(path)
+        std::fs::create_dir_all(&path).expect("a temporary directory");
+        TempDir(path)
     }
 
-    /// A scratch directory with `model` in it.
-    pub fn with(model: &TinyModel) -> Scratch {
-        let dir = Scratch::new();
+    /// A temporary directory with `model` in it.
+    pub fn with(model: &TinyModel) -> TempDir {
+        let dir = TempDir::new();
         model.write(dir.path()).expect("a written model");
         dir
     }
 
-    /// A tiny model whose `tokenizer.json` was changed.
-    pub fn with_tokenizer(change: impl FnOnce(&mut serde_json::Value)) -> Scratch {
-        let dir = Scratch::with(&TinyModel::default());
+    /// A tiny model with a changed `tokenizer.json`.
+    pub fn with_tokenizer(change: impl FnOnce(&mut serde_json::Value)) -> TempDir {
+        let dir = TempDir::with(&TinyModel::default());
         let path = dir.join("tokenizer.json");
         let mut tokenizer = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         change(&mut tokenizer);
@@ -52,19 +52,19 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempDir {
     fn drop(&mut self) {
-        // A directory left behind in the target directory does no harm.
+        // A directory that stays in the target directory does no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 /// Writes `model` and loads it.
 pub fn load(model: &TinyModel) -> Encoder {
-    Encoder::load(Scratch::with(model).path()).expect("a loaded model")
+    Encoder::load(TempDir::with(model).path()).expect("a loaded model")
 }
 
-/// The callback of a caller that never stops.
+/// A callback that never stops the work.
 pub fn go() -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
@@ -78,7 +78,7 @@ pub fn embed_all(encoder: &Encoder, texts: &[impl AsRef<str>]) -> Vec<Embedding>
     encoder.embed_batch(&texts, &mut go).expect("embeddings")
 }
 
-/// Largest difference of two vectors' elements.
+/// Largest difference between elements of two vectors.
 pub fn max_abs(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
@@ -91,13 +91,13 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// A text of `words` words of the tiny vocabulary, one token each.
+/// A text of `words` words of the tiny vocabulary. Each word is one token.
 pub fn words(words: usize) -> String {
     let some = ["cat", "dog", "stone", "river", "blue", "red", "mat", "search", "the", "data"];
     (0..words).map(|i| some[(i * 7 + i / 10) % some.len()]).collect::<Vec<_>>().join(" ")
 }
 
-/// Texts of many lengths, short beside long, none like its neighbour.
+/// Texts of many lengths. Short and long texts alternate, and neighbours differ.
 pub fn mixed_texts() -> Vec<String> {
     let mut texts =
         vec![String::new(), "cat".into(), words(250), "  ".into(), words(510), words(600)];
@@ -107,7 +107,7 @@ pub fn mixed_texts() -> Vec<String> {
     texts
 }
 
-/// Hugging Face's tokenizer over the whole text, cut at `max_tokens`, without padding.
+/// Hugging Face's tokenizer, truncating to `max_tokens` and without padding. It reads whole texts.
 pub fn reference_tokenizer(dir: &Path, max_tokens: usize) -> Tokenizer {
     let mut tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).expect("a tokenizer");
     tokenizer.with_padding(None);
@@ -117,7 +117,7 @@ pub fn reference_tokenizer(dir: &Path, max_tokens: usize) -> Tokenizer {
     tokenizer
 }
 
-/// The reference's token ids and whether it cut some off.
+/// The token ids of the reference, and whether it truncated the text.
 pub fn reference_ids(tokenizer: &Tokenizer, text: &str) -> (Vec<u32>, bool) {
     let encoding = tokenizer.encode(text, true).expect("an encoding");
     (encoding.get_ids().to_vec(), !encoding.get_overflowing().is_empty())

@@ -1,4 +1,4 @@
-//! Texts at random, made of what some stage of a tokenizer treats its own way.
+//! Random texts of characters that some stage of a tokenizer treats in a special way.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -8,7 +8,7 @@ fn pattern(regex: &str) -> BoxedStrategy<String> {
     string_regex(regex).unwrap().boxed()
 }
 
-/// A few characters of one kind, each kind one that some stage of the tokenizer treats its own way.
+/// A few characters of one kind. Some stage of the tokenizer treats each kind in a special way.
 pub fn fragment() -> impl Strategy<Value = String> {
     let special = select(vec![
         "[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]", "[", "]", "[CL", "[CLS", "S]", "SEP]", "[[",
@@ -17,7 +17,7 @@ pub fn fragment() -> impl Strategy<Value = String> {
     let words =
         select(vec!["the", "cat", "stones", "database", "unsearched", "Red", "BLUE", "ness", "zz"]);
     let odd = select(vec![
-        // zero width, byte order mark, direction marks, soft hyphen, replacement, not a character
+        // Zero width, byte order mark, direction marks, soft hyphen, replacement, noncharacter.
         "\u{200b}",
         "\u{200d}",
         "\u{feff}",
@@ -26,7 +26,7 @@ pub fn fragment() -> impl Strategy<Value = String> {
         "\u{fffd}",
         "\u{ffff}",
         "\u{0}",
-        // lower case or decomposition changes the length, or yields punctuation
+        // Lower case or decomposition changes the length or makes punctuation.
         "İ",
         "ẞ",
         "ŉ",
@@ -75,7 +75,7 @@ pub fn fragment() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any characters at all.
+/// Any characters.
 pub fn any_text() -> impl Strategy<Value = String> {
     any::<String>()
 }
@@ -84,8 +84,8 @@ pub fn short_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(fragment(), 0..40).prop_map(|parts| parts.concat())
 }
 
-/// Several times the piece that is read first: runs of one fragment, up to over 20,000 bytes, of
-/// which some make one word that is given up, some no token at all, and some a token a byte.
+/// Texts of several pieces: runs of one fragment, up to more than 20,000 bytes. Some runs are one
+/// word that becomes an unknown token, some make no token, and some make a token for each byte.
 pub fn long_text() -> impl Strategy<Value = String> {
     let times =
         prop_oneof![4 => 1..3usize, 2 => 95..105usize, 2 => 500..3000usize, 1 => 5000..9000usize];
@@ -93,8 +93,8 @@ pub fn long_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(run, 1..12).prop_map(|parts| parts.concat())
 }
 
-/// Words of a given length with something in between, so that each place where a piece may end
-/// comes by.
+/// Words of one length with a fragment between them, so that a piece ends at every possible place
+/// in the pattern.
 pub fn sliding_text() -> impl Strategy<Value = String> {
     (0..140usize, fragment(), fragment(), 60..200usize).prop_map(
         |(letters, between, other, times)| {
@@ -106,6 +106,6 @@ pub fn sliding_text() -> impl Strategy<Value = String> {
 }
 
 pub fn cases(cases: u32) -> ProptestConfig {
-    // A failing text is printed in its smallest form; no file is left in the source tree.
+    // A failing text is printed in its smallest form. No file is written to the source tree.
     ProptestConfig { cases, failure_persistence: None, ..Default::default() }
 }

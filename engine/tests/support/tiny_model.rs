@@ -1,8 +1,8 @@
-//! A BERT of random weights, small enough to make in each test: hidden 384, one layer, 12 heads.
-//! Benchmarks make one of gte-small's shape, for which random weights take as long as any.
+//! A BERT with random weights, small enough to be made in each test: hidden size 384, one layer, 12
+//! heads. Benchmarks make one of gte-small's shape: the time does not depend on the weights.
 //!
-//! Every weight is a multiple of a power of two that F16 holds exactly, so the F32 and the F16
-//! file of one seed describe the same model and have to give the same vectors.
+//! Every weight is a multiple of a power of two that F16 represents exactly. So the F32 and the F16
+//! file of one seed are the same model and must give the same vectors.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,35 +14,35 @@ use serde_json::{Value, json};
 pub const HIDDEN: usize = 384;
 pub const INTERMEDIATE: usize = 64;
 
-/// What the directory is like.
+/// The properties of the model and its files.
 #[derive(Clone, Debug)]
 pub struct TinyModel {
-    /// The same seed gives the same bytes, on any machine.
+    /// The same seed gives the same bytes on any machine.
     pub seed: u64,
     /// Weights in F16 instead of F32.
     pub f16: bool,
     /// Names start with `bert.`, as in checkpoints of a model with a head.
     pub bert_prefix: bool,
-    /// `pooler.dense`, which the engine has to ignore.
+    /// With `pooler.dense`, which the engine must ignore.
     pub pooler: bool,
-    /// `embeddings.position_ids` in I64, which the engine has to ignore.
+    /// With `embeddings.position_ids` in I64, which the engine must ignore.
     pub position_ids: bool,
-    /// `max_seq_length` of sentence_bert_config.json; `None` leaves the file out.
+    /// `max_seq_length` of sentence_bert_config.json; `None` writes no such file.
     pub max_tokens: Option<usize>,
-    /// Rows of the position table.
+    /// Number of positions.
     pub positions: usize,
-    /// Encoder layers.
+    /// Number of encoder layers.
     pub layers: usize,
-    /// Heads of attention.
+    /// Number of attention heads.
     pub heads: usize,
-    /// Width of the layer between.
+    /// Width of the feed-forward part.
     pub intermediate: usize,
-    /// Rows of the word table; more than [`vocabulary`] has are ids that no text gives.
+    /// Number of word embeddings. No text has the ids above those of [`vocabulary`].
     pub words: usize,
 }
 
 impl TinyModel {
-    /// The shape of gte-small: 12 layers, 1536 wide in between, 30522 words.
+    /// The shape of gte-small: 12 layers, a feed-forward width of 1536, 30522 word embeddings.
     pub fn like_gte_small() -> TinyModel {
         TinyModel { layers: 12, intermediate: 1536, words: 30522, ..TinyModel::default() }
     }
@@ -73,16 +73,16 @@ pub struct TensorData {
     pub bytes: Vec<u8>,
 }
 
-/// Tensors by name; the file is in any order safetensors likes.
+/// Tensors by name. Their order in the file is that of the safetensors library.
 pub type Tensors = BTreeMap<String, TensorData>;
 
 impl TinyModel {
-    /// Writes the four files into `dir`, which is made if it is not there.
+    /// Writes the four files into `dir`. Creates `dir` if it does not exist.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
         self.write_with(dir, |_| ())
     }
 
-    /// The same, with the tensors changed by `damage` before they are written.
+    /// As [`TinyModel::write`]. `damage` changes the tensors before they are written.
     pub fn write_with(&self, dir: &Path, damage: impl FnOnce(&mut Tensors)) -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
         let mut tensors = self.tensors();
@@ -136,8 +136,9 @@ impl TinyModel {
                 TensorData { dtype, shape: shape.to_vec(), bytes },
             );
         };
-        // Spreads are powers of two (see the top) that keep the signal alive through the layer:
-        // 384 products of a unit-variance state with weights of ±1/8 have a deviation of 1.4.
+        // The spreads are powers of two (see the top) at which the states keep their size: the sum
+        // of 384 products of a state of unit variance and weights within ±1/8 has a standard
+        // deviation of 1.4.
         add("embeddings.word_embeddings.weight", &[self.words, HIDDEN], 0.0, 1.0);
         add("embeddings.position_embeddings.weight", &[self.positions, HIDDEN], 0.0, 0.25);
         add("embeddings.token_type_embeddings.weight", &[2, HIDDEN], 0.0, 0.25);
@@ -181,7 +182,7 @@ impl TinyModel {
     }
 }
 
-/// The F16 bits of a value that F16 holds exactly; anything else is a mistake of this file.
+/// The F16 bits of a value that F16 represents exactly. Panics for other values.
 fn f16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     let sign = (bits >> 16) as u16 & 0x8000;
@@ -194,7 +195,7 @@ fn f16_bits(value: f32) -> u16 {
     sign | ((exponent + 15) as u16) << 10 | (fraction >> 13) as u16
 }
 
-/// splitmix64: small, and the same everywhere.
+/// splitmix64: small, and the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -206,19 +207,20 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// One of the 511 steps of 1/256 between −1 and 1.
+    /// One of the 511 multiples of 1/256 between −1 and 1.
     fn step(&mut self) -> f32 {
         ((self.next() % 511) as f32 - 255.0) / 256.0
     }
 }
 
-/// The vocabulary in id order: specials, then each character alone and as a continuation, then words.
+/// The vocabulary in the order of ids: specials, single characters (also as continuations),
+/// punctuation, words.
 pub fn vocabulary() -> Vec<String> {
     let mut tokens: Vec<String> =
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).into();
     let letters = ('a'..='z').chain('0'..='9').chain("ßıøđłæœ".chars());
     let greek_cyrillic = ('α'..='ω').chain('а'..='я').chain("іјђ".chars());
-    // NFD takes Hangul syllables and voiced kana apart, so their parts are what has to be known.
+    // NFD decomposes Hangul syllables and voiced kana, so the vocabulary needs their parts.
     let hangul =
         ('\u{1100}'..='\u{1112}').chain('\u{1161}'..='\u{1175}').chain('\u{11a8}'..='\u{11c2}');
     let others = "かきくけこはひふへほアイウエオשלוםابتثกขคคनमस".chars();
@@ -237,7 +239,8 @@ pub fn vocabulary() -> Vec<String> {
     tokens
 }
 
-/// tokenizer.json as the real ones are, the traps included: truncation 128 and padding to 128.
+/// tokenizer.json like the real ones, with the truncation and the padding (128) that the engine
+/// must ignore.
 fn tokenizer() -> Value {
     let vocabulary = vocabulary();
     let ids: serde_json::Map<String, Value> =
