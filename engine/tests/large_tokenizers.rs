@@ -97,11 +97,11 @@ fn content_that_would_take_gigabytes_is_refused() {
     let (message, _) = refused(&TempDir::with_tokenizer(|tokenizer| {
         tokenizer["model"]["max_input_chars_per_word"] = json!(1_000_000)
     }));
-    assert!(message.contains("1000000 letters in a word"), "{message}");
+    assert!(message.contains("1000000 characters in a word"), "{message}");
     let (message, _) = refused(&TempDir::with_tokenizer(|tokenizer| {
         tokenizer["model"]["continuing_subword_prefix"] = json!("#".repeat(40 << 20))
     }));
-    assert!(message.contains("41943040 bytes before the rest of a word"), "{message}");
+    assert!(message.contains("41943040 bytes of continuing_subword_prefix"), "{message}");
 }
 
 #[test]

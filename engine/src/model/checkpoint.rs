@@ -81,7 +81,7 @@ impl Checkpoint {
                 return Err(Error::corrupt(
                     path,
                     format_args!(
-                        "tensor \"{full_name}\" has shape {:?}, the configuration asks for {shape:?}",
+                        "tensor \"{full_name}\" has shape {:?}, it must be {shape:?}",
                         info.shape
                     ),
                 ));
@@ -92,9 +92,7 @@ impl Checkpoint {
                 other => {
                     return Err(Error::unsupported(
                         path,
-                        format_args!(
-                            "tensor \"{full_name}\" is {other:?}, only F32 and F16 are read"
-                        ),
+                        format_args!("tensor \"{full_name}\" is {other:?}, it must be F32 or F16"),
                     ));
                 }
             };
@@ -103,7 +101,7 @@ impl Checkpoint {
         }
         let words = tensors
             .remove(WORDS)
-            .ok_or_else(|| Error::internal("the word embeddings were not asked for"))?;
+            .ok_or_else(|| Error::internal("the word embeddings are not in the configuration"))?;
         let path = path.to_owned();
         Ok(Checkpoint { file, path, size, modified, tensors, words, sha256: OnceCell::new() })
     }
@@ -112,7 +110,9 @@ impl Checkpoint {
     pub fn read(&self, name: &str, values: &mut Vec<f32>) -> Result<(), Error> {
         match self.tensors.get(name) {
             Some(location) => self.read_located(location, values),
-            None => Err(Error::internal(format_args!("tensor \"{name}\" was not asked for"))),
+            None => {
+                Err(Error::internal(format_args!("tensor \"{name}\" is not in the configuration")))
+            }
         }
     }
 
@@ -209,7 +209,7 @@ impl Checkpoint {
         let name = &location.full_name;
         Err(Error::corrupt(
             &self.path,
-            format_args!("tensor \"{name}\" holds a value that is not finite"),
+            format_args!("tensor \"{name}\" has a value that is not finite"),
         ))
     }
 
@@ -236,7 +236,7 @@ fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64
     if length > MAX_HEADER_BYTES || length > size.saturating_sub(8) {
         return Err(Error::corrupt(
             path,
-            format_args!("its header claims {length} bytes in a file of {size}"),
+            format_args!("its header has a length of {length} bytes in a file of {size}"),
         ));
     }
     let mut header = vec![0; length as usize];
@@ -253,7 +253,7 @@ fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64
     if needed != size {
         return Err(Error::corrupt(
             path,
-            format_args!("its tensors need {needed} bytes and it has {size}"),
+            format_args!("its header and tensors need {needed} bytes, and it has {size}"),
         ));
     }
     Ok((metadata, 8 + length))

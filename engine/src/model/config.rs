@@ -85,7 +85,9 @@ impl ModelConfig {
         if let Some(model_type) = file.model_type.as_deref()
             && model_type != "bert"
         {
-            return unsupported(format!("model_type is \"{model_type}\", only \"bert\" is run"));
+            return unsupported(format!(
+                "model_type is \"{model_type}\", only \"bert\" is supported"
+            ));
         }
         if file.hidden_size != DIMS {
             return unsupported(format!("hidden_size is {}, it must be {DIMS}", file.hidden_size));
@@ -94,7 +96,7 @@ impl ModelConfig {
             && kind != "absolute"
         {
             return unsupported(format!(
-                "position_embedding_type is \"{kind}\", only \"absolute\" is run"
+                "position_embedding_type is \"{kind}\", only \"absolute\" is supported"
             ));
         }
         let activation = match file.hidden_act.as_str() {

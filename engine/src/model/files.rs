@@ -79,7 +79,7 @@ pub(crate) fn read_json_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     if size > MAX_JSON_BYTES {
         return Err(Error::corrupt(
             path,
-            format_args!("it has {size} bytes, more than the {MAX_JSON_BYTES} that are read"),
+            format_args!("it has {size} bytes, the limit is {MAX_JSON_BYTES}"),
         ));
     }
     let mut bytes = Vec::with_capacity(size as usize);

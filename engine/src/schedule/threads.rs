@@ -26,17 +26,17 @@ static CORES: Lazy<usize> =
 /// The threads of one encoder.
 pub(crate) struct Threads {
     /// The number that the caller set; 0 = automatic.
-    wanted: AtomicUsize,
+    setting: AtomicUsize,
     pool: Mutex<Option<Arc<ThreadPool>>>,
 }
 
 impl Threads {
-    pub fn new(wanted: usize) -> Threads {
-        Threads { wanted: AtomicUsize::new(wanted), pool: Mutex::new(None) }
+    pub fn new(setting: usize) -> Threads {
+        Threads { setting: AtomicUsize::new(setting), pool: Mutex::new(None) }
     }
 
-    pub fn set(&self, wanted: usize) {
-        self.wanted.store(wanted, Ordering::Relaxed);
+    pub fn set(&self, setting: usize) {
+        self.setting.store(setting, Ordering::Relaxed);
     }
 
     /// Number of threads for a call that begins now.
@@ -45,12 +45,12 @@ impl Threads {
     /// to eight. One session alone gets all cores. Many sessions get one thread each, which gives
     /// the most texts per second.
     pub fn for_call(&self) -> usize {
-        match self.wanted.load(Ordering::Relaxed) {
+        match self.setting.load(Ordering::Relaxed) {
             0 => {
                 let (cores, others) = (*CORES, running_tasks().saturating_sub(1));
                 cores.min(MAX_AUTOMATIC).min(cores.saturating_sub(others)).max(1)
             }
-            wanted => wanted,
+            setting => setting,
         }
     }
 

@@ -219,14 +219,14 @@ mod tests {
 
         /// The tokens, and the parts of the text that the library tokenized.
         fn read(&self, text: &str) -> (Vec<u32>, Vec<String>) {
-            let (mut ids, mut asked) = (Vec::new(), Vec::new());
+            let (mut ids, mut parts) = (Vec::new(), Vec::new());
             let library = |part: &str, ids: &mut Vec<u32>| {
-                asked.push(part.to_owned());
+                parts.push(part.to_owned());
                 ids.extend(self.expected(part));
                 Ok(())
             };
             self.words.read(&self.library, &self.segmenter, text, &mut ids, library).unwrap();
-            (ids, asked)
+            (ids, parts)
         }
 
         fn expected(&self, text: &str) -> Vec<u32> {
@@ -270,7 +270,7 @@ mod tests {
     fn the_library_gets_what_is_not_ascii_from_one_space_to_another() {
         let reader = Reader::new(bert_tokenizer());
         let ascii = "the cat and the cats and the cat ";
-        for (text, asked) in [
+        for (text, parts) in [
             (format!("{ascii}caf\u{e9}s, {ascii}"), vec!["caf\u{e9}s, "]),
             (format!("{ascii}caf\u{e9} the caf\u{e9} {ascii}"), vec!["caf\u{e9} the caf\u{e9} "]),
             (format!("caf\u{e9} {ascii}\u{e9}"), vec!["caf\u{e9} ", "\u{e9}"]),
@@ -278,7 +278,7 @@ mod tests {
         ] {
             let (ids, found) = reader.read(&text);
             assert_eq!(ids, reader.expected(&text), "{text:?}");
-            assert_eq!(found, asked, "{text:?}");
+            assert_eq!(found, parts, "{text:?}");
         }
     }
 

@@ -62,7 +62,7 @@ impl<'t> Chunks<'t> {
         let room = max_tokens.min(tokenizer.max_tokens()).saturating_sub(tokenizer.specials());
         if room == 0 || overlap >= room {
             return Err(Error::internal(format_args!(
-                "no chunk of {max_tokens} tokens repeats {overlap} of them"
+                "a chunk of {max_tokens} tokens can't repeat {overlap} tokens"
             )));
         }
         Ok(Chunks {

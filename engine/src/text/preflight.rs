@@ -69,13 +69,13 @@ pub(crate) fn check(path: &Path, json: &[u8]) -> Result<(), Error> {
         ("bytes of added tokens", added_bytes, MAX_ADDED_BYTES),
         ("tokens in its vocabulary", file.model.vocab.0, MAX_VOCABULARY),
         ("merges", file.model.merges.0, MAX_VOCABULARY),
-        ("letters in a word", file.model.max_input_chars_per_word.unwrap_or(0), MAX_WORD_CHARS),
-        ("bytes before the rest of a word", prefix.len(), MAX_PREFIX_BYTES),
+        ("characters in a word", file.model.max_input_chars_per_word.unwrap_or(0), MAX_WORD_CHARS),
+        ("bytes of continuing_subword_prefix", prefix.len(), MAX_PREFIX_BYTES),
     ] {
         if count > most {
             return Err(Error::unsupported(
                 path,
-                format_args!("it has {count} {what}, at most {most} are taken"),
+                format_args!("it has {count} {what}, the limit is {most}"),
             ));
         }
     }

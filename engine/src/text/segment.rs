@@ -3,7 +3,7 @@
 //! The tokenizers library keeps 16 bytes of alignments per byte of input and reads about 1 MB/s. A
 //! text of 10 MB, given to it as a whole, costs 10 s and several hundred MB, and 510 tokens of it
 //! are used. BERT's pipeline treats each word by itself. So a text can be divided where a word
-//! starts that is the same word whatever stands before it: tokens(a + b) = tokens(a) + tokens(b).
+//! starts that does not depend on the text before it: tokens(a + b) = tokens(a) + tokens(b).
 
 use std::borrow::Cow;
 

@@ -69,14 +69,14 @@ impl Tokenizer {
         if before.is_empty() && after.is_empty() {
             return Err(Error::unsupported(
                 path,
-                "it adds no special token, so an empty text would have none at all",
+                "it adds no special token, so an empty text would have no token",
             ));
         }
         if before.len() + after.len() >= max_tokens {
             return Err(Error::unsupported(
                 path,
                 format_args!(
-                    "it adds {} tokens to each text, the model reads {max_tokens}",
+                    "it adds {} tokens to each text, and the model reads at most {max_tokens}",
                     before.len() + after.len()
                 ),
             ));
@@ -134,11 +134,11 @@ impl Tokenizer {
         &self.sha256
     }
 
-    /// Appends tokens of the text until there are at least `wanted` or the text ends.
+    /// Appends at least `count` tokens of the text, or all of them.
     fn read_tokens(
         &self,
         text: &str,
-        wanted: usize,
+        count: usize,
         ids: &mut Vec<u32>,
         interrupts: &mut Interrupts,
     ) -> Result<(), Error> {
@@ -147,7 +147,7 @@ impl Tokenizer {
             ids.extend_from_slice(self.encode_whole(text)?.get_ids());
             return Ok(());
         };
-        let goal = ids.len() + wanted;
+        let goal = ids.len() + count;
         let mut segments = segmenter.segments(text);
         while ids.len() < goal {
             let target = ((goal - ids.len()) * BYTES_PER_TOKEN).clamp(256, 1 << 14);
@@ -203,7 +203,7 @@ fn specials(tokenizer: &mut tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>
     let own = encode(tokenizer, false);
     tokenizer.with_post_processor(post_processor);
     if bare.is_empty() {
-        return Err("it makes no token of the letter a".into());
+        return Err("it has no token for the letter a".into());
     }
     let at = full.windows(bare.len()).position(|window| window == bare);
     match at {
