@@ -23,7 +23,7 @@ use crate::{DIMS, Error};
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 
 /// The tensor that is not read as a whole by the encoder, but row by row.
-const WORDS: &str = "embeddings.word_embeddings.weight";
+const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
 /// The file of a model's weights.
 pub(crate) struct Checkpoint {
@@ -34,7 +34,7 @@ pub(crate) struct Checkpoint {
     /// The tensors that the configuration needs, without the word embeddings. The keys are their
     /// names without a `bert.` prefix.
     tensors: HashMap<String, TensorLocation>,
-    words: TensorLocation,
+    word_embeddings: TensorLocation,
     sha256: OnceCell<String>,
 }
 
@@ -64,7 +64,7 @@ impl Checkpoint {
         let (file, size) = open_regular(path)?;
         let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
         let (metadata, data_start) = read_header(&file, path, size)?;
-        let prefix = match metadata.info(&format!("bert.{WORDS}")) {
+        let prefix = match metadata.info(&format!("bert.{WORD_EMBEDDINGS}")) {
             Some(_) => "bert.",
             None => "",
         };
@@ -99,11 +99,19 @@ impl Checkpoint {
             let start = data_start + info.data_offsets.0 as u64;
             tensors.insert(name, TensorLocation { full_name, half, shape, start });
         }
-        let words = tensors
-            .remove(WORDS)
+        let word_embeddings = tensors
+            .remove(WORD_EMBEDDINGS)
             .ok_or_else(|| Error::internal("the word embeddings are not in the configuration"))?;
         let path = path.to_owned();
-        Ok(Checkpoint { file, path, size, modified, tensors, words, sha256: OnceCell::new() })
+        Ok(Checkpoint {
+            file,
+            path,
+            size,
+            modified,
+            tensors,
+            word_embeddings,
+            sha256: OnceCell::new(),
+        })
     }
 
     /// Reads one tensor and appends its values, row by row. A value that is not finite is an error.
@@ -126,13 +134,14 @@ impl Checkpoint {
     /// Reads the word embedding of one token.
     pub fn word(&self, id: u32, row: &mut [f32; DIMS]) -> Result<(), Error> {
         let mut bytes = [0; 4 * DIMS];
-        let width = DIMS * self.words.bytes_per_value();
-        let start = self.words.start + u64::from(id) * width as u64;
+        let width = DIMS * self.word_embeddings.bytes_per_value();
+        let start = self.word_embeddings.start + u64::from(id) * width as u64;
         self.read_bytes(start, &mut bytes[..width])?;
-        for (value, read) in row.iter_mut().zip(floats(&bytes[..width], self.words.half)) {
+        for (value, read) in row.iter_mut().zip(floats(&bytes[..width], self.word_embeddings.half))
+        {
             *value = read;
         }
-        self.check_finite(row, &self.words)
+        self.check_finite(row, &self.word_embeddings)
     }
 
     /// Whether the file was written to since it was opened. A new file in its place is no change:
@@ -173,7 +182,7 @@ impl Checkpoint {
 
     /// Reads every tensor, the word embeddings included, one at each step of the iterator.
     pub fn read_all(&self) -> impl Iterator<Item = Result<NamedTensor<'_>, Error>> {
-        let words = std::iter::once((WORDS, &self.words));
+        let words = std::iter::once((WORD_EMBEDDINGS, &self.word_embeddings));
         let others = self.tensors.iter().map(|(name, location)| (name.as_str(), location));
         words.chain(others).map(|(name, location)| {
             let mut values = Vec::new();
