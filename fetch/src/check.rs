@@ -29,7 +29,7 @@ enum Bound {
     AtLeast(f64),
     Near(f64),
     /// Of a number of cases.
-    None,
+    Zero,
 }
 
 impl Row {
@@ -39,7 +39,7 @@ impl Row {
             Bound::AtMost(limit) => self.measured <= limit,
             Bound::AtLeast(limit) => self.measured >= limit,
             Bound::Near(value) => (self.measured - value).abs() <= COSINE_TOLERANCE,
-            Bound::None => self.measured == 0.0,
+            Bound::Zero => self.measured == 0.0,
         }
     }
 }
@@ -67,7 +67,7 @@ impl fmt::Display for Report {
                     (format!("{:.1e}", row.measured), format!("<= {limit:.0e}"))
                 }
                 Bound::AtLeast(limit) => (format!("{:.9}", row.measured), format!(">= {limit}")),
-                Bound::None => (format!("{}", row.measured), "0".to_owned()),
+                Bound::Zero => (format!("{}", row.measured), "0".to_owned()),
                 Bound::Near(value) => (format!("{:.6}", row.measured), format!("{value} +- 1e-5")),
             };
             writeln!(f, "  {:54} {measured:>12}  {bound:17} {verdict}", row.what)?;
@@ -89,8 +89,8 @@ pub fn check(dir: &Path, published: &Published) -> Result<Report, Failure> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut rows = agreement(&encoder, &stock, &texts).map_err(failed)?;
     let identity = encoder.identity().map_err(failed)?;
-    let known = published.weights_sha256() == Some(identity.weights_sha256.as_str());
-    if known {
+    let is_published = published.weights_sha256() == Some(identity.weights_sha256.as_str());
+    if is_published {
         for expected in &published.cosines {
             let [a, b] = &expected.texts;
             let (one, other) = (embed(&encoder, a), embed(&encoder, b));
@@ -104,7 +104,7 @@ pub fn check(dir: &Path, published: &Published) -> Result<Report, Failure> {
             encoder.info(),
             identity,
             texts.len(),
-            known && !published.cosines.is_empty(),
+            is_published && !published.cosines.is_empty(),
         ),
         rows,
     })
@@ -154,7 +154,7 @@ fn agreement(
         row("smallest cosine to stock candle", smallest_cosine, Bound::AtLeast(0.999999)),
         row("largest difference single / batch", batch_difference, Bound::AtMost(1e-6)),
         row("largest distance of the length from 1", largest_norm_error, Bound::AtMost(1e-6)),
-        row("texts whose number of tokens is told wrong", miscounted as f64, Bound::None),
+        row("texts whose number of tokens is told wrong", miscounted as f64, Bound::Zero),
     ])
 }
 

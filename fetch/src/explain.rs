@@ -62,7 +62,7 @@ impl Explain {
     }
 
     /// Nothing came for `limit`; `started` tells whether anything had come before.
-    pub fn silent(&self, started: bool, limit: Duration) -> Failure {
+    pub fn timed_out(&self, started: bool, limit: Duration) -> Failure {
         let seconds = limit.as_secs_f64();
         if started {
             return self.broke_off(&format!("nothing more came for {seconds} s"));

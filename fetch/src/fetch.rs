@@ -4,14 +4,14 @@ use std::path::Path;
 
 use crate::failure::Failure;
 use crate::hub::Hub;
-use crate::place::{self, Place};
+use crate::place::{self, Destination};
 use crate::published::{Published, PublishedFile};
-use crate::watch::{Ended, Limits, Pulse, watch};
+use crate::watch::{Activity, Ended, Timeouts, watch};
 
 /// How a download is done.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    pub limits: Limits,
+pub struct Policy {
+    pub timeouts: Timeouts,
     /// How often a file is asked for before a passing trouble counts.
     pub attempts: u32,
 }
@@ -20,7 +20,7 @@ pub struct Manner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched {
     /// The directory was complete; nothing was asked of the network.
-    WasThere,
+    AlreadyComplete,
     Installed,
 }
 
@@ -29,37 +29,38 @@ pub fn fetch(
     published: &Published,
     revision: &str,
     dir: &Path,
-    manner: Manner,
+    policy: Policy,
 ) -> Result<Fetched, Failure> {
     if place::is_complete(dir, &published.files) {
-        return Ok(Fetched::WasThere);
+        return Ok(Fetched::AlreadyComplete);
     }
-    let place = Place::open(dir)?;
+    let destination = Destination::open(dir)?;
     // Another process may have finished while this one waited for the place.
     if place::is_complete(dir, &published.files) {
-        return Ok(Fetched::WasThere);
+        return Ok(Fetched::AlreadyComplete);
     }
 
-    let hub = Hub::open(published, revision, manner.attempts)?;
+    let hub = Hub::open(published, revision, policy.attempts)?;
     let explain = hub.explain();
-    let pulse = Pulse::new();
+    let activity = Activity::new();
     let files = published.files.clone();
     let work = {
-        let pulse = pulse.clone();
+        let activity = activity.clone();
         move || {
-            let with_path = |file: PublishedFile| hub.file(&file, &pulse).map(|path| (file, path));
+            let with_path =
+                |file: PublishedFile| hub.file(&file, &activity).map(|path| (file, path));
             files.into_iter().map(with_path).collect::<Result<Vec<_>, _>>()
         }
     };
-    let sources = match watch(manner.limits, &pulse, work) {
+    let sources = match watch(policy.timeouts, &activity, work) {
         Ended::Done(sources) => sources?,
         Ended::Panicked => return Err(explain.not_understood()),
-        Ended::Silent => {
-            let started = pulse.content_seen();
-            let limit = if started { manner.limits.stall } else { manner.limits.contact };
-            return Err(pulse.trouble().unwrap_or_else(|| explain.silent(started, limit)));
+        Ended::TimedOut => {
+            let started = activity.data_seen();
+            let limit = if started { policy.timeouts.stall } else { policy.timeouts.connect };
+            return Err(activity.trouble().unwrap_or_else(|| explain.timed_out(started, limit)));
         }
     };
-    place.install(&sources)?;
+    destination.install(&sources)?;
     Ok(Fetched::Installed)
 }

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::meter::{Meter, WrongSize};
 use crate::published::{Published, PublishedFile};
 use crate::trouble::{self, Trouble};
-use crate::watch::Pulse;
+use crate::watch::Activity;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
@@ -30,7 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 pub struct Hub {
     anonymous: Api,
     /// The same with the user's token, if there is one.
-    known: Option<Api>,
+    with_token: Option<Api>,
     cache: Cache,
     repo: Repo,
     attempts: u32,
@@ -44,7 +44,7 @@ struct Downloaded {
     resumed: bool,
 }
 
-enum Attempt {
+enum AttemptError {
     Failed(Trouble),
     WrongSize(WrongSize),
 }
@@ -77,7 +77,7 @@ impl Hub {
         };
         Ok(Hub {
             anonymous: api(None)?,
-            known: token.map(|token| api(Some(token))).transpose()?,
+            with_token: token.map(|token| api(Some(token))).transpose()?,
             cache: cache.clone(),
             repo: Repo::with_revision(published.repo.clone(), RepoType::Model, revision.to_owned()),
             attempts,
@@ -91,11 +91,11 @@ impl Hub {
     }
 
     /// The pinned file in hf-hub's cache, downloaded unless it is there.
-    pub fn file(&self, file: &PublishedFile, pulse: &Pulse) -> Result<PathBuf, Failure> {
+    pub fn file(&self, file: &PublishedFile, activity: &Activity) -> Result<PathBuf, Failure> {
         if let Some(path) = self.cached(&file.name) {
-            match self.check(&path, file, pulse)? {
+            match self.check(&path, file, activity)? {
                 Content::Pinned => return Ok(path),
-                Content::Differs(_) => self.forget(&path)?,
+                Content::Differs(_) => self.delete_cached(&path)?,
             }
         }
         let mut pause = FIRST_PAUSE;
@@ -103,37 +103,37 @@ impl Hub {
         // A part that cannot be resumed, or resumes to the wrong content, is thrown away once.
         let mut part_may_be_stale = true;
         loop {
-            match self.attempt(file, pulse) {
-                Ok(Downloaded { path, resumed }) => match self.check(&path, file, pulse)? {
+            match self.attempt(file, activity) {
+                Ok(Downloaded { path, resumed }) => match self.check(&path, file, activity)? {
                     Content::Pinned => return Ok(path),
                     Content::Differs(found) => {
-                        self.forget(&path)?;
+                        self.delete_cached(&path)?;
                         if !(resumed && part_may_be_stale) {
                             return Err(self.explain.refused(&file.name, &found));
                         }
                         part_may_be_stale = false;
                     }
                 },
-                Err(Attempt::WrongSize(WrongSize { announced })) => {
-                    self.forget_part(&file.name)?;
+                Err(AttemptError::WrongSize(WrongSize { announced })) => {
+                    self.delete_part(&file.name)?;
                     let found = format!("{announced} bytes instead of {}", file.size);
                     return Err(self.explain.refused(&file.name, &found));
                 }
-                Err(Attempt::Failed(Trouble::StalePart)) if part_may_be_stale => {
-                    self.forget_part(&file.name)?;
+                Err(AttemptError::Failed(Trouble::StalePart)) if part_may_be_stale => {
+                    self.delete_part(&file.name)?;
                     part_may_be_stale = false;
                 }
-                Err(Attempt::Failed(trouble)) => {
+                Err(AttemptError::Failed(trouble)) => {
                     let passing = match &trouble {
                         Trouble::Broken(_) => true,
                         Trouble::Status(status) => *status == 429 || *status >= 500,
                         _ => false,
                     };
-                    let failure = self.explain.trouble(&file.name, trouble, pulse.content_seen());
+                    let failure = self.explain.trouble(&file.name, trouble, activity.data_seen());
                     if !passing || attempt >= self.attempts {
                         return Err(failure);
                     }
-                    pulse.note_trouble(Some(failure));
+                    activity.set_trouble(Some(failure));
                     thread::sleep(pause);
                     pause *= 2;
                     attempt += 1;
@@ -144,10 +144,14 @@ impl Hub {
 
     /// Asks without the token first: gte-small is public, and hf-hub 0.5.0 would send the token
     /// on to the host that the hub redirects large files to.
-    fn attempt(&self, file: &PublishedFile, pulse: &Pulse) -> Result<Downloaded, Attempt> {
-        match (self.attempt_with(&self.anonymous, file, pulse), &self.known) {
-            (Err(Attempt::Failed(Trouble::Status(401 | 403 | 404 | 429))), Some(known)) => {
-                self.attempt_with(known, file, pulse)
+    fn attempt(
+        &self,
+        file: &PublishedFile,
+        activity: &Activity,
+    ) -> Result<Downloaded, AttemptError> {
+        match (self.attempt_with(&self.anonymous, file, activity), &self.with_token) {
+            (Err(AttemptError::Failed(Trouble::Status(401 | 403 | 404 | 429))), Some(api)) => {
+                self.attempt_with(api, file, activity)
             }
             (result, _) => result,
         }
@@ -157,19 +161,21 @@ impl Hub {
         &self,
         api: &Api,
         file: &PublishedFile,
-        pulse: &Pulse,
-    ) -> Result<Downloaded, Attempt> {
+        activity: &Activity,
+    ) -> Result<Downloaded, AttemptError> {
         let resumed_from = Cell::new(0);
-        let meter = Meter::new(file, pulse, &resumed_from);
+        let meter = Meter::new(file, activity, &resumed_from);
         let repo = api.repo(self.repo.clone());
         let download = || repo.download_with_progress(&file.name, meter);
         match panic::catch_unwind(AssertUnwindSafe(download)) {
             Ok(Ok(path)) => Ok(Downloaded { path, resumed: resumed_from.get() > 0 }),
-            Ok(Err(error)) => Err(Attempt::Failed(trouble::read(&error))),
+            Ok(Err(error)) => Err(AttemptError::Failed(trouble::read(&error))),
             Err(thrown) => Err(match thrown.downcast::<WrongSize>() {
-                Ok(wrong_size) => Attempt::WrongSize(*wrong_size),
+                Ok(wrong_size) => AttemptError::WrongSize(*wrong_size),
                 // hf-hub panics on a redirect without an address, among others.
-                Err(_) => Attempt::Failed(Trouble::NotAHub("an answer without sense".to_owned())),
+                Err(_) => {
+                    AttemptError::Failed(Trouble::NotAHub("an answer without sense".to_owned()))
+                }
             }),
         }
     }
@@ -182,12 +188,18 @@ impl Hub {
         cache.get(name).or_else(|| by_commit.exists().then_some(by_commit))
     }
 
-    fn check(&self, path: &Path, file: &PublishedFile, pulse: &Pulse) -> Result<Content, Failure> {
-        content::check(path, file, || pulse.rest()).map_err(|e| Failure::local("read", path, &e))
+    fn check(
+        &self,
+        path: &Path,
+        file: &PublishedFile,
+        activity: &Activity,
+    ) -> Result<Content, Failure> {
+        content::check(path, file, || activity.restart())
+            .map_err(|e| Failure::local("read", path, &e))
     }
 
     /// Deletes a cached file and its name in the snapshot, so that the next run downloads anew.
-    fn forget(&self, pointer: &Path) -> Result<(), Failure> {
+    fn delete_cached(&self, pointer: &Path) -> Result<(), Failure> {
         // Through the link to the content; the cache may itself be reached through one.
         if let (Ok(blob), Ok(cache)) =
             (fs::canonicalize(pointer), fs::canonicalize(self.cache.path()))
@@ -199,10 +211,10 @@ impl Hub {
     }
 
     /// Deletes the part that hf-hub keeps for resuming. Only the hub knows its name, the ETag.
-    fn forget_part(&self, name: &str) -> Result<(), Failure> {
+    fn delete_part(&self, name: &str) -> Result<(), Failure> {
         let url = self.anonymous.repo(self.repo.clone()).url(name);
         let ask = |api: &Api| panic::catch_unwind(AssertUnwindSafe(|| api.metadata(&url)));
-        let answers = [Some(&self.anonymous), self.known.as_ref()];
+        let answers = [Some(&self.anonymous), self.with_token.as_ref()];
         for api in answers.into_iter().flatten() {
             if let Ok(Ok(metadata)) = ask(api) {
                 let blob = self.cache.repo(self.repo.clone()).blob_path(metadata.etag());

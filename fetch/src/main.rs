@@ -17,12 +17,12 @@ mod watch;
 use std::process::ExitCode;
 
 use fetch::Fetched;
-use options::{Command, Options};
+use options::{Arguments, Command};
 use published::Published;
 
 fn main() -> ExitCode {
-    let options = match Options::read(std::env::args_os().skip(1)) {
-        Ok(options) => options,
+    let arguments = match Arguments::read(std::env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
         Err(options::Stop::Help) => {
             println!("{}", options::USAGE);
             return ExitCode::SUCCESS;
@@ -32,9 +32,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let outcome = match options.command {
-        Command::Fetch => run_fetch(&options),
-        Command::Check => run_check(&options),
+    let outcome = match arguments.command {
+        Command::Fetch => run_fetch(&arguments),
+        Command::Check => run_check(&arguments),
     };
     // Ends the process with the thread of a download that hangs.
     outcome.unwrap_or_else(|failure| {
@@ -43,16 +43,16 @@ fn main() -> ExitCode {
     })
 }
 
-fn run_fetch(options: &Options) -> Result<ExitCode, failure::Failure> {
+fn run_fetch(arguments: &Arguments) -> Result<ExitCode, failure::Failure> {
     // hf-hub panics on some answers; they are caught and told in words.
     std::panic::set_hook(Box::new(|_| {}));
-    let published = Published::read(options.manifest.as_deref())?;
-    let revision = options.revision.as_deref().unwrap_or(&published.revision);
+    let published = Published::read(arguments.manifest.as_deref())?;
+    let revision = arguments.revision.as_deref().unwrap_or(&published.revision);
     published::check_revision(revision)?;
-    let fetched = fetch::fetch(&published, revision, &options.dir, options.manner)?;
-    let dir = options.dir.display();
+    let fetched = fetch::fetch(&published, revision, &arguments.dir, arguments.policy)?;
+    let dir = arguments.dir.display();
     match fetched {
-        Fetched::WasThere => {
+        Fetched::AlreadyComplete => {
             println!("{} is complete in {dir}; nothing to download", published.repo)
         }
         Fetched::Installed => println!("{} is now in {dir}", published.repo),
@@ -60,9 +60,9 @@ fn run_fetch(options: &Options) -> Result<ExitCode, failure::Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_check(options: &Options) -> Result<ExitCode, failure::Failure> {
-    let published = Published::read(options.manifest.as_deref())?;
-    let report = check::check(&options.dir, &published)?;
+fn run_check(arguments: &Arguments) -> Result<ExitCode, failure::Failure> {
+    let published = Published::read(arguments.manifest.as_deref())?;
+    let report = check::check(&arguments.dir, &published)?;
     print!("{report}");
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

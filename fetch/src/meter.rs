@@ -7,11 +7,11 @@ use hf_hub::api::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::published::PublishedFile;
-use crate::watch::Pulse;
+use crate::watch::Activity;
 
 /// Fewer bytes than this are no sign of life: a peer that sends one byte a second would otherwise
 /// hold the command for two years.
-const SIGN_OF_LIFE: u64 = 1024;
+const MIN_PROGRESS: u64 = 1024;
 
 /// The download cannot become the pinned file. Thrown through hf-hub, whose progress trait has no
 /// way to say stop, and caught around the download.
@@ -23,18 +23,22 @@ pub struct WrongSize {
 /// Progress of one download.
 pub struct Meter<'a> {
     file: &'a PublishedFile,
-    pulse: &'a Pulse,
+    activity: &'a Activity,
     /// Set to the bytes an earlier run had left.
     resumed_from: &'a Cell<u64>,
     bar: ProgressBar,
     position: u64,
-    since_beat: u64,
+    unreported: u64,
     /// hf-hub's first update after `init` is the position it resumes from.
     at_start: bool,
 }
 
 impl<'a> Meter<'a> {
-    pub fn new(file: &'a PublishedFile, pulse: &'a Pulse, resumed_from: &'a Cell<u64>) -> Self {
+    pub fn new(
+        file: &'a PublishedFile,
+        activity: &'a Activity,
+        resumed_from: &'a Cell<u64>,
+    ) -> Self {
         // Draws nothing unless standard output is a terminal; standard error is for errors.
         let bar = ProgressBar::with_draw_target(Some(file.size), ProgressDrawTarget::stdout())
             .with_message(file.name.clone());
@@ -44,7 +48,7 @@ impl<'a> Meter<'a> {
             bar.set_style(style);
         }
         resumed_from.set(0);
-        Meter { file, pulse, resumed_from, bar, position: 0, since_beat: 0, at_start: true }
+        Meter { file, activity, resumed_from, bar, position: 0, unreported: 0, at_start: true }
     }
 
     fn stop(&self, announced: u64) -> ! {
@@ -72,10 +76,10 @@ impl Progress for Meter<'_> {
             return;
         }
         self.position += bytes;
-        self.since_beat += bytes;
-        if self.since_beat >= SIGN_OF_LIFE {
-            self.since_beat = 0;
-            self.pulse.beat();
+        self.unreported += bytes;
+        if self.unreported >= MIN_PROGRESS {
+            self.unreported = 0;
+            self.activity.data_arrived();
         }
         self.bar.set_position(self.position);
         // Otherwise a body without an end would fill the disk before its hash is ever looked at.
@@ -85,7 +89,7 @@ impl Progress for Meter<'_> {
     }
 
     fn finish(&mut self) {
-        self.pulse.beat();
+        self.activity.data_arrived();
         self.bar.finish();
     }
 }

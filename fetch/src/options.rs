@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::fetch::Manner;
-use crate::watch::Limits;
+use crate::fetch::Policy;
+use crate::watch::Timeouts;
 
 pub const USAGE: &str = "\
 gte-model fetch --to DIR    download gte-small into DIR, complete or not at all
@@ -31,12 +31,12 @@ pub enum Command {
 }
 
 #[derive(Debug)]
-pub struct Options {
+pub struct Arguments {
     pub command: Command,
     pub dir: PathBuf,
     pub manifest: Option<PathBuf>,
     pub revision: Option<String>,
-    pub manner: Manner,
+    pub policy: Policy,
 }
 
 /// Why there is nothing to run.
@@ -46,8 +46,8 @@ pub enum Stop {
     Wrong(String),
 }
 
-impl Options {
-    pub fn read(arguments: impl Iterator<Item = OsString>) -> Result<Options, Stop> {
+impl Arguments {
+    pub fn read(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, Stop> {
         let mut arguments = arguments.peekable();
         let wrong = |reason: &str| Stop::Wrong(reason.to_owned());
         let command = match arguments.next().as_ref().and_then(|a| a.to_str()) {
@@ -57,7 +57,7 @@ impl Options {
             _ => return Err(wrong("the command is fetch or check")),
         };
         let (mut dir, mut manifest, mut revision) = (None, None, None);
-        let (mut contact, mut stall, mut attempts) = (20.0, 20.0, 4);
+        let (mut connect, mut stall, mut attempts) = (20.0, 20.0, 4);
         while let Some(argument) = arguments.next() {
             let option = argument.to_str().unwrap_or_default().to_owned();
             let mut value =
@@ -67,7 +67,7 @@ impl Options {
                 "--to" if command == Command::Fetch => dir = Some(PathBuf::from(value()?)),
                 "--manifest" => manifest = Some(PathBuf::from(value()?)),
                 "--revision" => revision = Some(text(&option, value()?)?),
-                "--connect-timeout" => contact = number(&option, value()?)?,
+                "--connect-timeout" => connect = number(&option, value()?)?,
                 "--stall-timeout" => stall = number(&option, value()?)?,
                 "--attempts" => attempts = number::<u32>(&option, value()?)?.max(1),
                 _ if option.starts_with('-') => {
@@ -83,11 +83,11 @@ impl Options {
             Command::Fetch => wrong("fetch needs --to DIR"),
             Command::Check => wrong("check needs a directory"),
         })?;
-        let limits = Limits {
-            contact: seconds("--connect-timeout", contact)?,
+        let timeouts = Timeouts {
+            connect: seconds("--connect-timeout", connect)?,
             stall: seconds("--stall-timeout", stall)?,
         };
-        Ok(Options { command, dir, manifest, revision, manner: Manner { limits, attempts } })
+        Ok(Arguments { command, dir, manifest, revision, policy: Policy { timeouts, attempts } })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Kind};
 use crate::published::PublishedFile;
 
 /// Where a model directory goes. Held by one process at a time.
-pub struct Place {
+pub struct Destination {
     dir: PathBuf,
     parent: PathBuf,
     name: OsString,
@@ -26,9 +26,9 @@ pub fn is_complete(dir: &Path, files: &[PublishedFile]) -> bool {
     })
 }
 
-impl Place {
+impl Destination {
     /// Makes the parent directory and waits for other processes that fetch into it.
-    pub fn open(dir: &Path) -> Result<Place, Failure> {
+    pub fn open(dir: &Path) -> Result<Destination, Failure> {
         let used = |e| Failure::local("use", dir, &e);
         // A link is followed, so that the rename replaces what it names.
         let dir = match fs::canonicalize(dir) {
@@ -50,11 +50,11 @@ impl Place {
             }
             Err(TryLockError::Error(e)) => return Err(made(e)),
         }
-        let place = Place { dir, parent, name, _lock: lock };
+        let destination = Destination { dir, parent, name, _lock: lock };
         // Left by a run that was killed while it copied.
-        place.clear(&place.beside("incoming"))?;
-        place.refuse_foreign_content()?;
-        Ok(place)
+        destination.clear(&destination.beside("incoming"))?;
+        destination.refuse_foreign_content()?;
+        Ok(destination)
     }
 
     /// Copies the files into a directory beside, checks them on the way, and renames it into place.

@@ -12,42 +12,42 @@ use crate::failure::Failure;
 
 /// How long nothing may arrive.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct Timeouts {
     /// From the start to the first byte of content, all attempts together.
-    pub contact: Duration,
+    pub connect: Duration,
     /// Between bytes after that.
     pub stall: Duration,
 }
 
 /// The time of the last sign of life.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Activity {
     start: Instant,
     last_millis: AtomicU64,
-    content_seen: AtomicBool,
+    data_seen: AtomicBool,
     /// What the attempts since the last content failed with.
     trouble: Mutex<Option<Failure>>,
 }
 
-impl Pulse {
-    pub fn new() -> Arc<Pulse> {
-        Arc::new(Pulse {
+impl Activity {
+    pub fn new() -> Arc<Activity> {
+        Arc::new(Activity {
             start: Instant::now(),
             last_millis: AtomicU64::new(0),
-            content_seen: AtomicBool::new(false),
+            data_seen: AtomicBool::new(false),
             trouble: Mutex::new(None),
         })
     }
 
     /// Content arrived.
-    pub fn beat(&self) {
-        self.rest();
-        self.content_seen.store(true, Ordering::Relaxed);
-        self.note_trouble(None);
+    pub fn data_arrived(&self) {
+        self.restart();
+        self.data_seen.store(true, Ordering::Relaxed);
+        self.set_trouble(None);
     }
 
     /// Remembers why the silence lasts, in case it lasts too long.
-    pub fn note_trouble(&self, trouble: Option<Failure>) {
+    pub fn set_trouble(&self, trouble: Option<Failure>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
@@ -56,18 +56,18 @@ impl Pulse {
     }
 
     /// Work on this machine that nobody's silence is to blame for.
-    pub fn rest(&self) {
+    pub fn restart(&self) {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_millis.store(now, Ordering::Relaxed);
     }
 
-    pub fn content_seen(&self) -> bool {
-        self.content_seen.load(Ordering::Relaxed)
+    pub fn data_seen(&self) -> bool {
+        self.data_seen.load(Ordering::Relaxed)
     }
 
     /// What is left of the patience.
-    fn left(&self, limits: Limits) -> Duration {
-        let limit = if self.content_seen() { limits.stall } else { limits.contact };
+    fn remaining(&self, timeouts: Timeouts) -> Duration {
+        let limit = if self.data_seen() { timeouts.stall } else { timeouts.connect };
         let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
         (last + limit).saturating_sub(self.start.elapsed())
     }
@@ -77,18 +77,18 @@ impl Pulse {
 pub enum Ended<T> {
     Done(T),
     /// Silent for too long. The work still hangs in its thread: the caller ends the process.
-    Silent,
+    TimedOut,
     Panicked,
 }
 
-/// Runs `work` in a thread and waits for it as long as `pulse` beats.
+/// Runs `work` in a thread and waits for it as long as `activity` beats.
 pub fn watch<T: Send + 'static>(
-    limits: Limits,
-    pulse: &Pulse,
+    timeouts: Timeouts,
+    activity: &Activity,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Ended<T> {
     let (sender, receiver) = mpsc::channel();
-    pulse.rest();
+    activity.restart();
     thread::spawn(move || {
         if let Ok(result) = panic::catch_unwind(AssertUnwindSafe(work)) {
             // Nobody listens any more when the watcher has given up.
@@ -96,10 +96,12 @@ pub fn watch<T: Send + 'static>(
         }
     });
     loop {
-        match receiver.recv_timeout(pulse.left(limits)) {
+        match receiver.recv_timeout(activity.remaining(timeouts)) {
             Ok(result) => return Ended::Done(result),
             Err(RecvTimeoutError::Disconnected) => return Ended::Panicked,
-            Err(RecvTimeoutError::Timeout) if pulse.left(limits).is_zero() => return Ended::Silent,
+            Err(RecvTimeoutError::Timeout) if activity.remaining(timeouts).is_zero() => {
+                return Ended::TimedOut;
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
