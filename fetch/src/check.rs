@@ -1,4 +1,4 @@
-//! `gte-model check`: does a model directory give the right numbers?
+//! `gte-model check`: checks that a model directory gives the right numbers.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -10,7 +10,7 @@ use gte_engine::{DIMS, Embedding, Encoder, Identity, ModelInfo};
 use crate::failure::{Failure, Kind};
 use crate::published::Published;
 
-/// f32 against the published values, which are rounded to five digits.
+/// For f32 results; the published values are rounded to five digits.
 const COSINE_TOLERANCE: f64 = 1e-5;
 
 type Vector = [f32; DIMS];
@@ -28,12 +28,12 @@ enum Bound {
     AtMost(f64),
     AtLeast(f64),
     Near(f64),
-    /// Of a number of cases.
+    /// For a number of cases.
     Zero,
 }
 
 impl Row {
-    /// False for a measurement that is not a number.
+    /// False for NaN.
     fn holds(&self) -> bool {
         match self.bound {
             Bound::AtMost(limit) => self.measured <= limit,
@@ -44,7 +44,7 @@ impl Row {
     }
 }
 
-/// What was measured.
+/// Everything that was measured.
 #[derive(Debug)]
 pub struct Report {
     heading: String,
@@ -80,7 +80,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs the model in `dir` over built-in texts.
+/// Runs the model in `dir` on built-in texts.
 pub fn check(dir: &Path, published: &Published) -> Result<Report, Failure> {
     let failed = |e: gte_engine::Error| broken(dir, &e);
     let encoder = Encoder::load(dir).map_err(failed)?;
@@ -122,7 +122,7 @@ fn heading(
     format!("{name}: {layers} layers, {max_tokens} tokens, {texts} texts{published}")
 }
 
-/// The engine against stock candle, and against itself in a batch of mixed lengths.
+/// Compares the engine with stock candle, and single texts with a batch of mixed lengths.
 fn agreement(
     encoder: &Encoder,
     stock: &StockBert,
@@ -137,28 +137,28 @@ fn agreement(
     for (text, in_batch) in texts.iter().zip(&batch) {
         let single = embed(encoder, text)?;
         let ids = encoder.token_ids(text)?;
-        // One text a call: padding is the oracle's own business, not what is compared here.
+        // One text per call, so that the oracle does not pad: padding is not compared here.
         for reference in stock.embed_batch(&[&ids.ids])? {
-            // `max` would ignore what is not a number.
+            // `max` would ignore NaN.
             largest_difference = worst(largest_difference, difference(&single.values, &reference));
             smallest_cosine = -worst(-smallest_cosine, -cosine(&single.values, &reference));
         }
         batch_difference = worst(batch_difference, difference(&single.values, &in_batch.values));
         largest_norm_error = worst(largest_norm_error, (norm(&single.values) - 1.0).abs());
-        let told = (single.tokens, single.truncated);
-        miscounted += usize::from(told != (ids.ids.len(), ids.truncated));
+        let reported = (single.tokens, single.truncated);
+        miscounted += usize::from(reported != (ids.ids.len(), ids.truncated));
     }
     let row = |what: &str, measured, bound| Row { what: what.to_owned(), measured, bound };
     Ok(vec![
         row("largest difference to stock candle", largest_difference, Bound::AtMost(1e-5)),
         row("smallest cosine to stock candle", smallest_cosine, Bound::AtLeast(0.999999)),
         row("largest difference single / batch", batch_difference, Bound::AtMost(1e-6)),
-        row("largest distance of the length from 1", largest_norm_error, Bound::AtMost(1e-6)),
-        row("texts whose number of tokens is told wrong", miscounted as f64, Bound::Zero),
+        row("largest difference of the norm from 1", largest_norm_error, Bound::AtMost(1e-6)),
+        row("texts with a wrong number of tokens", miscounted as f64, Bound::Zero),
     ])
 }
 
-/// One token to far over any limit, several scripts.
+/// Texts in several scripts, from one token to far more than any model takes.
 fn texts() -> Vec<String> {
     let words = "The quick brown fox jumps over the lazy dog while it rains in the valley. ";
     let mut texts: Vec<String> = [
@@ -177,7 +177,7 @@ fn texts() -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    // About 50, 250 and 510 tokens, and more than any BERT takes.
+    // About 50, 250 and 510 tokens, and more than any BERT model takes.
     texts.extend([3, 16, 32, 60].map(|times| words.repeat(times)));
     texts
 }
@@ -186,7 +186,7 @@ fn embed(encoder: &Encoder, text: &str) -> Result<Embedding, gte_engine::Error> 
     encoder.embed(text, &mut || ControlFlow::Continue(()))
 }
 
-/// The larger one; not a number when either is not.
+/// The larger value; NaN if either is NaN.
 fn worst(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
@@ -216,7 +216,7 @@ fn broken(dir: &Path, error: &gte_engine::Error) -> Failure {
         Kind::Other,
         format!("the model in {} cannot be used: {error}", dir.display()),
         "so nothing was checked",
-        "get it again with `make model`, or name a directory that holds config.json, \
+        "download it again with `make model`, or name a directory that holds config.json, \
          tokenizer.json and model.safetensors",
     )
 }

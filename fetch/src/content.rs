@@ -1,4 +1,4 @@
-//! Is a file the one that is pinned?
+//! Compares a file with its pinned size and hash.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -8,15 +8,15 @@ use sha2::{Digest, Sha256};
 
 use crate::published::PublishedFile;
 
-/// What a file turned out to be.
+/// Result of the comparison.
 #[derive(Debug)]
 pub enum Content {
     Pinned,
-    /// Another size or another hash, in words.
+    /// Another size or another hash; the text says which.
     Differs(String),
 }
 
-/// Copies `path` into `out` while hashing it; `between` is called after every block.
+/// Copies `path` into `out` and hashes it. `between` is called after every block.
 pub fn copy_checked(
     path: &Path,
     file: &PublishedFile,

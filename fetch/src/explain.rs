@@ -1,4 +1,4 @@
-//! The words for what went wrong with a hub. No token, password or signature appears in them.
+//! Error messages about a hub. They contain no token, password or signature.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::trouble::Trouble;
 
 const NOTHING_INSTALLED: &str = "so the model was not downloaded and no directory was made";
 
-/// Where ureq looks for a proxy, in its order.
+/// The variables in which ureq looks for a proxy, in the order of ureq.
 const PROXY_VARIABLES: [&str; 6] =
     ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
-/// What the messages about one hub have in common.
+/// Data that the messages about one hub share.
 #[derive(Clone, Debug)]
 pub struct Explain {
     repo: String,
     revision: String,
-    /// Without the user name and password an address may carry.
+    /// Without user name and password.
     endpoint: String,
     cache: PathBuf,
     has_token: bool,
@@ -44,9 +44,9 @@ impl Explain {
     pub fn bad_endpoint(&self) -> Failure {
         Failure::new(
             Kind::Other,
-            format!("HF_ENDPOINT is \"{}\", which is no web address", self.endpoint),
+            format!("HF_ENDPOINT is \"{}\", which is not a web address", self.endpoint),
             NOTHING_INSTALLED,
-            "set it to one that starts with https:// or http://, or unset it",
+            "set it to an address that starts with https:// or http://, or unset it",
         )
     }
 
@@ -56,12 +56,12 @@ impl Explain {
             Kind::Refused,
             format!("{name} from {} is not the pinned file: {found}", self.endpoint),
             "so it was refused and deleted, and no directory was made",
-            "run the command again to download it anew; if that repeats, the hub, mirror or proxy \
-             serves another file: name another with HF_ENDPOINT",
+            "run the command again to download the file again; if this repeats, the hub, mirror or \
+             proxy serves another file: name another hub with HF_ENDPOINT",
         )
     }
 
-    /// Nothing came for `limit`; `started` tells whether anything had come before.
+    /// No data arrived within `limit`. `started`: some data had arrived before.
     pub fn timed_out(&self, started: bool, limit: Duration) -> Failure {
         let seconds = limit.as_secs_f64();
         if started {
@@ -70,12 +70,12 @@ impl Explain {
         self.unreachable(&format!("no answer within {seconds} s"))
     }
 
-    /// An answer that hf-hub could not make sense of in a way nobody foresaw.
+    /// hf-hub panicked on an answer.
     pub fn not_understood(&self) -> Failure {
-        self.trouble("", Trouble::NotAHub("an answer without sense".to_owned()), false)
+        self.trouble("", Trouble::unexpected_answer(), false)
     }
 
-    /// Why `name` did not come.
+    /// Why `name` was not downloaded. `started`: some data had arrived before.
     pub fn trouble(&self, name: &str, trouble: Trouble, started: bool) -> Failure {
         match trouble {
             Trouble::Status(status) => self.status(name, status),
@@ -85,14 +85,11 @@ impl Explain {
                 Kind::Unreachable,
                 format!("{} does not answer like a hub: {reason}", self.endpoint),
                 NOTHING_INSTALLED,
-                format!(
-                    "a proxy or a sign-in page may stand in between; {}",
-                    self.network_advice()
-                ),
+                format!("a proxy or a sign-in page may be in between; {}", self.network_advice()),
             ),
             Trouble::StalePart => Failure::new(
                 Kind::Refused,
-                format!("{} refuses the rest of {name} that it offered before", self.endpoint),
+                format!("{} refuses to send the rest of {name}", self.endpoint),
                 NOTHING_INSTALLED,
                 format!("delete {} and run the command again", self.cache.display()),
             ),
@@ -106,7 +103,7 @@ impl Explain {
                 Kind::Other,
                 format!("could not write to the download cache {}: {reason}", self.cache.display()),
                 NOTHING_INSTALLED,
-                "make room or name another place with HF_HOME, then run the command again",
+                "free some space or name another cache with HF_HOME, then run the command again",
             ),
         }
     }
@@ -123,7 +120,7 @@ impl Explain {
                     format!("{endpoint} wants a token (HTTP 401) {asked}")
                 },
                 NOTHING_INSTALLED,
-                "set HF_TOKEN to a token that may read the repository, or take another source with \
+                "set HF_TOKEN to a token that may read the repository, or name another hub with \
                  HF_ENDPOINT",
             ),
             404 => Failure::new(
@@ -140,10 +137,10 @@ impl Explain {
             ),
             429 => Failure::new(
                 Kind::Unreachable,
-                format!("{endpoint} has had too many requests (HTTP 429) {asked}"),
+                format!("{endpoint} has received too many requests (HTTP 429) {asked}"),
                 NOTHING_INSTALLED,
                 "wait some minutes and run the command again, or set HF_TOKEN: the hub allows more \
-                 to those it knows",
+                 requests with a token",
             ),
             500.. => Failure::new(
                 Kind::Unreachable,
@@ -173,7 +170,7 @@ impl Explain {
         Failure::new(
             Kind::BrokeOff,
             format!("the download from {} broke off: {reason}", self.endpoint),
-            "so no directory was made; what has come is kept",
+            "so no directory was made; the downloaded part is kept",
             "run the command again: it goes on where it stopped",
         )
     }
@@ -193,7 +190,8 @@ impl Explain {
     }
 }
 
-/// `https://user:secret@host/x` → `https://host/x`; a query, where a signature may be, is dropped.
+/// `https://user:secret@host/x` → `https://host/x`. The query is removed too: it may contain a
+/// signature.
 fn without_credentials(address: &str) -> String {
     let address = address.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = address.split_once("://") else {

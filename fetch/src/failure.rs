@@ -1,18 +1,18 @@
-//! Why a command ended without its result: the fact, what follows from it, what to do.
+//! The error of a command: the fact, its consequence, and what to do.
 
 use std::fmt;
 use std::path::Path;
 
-/// What a caller may want to tell apart; each kind has its exit code.
+/// Kinds of failure that a caller handles differently; each has its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Anything that trying another source would not cure: the disk, the arguments, a missing token.
+    /// Another source would not help: the disk, the arguments, a missing token.
     Other,
-    /// No hub answered, or it answers that it cannot serve: the caller may take another model.
+    /// No hub answered, or the hub cannot serve now. The caller may use another model.
     Unreachable,
-    /// What came is not what is pinned.
+    /// The downloaded content is not the pinned content.
     Refused,
-    /// The transfer stopped midway; the same command resumes it.
+    /// The download was interrupted; the same command resumes it.
     BrokeOff,
 }
 
@@ -41,7 +41,7 @@ impl Failure {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 "free some space there (a model takes up to 100 MB), then run the command again"
             }
-            _ => "make it usable by this user or name another place, then run the command again",
+            _ => "make it usable by this user or name another path, then run the command again",
         };
         Failure::new(
             Kind::Other,
@@ -62,7 +62,7 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// Three lines, so that a caller can quote the first, the fact, alone.
+    /// Three lines: a caller can quote the first one, the fact, alone.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}\n  {}\n  {}", self.fact, self.consequence, self.action)
     }

@@ -1,4 +1,4 @@
-//! `gte-model fetch`: the pinned files, all of them, into one directory.
+//! `gte-model fetch`: downloads all pinned files into one directory.
 
 use std::path::Path;
 
@@ -8,18 +8,18 @@ use crate::place::{self, Destination};
 use crate::published::{Published, PublishedFile};
 use crate::watch::{Activity, Ended, Timeouts, watch};
 
-/// How a download is done.
+/// Timeouts and retries of a download.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
     pub timeouts: Timeouts,
-    /// How often a file is asked for before a passing trouble counts.
+    /// How many times a file is requested before a temporary error is reported.
     pub attempts: u32,
 }
 
-/// What was done.
+/// Result of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched {
-    /// The directory was complete; nothing was asked of the network.
+    /// The directory was complete; no request was sent.
     AlreadyComplete,
     Installed,
 }
@@ -35,7 +35,7 @@ pub fn fetch(
         return Ok(Fetched::AlreadyComplete);
     }
     let destination = Destination::open(dir)?;
-    // Another process may have finished while this one waited for the place.
+    // Another process may have finished while this one waited for the lock.
     if place::is_complete(dir, &published.files) {
         return Ok(Fetched::AlreadyComplete);
     }

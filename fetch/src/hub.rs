@@ -1,7 +1,7 @@
-//! A model's files from the hub, through hf-hub and its cache.
+//! Downloads a model's files from the hub, through hf-hub and its cache.
 //!
-//! What hf-hub 0.5.0 leaves to its caller: HF_TOKEN, timeouts (see `watch`), trying again, the
-//! sizes and hashes of what comes, and a kept part that cannot be resumed.
+//! hf-hub 0.5.0 leaves this to its caller: HF_TOKEN, timeouts (see `watch`), retries, the check of
+//! sizes and hashes, and a partial file that cannot be resumed.
 
 use std::cell::Cell;
 use std::fs;
@@ -23,13 +23,13 @@ use crate::watch::Activity;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Before the second attempt; doubled for each further one.
+/// Pause before the second attempt; doubled for each further attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A repository of the hub at one revision.
 pub struct Hub {
     anonymous: Api,
-    /// The same with the user's token, if there is one.
+    /// The same API with the user's token, if there is a token.
     with_token: Option<Api>,
     cache: Cache,
     repo: Repo,
@@ -37,10 +37,10 @@ pub struct Hub {
     explain: Explain,
 }
 
-/// One download that came to its end.
+/// A finished download.
 struct Downloaded {
     path: PathBuf,
-    /// It completes the part that an earlier run kept.
+    /// The download continued a partial file of an earlier attempt.
     resumed: bool,
 }
 
@@ -50,17 +50,17 @@ enum AttemptError {
 }
 
 impl Hub {
-    /// Reads HF_ENDPOINT, HF_HOME and HF_TOKEN; asks nothing of the network.
+    /// Reads HF_ENDPOINT, HF_HOME and HF_TOKEN; sends no request.
     pub fn open(published: &Published, revision: &str, attempts: u32) -> Result<Hub, Failure> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         let endpoint = endpoint.trim().trim_end_matches('/').to_owned();
-        // hf-hub reads HF_HOME itself, but takes an empty one for the working directory.
+        // hf-hub reads HF_HOME itself, but treats an empty value as the working directory.
         let cache = match variable("HF_HOME") {
             Some(_) => Cache::from_env(),
             None => Cache::default(),
         };
-        // hf-hub knows the token file only.
+        // hf-hub reads the token file only.
         let from_variable = variable("HF_TOKEN").map(|token| token.trim().to_owned());
         let token = from_variable.or_else(|| cache.token());
 
@@ -85,12 +85,12 @@ impl Hub {
         })
     }
 
-    /// What to say about this hub when the watch or a panic ends the work.
+    /// The messages about this hub, for when a timeout or a panic ends the download.
     pub fn explain(&self) -> Explain {
         self.explain.clone()
     }
 
-    /// The pinned file in hf-hub's cache, downloaded unless it is there.
+    /// The path of the pinned file in hf-hub's cache. Downloads the file if it is not there.
     pub fn file(&self, file: &PublishedFile, activity: &Activity) -> Result<PathBuf, Failure> {
         if let Some(path) = self.cached(&file.name) {
             match self.check(&path, file, activity)? {
@@ -100,7 +100,7 @@ impl Hub {
         }
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
-        // A part that cannot be resumed, or resumes to the wrong content, is thrown away once.
+        // A partial file that cannot be resumed, or resumes to the wrong content, is deleted once.
         let mut part_may_be_stale = true;
         loop {
             match self.attempt(file, activity) {
@@ -124,13 +124,13 @@ impl Hub {
                     part_may_be_stale = false;
                 }
                 Err(AttemptError::Failed(trouble)) => {
-                    let passing = match &trouble {
+                    let temporary = match &trouble {
                         Trouble::Broken(_) => true,
                         Trouble::Status(status) => *status == 429 || *status >= 500,
                         _ => false,
                     };
                     let failure = self.explain.trouble(&file.name, trouble, activity.data_seen());
-                    if !passing || attempt >= self.attempts {
+                    if !temporary || attempt >= self.attempts {
                         return Err(failure);
                     }
                     activity.set_trouble(Some(failure));
@@ -142,8 +142,8 @@ impl Hub {
         }
     }
 
-    /// Asks without the token first: gte-small is public, and hf-hub 0.5.0 would send the token
-    /// on to the host that the hub redirects large files to.
+    /// The first request has no token: gte-small is public, and hf-hub 0.5.0 would send the token
+    /// also to the host that the hub redirects large files to.
     fn attempt(
         &self,
         file: &PublishedFile,
@@ -172,16 +172,14 @@ impl Hub {
             Ok(Err(error)) => Err(AttemptError::Failed(trouble::read(&error))),
             Err(thrown) => Err(match thrown.downcast::<WrongSize>() {
                 Ok(wrong_size) => AttemptError::WrongSize(*wrong_size),
-                // hf-hub panics on a redirect without an address, among others.
-                Err(_) => {
-                    AttemptError::Failed(Trouble::NotAHub("an answer without sense".to_owned()))
-                }
+                // hf-hub panics on a redirect without an address, for example.
+                Err(_) => AttemptError::Failed(Trouble::unexpected_answer()),
             }),
         }
     }
 
-    /// A copy in the cache: by hf-hub's note of the revision, or, as other tools leave it without
-    /// one, under the commit itself.
+    /// The file in the cache. hf-hub writes a ref file for the revision, but other tools may not.
+    /// So this looks also in the snapshot that is named after the commit.
     fn cached(&self, name: &str) -> Option<PathBuf> {
         let cache = self.cache.repo(self.repo.clone());
         let by_commit = cache.pointer_path(self.repo.revision()).join(name);
@@ -198,9 +196,9 @@ impl Hub {
             .map_err(|e| Failure::local("read", path, &e))
     }
 
-    /// Deletes a cached file and its name in the snapshot, so that the next run downloads anew.
+    /// Deletes a cached file and its link in the snapshot; the next attempt downloads it again.
     fn delete_cached(&self, pointer: &Path) -> Result<(), Failure> {
-        // Through the link to the content; the cache may itself be reached through one.
+        // The snapshot has a link to the content. The path of the cache may contain a link too.
         if let (Ok(blob), Ok(cache)) =
             (fs::canonicalize(pointer), fs::canonicalize(self.cache.path()))
             && blob.starts_with(cache)
@@ -210,7 +208,8 @@ impl Hub {
         remove(pointer)
     }
 
-    /// Deletes the part that hf-hub keeps for resuming. Only the hub knows its name, the ETag.
+    /// Deletes the partial file that hf-hub keeps for resuming. Its name is the ETag, so the hub is
+    /// asked for it.
     fn delete_part(&self, name: &str) -> Result<(), Failure> {
         let url = self.anonymous.repo(self.repo.clone()).url(name);
         let ask = |api: &Api| panic::catch_unwind(AssertUnwindSafe(|| api.metadata(&url)));

@@ -1,5 +1,5 @@
-//! Fetches the embedding model from the hub, and checks that a model directory gives the right
-//! numbers. The server never runs this: a backend opens no network connection.
+//! Downloads the embedding model from the hub, and checks that a model directory gives the right
+//! numbers. The server never runs this program: a backend opens no network connection.
 
 mod check;
 mod content;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Command::Fetch => run_fetch(&arguments),
         Command::Check => run_check(&arguments),
     };
-    // Ends the process with the thread of a download that hangs.
+    // Returning from main also ends the thread of a download that hangs.
     outcome.unwrap_or_else(|failure| {
         eprintln!("{failure}");
         ExitCode::from(failure.exit_code())
@@ -44,7 +44,8 @@ fn main() -> ExitCode {
 }
 
 fn run_fetch(arguments: &Arguments) -> Result<ExitCode, failure::Failure> {
-    // hf-hub panics on some answers; they are caught and told in words.
+    // hf-hub panics on some answers. The panics are caught and reported as failures, so the default
+    // message is turned off.
     std::panic::set_hook(Box::new(|_| {}));
     let published = Published::read(arguments.manifest.as_deref())?;
     let revision = arguments.revision.as_deref().unwrap_or(&published.revision);

@@ -1,4 +1,5 @@
-//! What hf-hub tells while it downloads: shown as a bar, counted as signs of life, and bounded.
+//! Receives the progress of a download from hf-hub: draws a bar, reports activity, and stops a
+//! download that is too large.
 
 use std::cell::Cell;
 use std::panic;
@@ -9,12 +10,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::published::PublishedFile;
 use crate::watch::Activity;
 
-/// Fewer bytes than this are no sign of life: a peer that sends one byte a second would otherwise
-/// hold the command for two years.
+/// Fewer bytes than this do not reset the stall timeout. Otherwise a hub that sends one byte a
+/// second would keep the command running for two years.
 const MIN_PROGRESS: u64 = 1024;
 
-/// The download cannot become the pinned file. Thrown through hf-hub, whose progress trait has no
-/// way to say stop, and caught around the download.
+/// The download cannot become the pinned file. It is the payload of a panic, because hf-hub's
+/// progress trait has no other way to stop a download; `hub` catches it.
 #[derive(Clone, Copy, Debug)]
 pub struct WrongSize {
     pub announced: u64,
@@ -24,12 +25,12 @@ pub struct WrongSize {
 pub struct Meter<'a> {
     file: &'a PublishedFile,
     activity: &'a Activity,
-    /// Set to the bytes an earlier run had left.
+    /// Set to the size of the partial file that the download continues.
     resumed_from: &'a Cell<u64>,
     bar: ProgressBar,
     position: u64,
     unreported: u64,
-    /// hf-hub's first update after `init` is the position it resumes from.
+    /// The first update after `init` is the position from which hf-hub resumes.
     at_start: bool,
 }
 
@@ -39,7 +40,7 @@ impl<'a> Meter<'a> {
         activity: &'a Activity,
         resumed_from: &'a Cell<u64>,
     ) -> Self {
-        // Draws nothing unless standard output is a terminal; standard error is for errors.
+        // Nothing is drawn unless standard output is a terminal. Standard error is for errors.
         let bar = ProgressBar::with_draw_target(Some(file.size), ProgressDrawTarget::stdout())
             .with_message(file.name.clone());
         if let Ok(style) = ProgressStyle::with_template(
@@ -82,7 +83,7 @@ impl Progress for Meter<'_> {
             self.activity.data_arrived();
         }
         self.bar.set_position(self.position);
-        // Otherwise a body without an end would fill the disk before its hash is ever looked at.
+        // Otherwise an endless body would fill the disk before its hash is checked.
         if self.position > self.file.size {
             self.stop(self.position);
         }

@@ -8,21 +8,22 @@ use crate::fetch::Policy;
 use crate::watch::Timeouts;
 
 pub const USAGE: &str = "\
-gte-model fetch --to DIR    download gte-small into DIR, complete or not at all
+gte-model fetch --to DIR    download gte-small into DIR; DIR is created complete or not at all
 gte-model check DIR         compare the model in DIR with the stock forward pass and with
                             the values published for it
 
-  --manifest FILE           another model than gte-small (JSON: repo, revision, files, cosines)
-  --revision REVISION       ask the hub for this revision; the pinned hashes still apply
-  --connect-timeout SECONDS the hub counts as unreachable after this time (20)
-  --stall-timeout SECONDS   a download that brings nothing for so long breaks off (20)
-  --attempts N              how often a file is asked for when the hub has a passing trouble (4)
+  --manifest FILE           a model other than gte-small (JSON: repo, revision, files, cosines)
+  --revision REVISION       request this revision; the pinned hashes still apply
+  --connect-timeout SECONDS the hub is unreachable if no data arrives within this time (20)
+  --stall-timeout SECONDS   a download stops if no more data arrives within this time (20)
+  --attempts N              how many times a file is requested while the hub has a temporary
+                            error (4)
 
-HF_ENDPOINT names a mirror, HF_HOME the download cache, HF_TOKEN a token for hubs that want one;
-proxies come from ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+HF_ENDPOINT names a mirror, HF_HOME the download cache, HF_TOKEN a token for hubs that need one.
+Proxies come from ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 no hub that serves, 4 wrong content refused,
-5 the download broke off and goes on when run again.";
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 no hub can serve the model,
+4 wrong content refused, 5 download interrupted (the next run resumes it).";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -39,7 +40,7 @@ pub struct Arguments {
     pub policy: Policy,
 }
 
-/// Why there is nothing to run.
+/// Why no command runs.
 #[derive(Debug)]
 pub enum Stop {
     Help,
@@ -54,7 +55,7 @@ impl Arguments {
             Some("fetch") => Command::Fetch,
             Some("check") => Command::Check,
             Some("-h" | "--help" | "help") => return Err(Stop::Help),
-            _ => return Err(wrong("the command is fetch or check")),
+            _ => return Err(wrong("the command must be fetch or check")),
         };
         let (mut dir, mut manifest, mut revision) = (None, None, None);
         let (mut connect, mut stall, mut attempts) = (20.0, 20.0, 4);
@@ -76,7 +77,7 @@ impl Arguments {
                 _ if command == Command::Check && dir.is_none() => {
                     dir = Some(PathBuf::from(argument));
                 }
-                _ => return Err(wrong("there is an argument too many")),
+                _ => return Err(wrong("there are too many arguments")),
             }
         }
         let dir = dir.filter(|d| !d.as_os_str().is_empty()).ok_or_else(|| match command {
@@ -100,10 +101,10 @@ fn number<T: std::str::FromStr>(option: &str, value: OsString) -> Result<T, Stop
     value.parse().map_err(|_| Stop::Wrong(format!("{option} needs a number, not \"{value}\"")))
 }
 
-/// A time that can be waited for: positive, and at most a day.
+/// A timeout: positive, and at most a day.
 fn seconds(option: &str, value: f64) -> Result<Duration, Stop> {
     if value > 0.0 && value <= 86_400.0 {
         return Ok(Duration::from_secs_f64(value));
     }
-    Err(Stop::Wrong(format!("{option} is a number of seconds above 0, at most 86400")))
+    Err(Stop::Wrong(format!("{option} needs a number of seconds above 0, at most 86400")))
 }

@@ -1,4 +1,4 @@
-//! The model directory: complete, or not there.
+//! The model directory. It is complete, or it does not exist.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -10,12 +10,12 @@ use crate::content::{self, Content};
 use crate::failure::{Failure, Kind};
 use crate::published::PublishedFile;
 
-/// Where a model directory goes. Held by one process at a time.
+/// The path of the model directory, locked: one process at a time writes there.
 pub struct Destination {
     dir: PathBuf,
     parent: PathBuf,
     name: OsString,
-    /// A lock on the parent directory itself: no file of ours stays behind.
+    /// The lock is on the parent directory itself, so no lock file stays behind.
     _lock: File,
 }
 
@@ -27,10 +27,10 @@ pub fn is_complete(dir: &Path, files: &[PublishedFile]) -> bool {
 }
 
 impl Destination {
-    /// Makes the parent directory and waits for other processes that fetch into it.
+    /// Creates the parent directory and locks it; waits while another process holds the lock.
     pub fn open(dir: &Path) -> Result<Destination, Failure> {
         let used = |e| Failure::local("use", dir, &e);
-        // A link is followed, so that the rename replaces what it names.
+        // Links are resolved, so the rename replaces the target of a link and not the link.
         let dir = match fs::canonicalize(dir) {
             Ok(found) => found,
             Err(_) => std::path::absolute(dir).map_err(used)?,
@@ -51,18 +51,18 @@ impl Destination {
             Err(TryLockError::Error(e)) => return Err(made(e)),
         }
         let destination = Destination { dir, parent, name, _lock: lock };
-        // Left by a run that was killed while it copied.
-        destination.clear(&destination.beside("incoming"))?;
+        // A run that was killed while it copied leaves this directory.
+        destination.clear(&destination.sibling("incoming"))?;
         destination.refuse_foreign_content()?;
         Ok(destination)
     }
 
-    /// Copies the files into a directory beside, checks them on the way, and renames it into place.
+    /// Copies the files into a sibling directory, checks their hashes, and renames the directory.
     pub fn install(&self, sources: &[(PublishedFile, PathBuf)]) -> Result<(), Failure> {
-        let incoming = self.beside("incoming");
+        let incoming = self.sibling("incoming");
         let result = self.fill(&incoming, sources).and_then(|()| self.swap(&incoming));
         if result.is_err() {
-            // The first failure is the one to tell.
+            // The first failure is reported; a failure to clean up is not.
             let _ = fs::remove_dir_all(&incoming);
         }
         result
@@ -81,7 +81,7 @@ impl Destination {
             if let Content::Differs(found) = copied.map_err(failed(&target))? {
                 return Err(changed_underneath(&file.name, &found));
             }
-            // Whatever the umask: the server that loads it may be another user.
+            // Readable whatever the umask: the server that loads the file may be another user.
             out.set_permissions(Permissions::from_mode(0o644)).map_err(failed(&target))?;
             out.sync_all().map_err(failed(&target))?;
         }
@@ -91,7 +91,7 @@ impl Destination {
 
     fn swap(&self, incoming: &Path) -> Result<(), Failure> {
         let failed = |e| Failure::local("replace", &self.dir, &e);
-        let replaced = self.beside("replaced");
+        let replaced = self.sibling("replaced");
         self.clear(&replaced)?;
         let had_one = self.dir.exists();
         if had_one {
@@ -102,9 +102,9 @@ impl Destination {
         self.clear(&replaced)
     }
 
-    /// A directory with anything but a model's files is somebody's: it is not replaced.
+    /// A directory that contains anything but a model's files is not replaced.
     fn refuse_foreign_content(&self) -> Result<(), Failure> {
-        const OURS: [&str; 4] =
+        const MODEL_FILES: [&str; 4] =
             ["config.json", "sentence_bert_config.json", "tokenizer.json", "model.safetensors"];
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -113,19 +113,24 @@ impl Destination {
         };
         for entry in entries {
             let name = entry.map_err(|e| Failure::local("read", &self.dir, &e))?.file_name();
-            if !OURS.iter().any(|ours| name == *ours) {
+            if !MODEL_FILES.iter().any(|file| name == *file) {
                 return Err(Failure::new(
                     Kind::Other,
-                    format!("{} holds {}, which is no model's", self.dir.display(), name.display()),
-                    "so it was left as it is and nothing was downloaded",
-                    "name a directory of its own for the model",
+                    format!(
+                        "{} contains {}, which is not a model file",
+                        self.dir.display(),
+                        name.display()
+                    ),
+                    "so the directory was not changed and nothing was downloaded",
+                    "name a directory that is for the model only",
                 ));
             }
         }
         Ok(())
     }
 
-    fn beside(&self, role: &str) -> PathBuf {
+    /// A hidden sibling of the model directory.
+    fn sibling(&self, role: &str) -> PathBuf {
         let mut name = OsString::from(".");
         name.push(&self.name);
         name.push(".");

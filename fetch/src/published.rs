@@ -1,4 +1,4 @@
-//! What a published model consists of: where it is, and which bytes are the right ones.
+//! The manifest of a published model: its repository, and the size and hash of each file.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ const GTE_SMALL: &str = include_str!("gte-small.json");
 pub struct Published {
     /// `owner/name`.
     pub repo: String,
-    /// Commit of the repository.
+    /// A commit of the repository.
     pub revision: String,
     pub files: Vec<PublishedFile>,
-    /// What is known of the model's answers; none for a model nobody measured.
+    /// Published cosines of the model; empty if nobody measured them.
     #[serde(default)]
     pub cosines: Vec<PublishedCosine>,
 }
@@ -32,7 +32,7 @@ pub struct PublishedFile {
     pub sha256: String,
 }
 
-/// The cosine that two texts have under the model.
+/// The cosine of two texts under the model.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedCosine {
@@ -41,7 +41,7 @@ pub struct PublishedCosine {
 }
 
 impl Published {
-    /// The manifest in `path`, or gte-small's.
+    /// Reads the manifest in `path`; without a path, that of gte-small.
     pub fn read(path: Option<&Path>) -> Result<Published, Failure> {
         let text = match path {
             Some(path) => {
@@ -55,15 +55,16 @@ impl Published {
         Ok(published)
     }
 
-    /// The weights' sha256, which tells the model of a directory.
+    /// The sha256 of the weights; it identifies the model.
     pub fn weights_sha256(&self) -> Option<&str> {
         self.files.iter().find(|f| f.name == "model.safetensors").map(|f| f.sha256.as_str())
     }
 
-    /// Names become paths and parts of an address, so they are kept to what cannot leave either.
+    /// Names become parts of paths and addresses. A name that could change the rest of one is
+    /// refused.
     fn check(&self) -> Result<(), Failure> {
         if self.files.is_empty() {
-            return Err(bad_manifest("it names no files"));
+            return Err(bad_manifest("it lists no files"));
         }
         let mut repo = self.repo.split('/');
         if !(self.repo.split('/').count() <= 2 && repo.all(is_plain)) {
@@ -83,7 +84,7 @@ impl Published {
     }
 }
 
-/// Refuses a revision that would name something else in an address or in the cache.
+/// Refuses a revision that could change the rest of an address or of a path in the cache.
 pub fn check_revision(revision: &str) -> Result<(), Failure> {
     if revision.split('/').all(is_plain) {
         return Ok(());
@@ -92,7 +93,7 @@ pub fn check_revision(revision: &str) -> Result<(), Failure> {
         Kind::Other,
         "the revision is not a commit, branch or tag of the hub",
         "so nothing was downloaded",
-        "leave --revision out to get the pinned one",
+        "omit --revision to get the pinned revision",
     ))
 }
 

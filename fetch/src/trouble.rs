@@ -1,7 +1,7 @@
-//! What hf-hub's errors mean for the download.
+//! Translates the errors of hf-hub.
 //!
-//! The texts are written here rather than taken from the errors: those can quote an address with
-//! the user name, password or signature in it.
+//! The texts are written here and not taken from the errors, because an error can contain an
+//! address with user name, password or signature.
 
 use std::io;
 
@@ -12,25 +12,32 @@ use hf_hub::api::sync::ApiError;
 pub enum Trouble {
     /// An HTTP status.
     Status(u16),
-    /// The kept part of an earlier run is as long as the file or longer.
+    /// The partial file of an earlier run is as long as the file or longer.
     StalePart,
-    /// No connection, or none that carries HTTP to the hub; asking again at once is no use.
+    /// No connection, or no HTTP over it to the hub. An immediate retry does not help.
     NoHub(String),
-    /// The connection broke; asking again may help.
+    /// The connection broke. A retry may help.
     Broken(String),
-    /// Something answers, in another way than a hub.
+    /// The answer is not that of a hub.
     NotAHub(String),
-    /// Another process holds the file.
+    /// Another process holds the lock on the file.
     Locked,
     /// The cache directory cannot be used.
     Disk(String),
 }
 
-/// Reads one of hf-hub's errors.
+impl Trouble {
+    /// An answer on which hf-hub panics.
+    pub fn unexpected_answer() -> Trouble {
+        Trouble::NotAHub("an unexpected answer".to_owned())
+    }
+}
+
+/// Translates an error of hf-hub.
 pub fn read(error: &ApiError) -> Trouble {
     match error {
         ApiError::RequestError(error) => read_request(error),
-        // The body is copied to the part file in one go, so the disk and the network fail alike.
+        // The error comes from copying the body to the partial file: from the network or the disk.
         ApiError::IoError(error) => match error.get_ref().and_then(|e| e.downcast_ref()) {
             Some(error) => read_request(error),
             None if is_network(error) => Trouble::Broken(broken_by(error)),
@@ -48,7 +55,7 @@ pub fn read(error: &ApiError) -> Trouble {
 fn read_request(error: &ureq::Error) -> Trouble {
     use ureq::Error;
     match error {
-        // The range asked for starts at the end of the file.
+        // The requested range starts at the end of the file.
         Error::StatusCode(416) => Trouble::StalePart,
         Error::StatusCode(status) => Trouble::Status(*status),
         Error::HostNotFound => Trouble::NoHub("its name cannot be resolved".to_owned()),
@@ -58,9 +65,9 @@ fn read_request(error: &ureq::Error) -> Trouble {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof => Trouble::Broken(broken_by(error)),
-            // The form in which rustls's errors reach us.
+            // ureq reports errors of rustls in this form.
             io::ErrorKind::InvalidData => Trouble::NoHub(format!("TLS failed ({error})")),
-            // "failed to lookup address information: …" already names the fact.
+            // The text names the fact: "failed to lookup address information: …".
             _ => Trouble::NoHub(error.to_string().to_lowercase()),
         },
         Error::Timeout(_) => Trouble::Broken("a timeout".to_owned()),
@@ -70,11 +77,11 @@ fn read_request(error: &ureq::Error) -> Trouble {
         Error::ConnectProxyFailed(reason) => Trouble::NoHub(reason.clone()),
         Error::InvalidProxyUrl => Trouble::NoHub("the proxy's address is not valid".to_owned()),
         Error::TooManyRedirects | Error::RedirectFailed => {
-            Trouble::NotAHub("redirects without an end".to_owned())
+            Trouble::NotAHub("endless redirects".to_owned())
         }
         Error::Http(_) | Error::BadUri(_) => Trouble::NotAHub("a bad address".to_owned()),
         Error::BodyStalled => Trouble::Broken("the connection closed".to_owned()),
-        _ => Trouble::NotAHub("an answer that is not HTTP as expected".to_owned()),
+        _ => Trouble::NotAHub("an answer that is not valid HTTP".to_owned()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! A bound on silence. hf-hub sets no timeout of its own: a hub behind dropped packets, or one
-//! that stops in the middle of a file, would hold it for as long as TCP waits.
+//! Timeouts of a download. hf-hub sets none: if packets are dropped, or if the hub stops in the
+//! middle of a file, it waits as long as TCP does.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 
-/// How long nothing may arrive.
+/// How long no data may arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// From the start to the first byte of content, all attempts together.
+    /// From the start to the first content, all attempts together.
     pub connect: Duration,
-    /// Between bytes after that.
+    /// After that, between one piece of content and the next.
     pub stall: Duration,
 }
 
-/// The time of the last sign of life.
+/// When data last arrived.
 #[derive(Debug)]
 pub struct Activity {
     start: Instant,
     last_millis: AtomicU64,
     data_seen: AtomicBool,
-    /// What the attempts since the last content failed with.
+    /// The failure of the last attempt, if no content has arrived since.
     trouble: Mutex<Option<Failure>>,
 }
 
@@ -39,14 +39,15 @@ impl Activity {
         })
     }
 
-    /// Content arrived.
+    /// Content arrived: restarts the timeout.
     pub fn data_arrived(&self) {
         self.restart();
         self.data_seen.store(true, Ordering::Relaxed);
         self.set_trouble(None);
     }
 
-    /// Remembers why the silence lasts, in case it lasts too long.
+    /// Keeps the failure of an attempt; it is reported if the timeout expires before a retry
+    /// succeeds.
     pub fn set_trouble(&self, trouble: Option<Failure>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
@@ -55,7 +56,7 @@ impl Activity {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Work on this machine that nobody's silence is to blame for.
+    /// Restarts the timeout. Local work such as hashing calls this: the hub is not to blame for it.
     pub fn restart(&self) {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_millis.store(now, Ordering::Relaxed);
@@ -65,7 +66,7 @@ impl Activity {
         self.data_seen.load(Ordering::Relaxed)
     }
 
-    /// What is left of the patience.
+    /// The time until the timeout expires.
     fn remaining(&self, timeouts: Timeouts) -> Duration {
         let limit = if self.data_seen() { timeouts.stall } else { timeouts.connect };
         let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
@@ -76,12 +77,12 @@ impl Activity {
 /// How watched work ended.
 pub enum Ended<T> {
     Done(T),
-    /// Silent for too long. The work still hangs in its thread: the caller ends the process.
+    /// No data within the timeout. The thread still hangs: the caller ends the process.
     TimedOut,
     Panicked,
 }
 
-/// Runs `work` in a thread and waits for it as long as `activity` beats.
+/// Runs `work` in a thread and waits for its result until a timeout expires.
 pub fn watch<T: Send + 'static>(
     timeouts: Timeouts,
     activity: &Activity,
@@ -91,7 +92,7 @@ pub fn watch<T: Send + 'static>(
     activity.restart();
     thread::spawn(move || {
         if let Ok(result) = panic::catch_unwind(AssertUnwindSafe(work)) {
-            // Nobody listens any more when the watcher has given up.
+            // Sending fails if the timeout has expired and the receiver is gone.
             let _ = sender.send(result);
         }
     });
