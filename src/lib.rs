@@ -6,20 +6,13 @@
 
 use pgrx::prelude::*;
 
-mod array;
-mod call;
-mod chunks;
 mod embedder;
 mod errors;
 mod functions;
-mod info;
 mod memo;
 mod note;
-mod row;
-mod rows;
+mod pg;
 mod settings;
-mod stored;
-mod text;
 mod trigger;
 
 pg_module_magic!();

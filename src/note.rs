@@ -23,10 +23,10 @@ use std::ffi::{CStr, CString};
 use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, pg_sys};
 use serde_json::{Map, Value};
 
-use crate::call::{Call, export};
 use crate::embedder::Model;
 use crate::errors::{Failure, Outcome, error, from_engine, internal};
-use crate::text::{database_keeps_utf8, readable, to_utf8};
+use crate::pg::call::{Call, export};
+use crate::pg::text::{database_keeps_utf8, readable, to_utf8};
 
 /// The column that a trigger without arguments fills.
 pub const DEFAULT_TARGET: &CStr = c"embedding";

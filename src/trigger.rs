@@ -19,11 +19,11 @@ use std::ffi::{CStr, CString, c_char};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use pgvector_compat::is_vector_type;
 
-use crate::call::{Call, export};
 use crate::embedder;
 use crate::errors::{Failure, Outcome, error};
-use crate::functions::to_datum;
-use crate::text::{Detoasted, readable, to_utf8};
+use crate::functions::embed::to_datum;
+use crate::pg::call::{Call, export};
+use crate::pg::text::{Detoasted, readable, to_utf8};
 use crate::{note, settings};
 
 export!(embed_trigger_gte_small, pg_finfo_embed_trigger_gte_small, embed_trigger);

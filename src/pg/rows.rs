@@ -4,8 +4,8 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::call::Call;
 use crate::errors::{Outcome, error, internal};
+use crate::pg::call::Call;
 
 /// The rows of a set-returning function. Postgres keeps them, beyond `work_mem` on disk.
 pub struct Rows {

@@ -69,7 +69,7 @@ macro_rules! export {
             fcinfo: pgrx::pg_sys::FunctionCallInfo,
         ) -> pgrx::pg_sys::Datum {
             // SAFETY: the caller vouches for `fcinfo`.
-            $crate::call::finish($body(unsafe { $crate::call::Call::new(fcinfo) }))
+            $crate::pg::call::finish($body(unsafe { $crate::pg::call::Call::new(fcinfo) }))
         }
     };
 }

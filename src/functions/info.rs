@@ -4,10 +4,10 @@
 
 use pgrx::pg_sys;
 
-use crate::call::{Call, export};
 use crate::embedder::{self, Model};
 use crate::errors::{Outcome, from_engine, may_see_settings};
-use crate::row::{bigint, boolean, composite, float, integer, text};
+use crate::pg::call::{Call, export};
+use crate::pg::row::{bigint, boolean, composite, float, integer, text};
 use crate::settings;
 
 export!(embed_model_gte_small, pg_finfo_embed_model_gte_small, embed_model);

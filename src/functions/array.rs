@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 use pgvector_compat::vector_type_oid;
 
-use crate::call::{Call, export};
 use crate::embedder;
 use crate::errors::{Failure, Outcome, error, internal};
-use crate::functions::to_datum;
-use crate::text::{Detoasted, to_utf8};
+use crate::functions::embed::to_datum;
+use crate::pg::call::{Call, export};
+use crate::pg::text::{Detoasted, to_utf8};
 
 export!(embed_array_gte_small, pg_finfo_embed_array_gte_small, embed_array);
 

@@ -4,8 +4,8 @@
 
 use pgrx::{IntoDatum, pg_sys};
 
-use crate::call::Call;
 use crate::errors::{Outcome, internal, presentable};
+use crate::pg::call::Call;
 
 /// Builds the row that a function with OUT parameters returns. Not a set of one row: a set can't
 /// be an argument of a function in FROM, and `(embed_model()).suggested_threshold` is one.

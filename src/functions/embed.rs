@@ -6,10 +6,10 @@ use gte_engine::Embedding;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 use pgvector_compat::{MAX_DIMENSIONS, Vector};
 
-use crate::call::{Call, export};
 use crate::embedder;
 use crate::errors::{Outcome, error, internal};
-use crate::text::{Detoasted, to_utf8};
+use crate::pg::call::{Call, export};
+use crate::pg::text::{Detoasted, to_utf8};
 
 export!(embed_gte_small, pg_finfo_embed_gte_small, embed);
 export!(embed_query_gte_small, pg_finfo_embed_query_gte_small, embed_query);

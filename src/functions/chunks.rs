@@ -4,13 +4,13 @@
 
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 
-use crate::call::{Call, export};
 use crate::embedder::{Model, go_on};
 use crate::errors::{Outcome, error, from_engine, internal};
-use crate::functions::text_argument;
-use crate::rows::Rows;
-use crate::stored::Stored;
-use crate::text::to_utf8;
+use crate::functions::embed::text_argument;
+use crate::pg::call::{Call, export};
+use crate::pg::rows::Rows;
+use crate::pg::stored::Stored;
+use crate::pg::text::to_utf8;
 
 export!(token_count_gte_small, pg_finfo_token_count_gte_small, token_count);
 export!(chunk_text_gte_small, pg_finfo_chunk_text_gte_small, chunk_text);

@@ -7,7 +7,7 @@ use std::ops::Range;
 use pgrx::pg_sys;
 
 use crate::errors::{Outcome, internal};
-use crate::text::to_utf8;
+use crate::pg::text::to_utf8;
 
 /// So many characters are passed over before an interrupt is looked for: 1 ms.
 const CHARACTERS: usize = 1 << 16;
