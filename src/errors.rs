@@ -5,6 +5,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
+use crate::pg::encoding::database_is_utf8;
 use crate::settings;
 
 /// A finished error; boxed, because it has 200 bytes and almost every result is a success.
@@ -30,7 +31,7 @@ pub fn error(
 /// A message as the database's encoding can carry it: elsewhere than in UTF-8 databases, letters
 /// beyond ASCII would make an error about invalid bytes out of the error they are in.
 pub fn presentable(text: String) -> String {
-    if text.is_ascii() || crate::pg::text::database_is_utf8() {
+    if text.is_ascii() || database_is_utf8() {
         return text;
     }
     text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()

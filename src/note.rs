@@ -26,7 +26,8 @@ use serde_json::{Map, Value};
 use crate::embedder::Model;
 use crate::errors::{Failure, Outcome, error, from_engine, internal};
 use crate::pg::call::{Call, export};
-use crate::pg::text::{database_keeps_utf8, readable, to_utf8};
+use crate::pg::encoding::database_keeps_utf8;
+use crate::pg::text::{readable, to_utf8};
 
 /// The column that a trigger without arguments fills.
 pub const DEFAULT_TARGET: &CStr = c"embedding";

@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 
 use crate::errors::{Failure, Outcome, error};
+use crate::pg::encoding::database_keeps_utf8;
 
 /// The bytes of a varlena, detoasted. What was toasted is copied and the copy freed on drop, so
 /// that a statement over many large texts holds one of them at a time.
@@ -43,19 +44,6 @@ impl Drop for Detoasted {
             unsafe { pg_sys::pfree(self.plain.cast()) };
         }
     }
-}
-
-/// Whether the database stores UTF-8.
-pub fn database_is_utf8() -> bool {
-    // SAFETY: reads the encoding of the database this backend is connected to.
-    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
-}
-
-/// Whether the database takes UTF-8 as it is: with encoding SQL_ASCII it takes any bytes.
-pub fn database_keeps_utf8() -> bool {
-    // SAFETY: reads the encoding of the database this backend is connected to.
-    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
-    encoding == pg_sys::pg_enc::PG_UTF8 as i32 || encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32
 }
 
 /// A name for a message.
