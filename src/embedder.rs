@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use gte_engine::{Embedding, Encoder, Options, Precision};
 use once_cell::unsync::OnceCell;
-use pgrx::PgSqlErrorCode;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use crate::errors::{self, Outcome};
 use crate::memo::Memo;
@@ -223,10 +223,8 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     }
     let embeddings: Vec<Rc<Embedding>> =
         texts.iter().filter_map(|&text| known.get(&Asked(text)).cloned()).collect();
-    if settings::on_truncate() != OnTruncate::Silent {
-        let truncated = texts.iter().zip(&embeddings).filter(|(_, e)| e.truncated).map(|(&t, _)| t);
-        apply_on_truncate(encoder, truncated, texts.len())?;
-    }
+    let truncated = texts.iter().zip(&embeddings).filter(|(_, e)| e.truncated).map(|(&t, _)| t);
+    apply_on_truncate(encoder, truncated, texts.len())?;
     Ok(embeddings)
 }
 
@@ -275,13 +273,17 @@ fn refuse_truncated(encoder: &Encoder, texts: &[&str], of: usize) -> Outcome<()>
     apply_on_truncate(encoder, truncated.into_iter(), of)
 }
 
-/// Applies `gte_small.on_truncate` to the texts of a call that are too long. Only now they are read
-/// to their ends.
+/// Applies `gte_small.on_truncate` to the texts of a call that are too long. Counts their tokens,
+/// for the message, only when there is one.
 fn apply_on_truncate<'t>(
     encoder: &Encoder,
     truncated: impl Iterator<Item = &'t str>,
     of: usize,
 ) -> Outcome<()> {
+    let on_truncate = settings::on_truncate();
+    if on_truncate == OnTruncate::Silent {
+        return Ok(());
+    }
     let max_tokens = encoder.info().max_tokens;
     let mut counted: HashMap<Asked<'_>, usize> = HashMap::new();
     let (mut texts, mut dropped) = (0, 0);
@@ -298,7 +300,15 @@ fn apply_on_truncate<'t>(
         texts += 1;
         dropped += tokens.saturating_sub(max_tokens);
     }
-    if texts == 0 { Ok(()) } else { errors::apply_on_truncate(texts, of, max_tokens, dropped) }
+    if texts == 0 {
+        return Ok(());
+    }
+    let report = errors::truncated(texts, of, max_tokens, dropped);
+    if on_truncate == OnTruncate::Error {
+        return Err(report);
+    }
+    report.report(PgLogLevel::WARNING);
+    Ok(())
 }
 
 /// The engine's callback: an interrupt unwinds from here and ends in Postgres's own error.

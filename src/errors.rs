@@ -6,7 +6,6 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 use crate::pg::encoding::database_is_utf8;
-use crate::settings;
 
 /// A finished error; boxed, because it has 200 bytes and almost every result is a success.
 pub type Failure = Box<ErrorReport>;
@@ -110,8 +109,8 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
     }
 }
 
-/// Texts with more tokens than the model reads.
-fn truncated(count: usize, of: usize, max_tokens: usize, dropped: usize) -> Failure {
+/// `count` of the `of` texts of a call have more tokens than the model reads, `dropped` together.
+pub fn truncated(count: usize, of: usize, max_tokens: usize, dropped: usize) -> Failure {
     let message = if of == 1 {
         format!("text is longer than the model's {max_tokens} tokens")
     } else {
@@ -156,23 +155,5 @@ pub fn may_see_settings() -> bool {
             pg_sys::GetUserId(),
             pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_SETTINGS),
         )
-    }
-}
-
-/// Applies `gte_small.on_truncate` to a call in which `truncated_texts` of its texts are too long,
-/// by `dropped` tokens together.
-pub fn apply_on_truncate(
-    truncated_texts: usize,
-    of: usize,
-    max_tokens: usize,
-    dropped: usize,
-) -> Outcome<()> {
-    match settings::on_truncate() {
-        settings::OnTruncate::Silent => Ok(()),
-        settings::OnTruncate::Warning => {
-            truncated(truncated_texts, of, max_tokens, dropped).report(PgLogLevel::WARNING);
-            Ok(())
-        }
-        settings::OnTruncate::Error => Err(truncated(truncated_texts, of, max_tokens, dropped)),
     }
 }
