@@ -14,9 +14,8 @@ impl IntoDatum for Vector {
     /// A new varlena in the current memory context.
     fn into_datum(self) -> Option<pg_sys::Datum> {
         let size = pg_sys::VARHDRSZ + self.payload_len();
-        // SAFETY: palloc returns `size` writable bytes or raises an error; the payload lies right
-        // behind the 4-byte header, and both the header and all of the payload are written before
-        // anybody reads the datum.
+        // SAFETY: palloc returns `size` writable bytes or raises an error. The payload follows the
+        // 4-byte header; header and payload are both written before the datum is returned.
         unsafe {
             let datum = pg_sys::palloc(size).cast::<pg_sys::varlena>();
             // At most 64,008 bytes, so it fits an i32.
@@ -36,7 +35,7 @@ impl IntoDatum for Vector {
 impl FromDatum for Vector {
     /// Reads a datum of the type `vector`, toasted or not.
     ///
-    /// Raises an SQL error (XX001) for bytes that are not a vector.
+    /// Raises an SQL error (XX001) if the bytes are not a vector.
     unsafe fn from_polymorphic_datum(
         datum: pg_sys::Datum,
         is_null: bool,
@@ -45,8 +44,8 @@ impl FromDatum for Vector {
         if is_null {
             return None;
         }
-        // SAFETY: the caller vouches for a non-null datum of a varlena type; the detoasted copy
-        // (or the datum itself) stays valid until its memory context goes, which outlives this call.
+        // SAFETY: the caller guarantees a non-null datum of a varlena type. Its detoasted copy, or
+        // the datum itself, is valid until its memory context is deleted, which is after this call.
         let result = unsafe {
             let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
             let plain = pg_sys::pg_detoast_datum_packed(stored);
@@ -66,11 +65,11 @@ fn refuse(error: &LayoutError) -> ! {
         ERROR,
         PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
         format!("invalid vector: {error}"),
-        "The value was not written by a version of pgvector that is known here."
+        "The value was not written by a known version of pgvector."
     );
 }
 
-// SAFETY: `As` is the same owned type, which borrows nothing from the datum.
+// SAFETY: `As` is the owned type itself, which borrows nothing from the datum.
 unsafe impl UnboxDatum for Vector {
     type As<'src> = Vector;
 
@@ -78,7 +77,7 @@ unsafe impl UnboxDatum for Vector {
     where
         Self: 'src,
     {
-        // SAFETY: the caller vouches for a non-null datum of the type `vector`.
+        // SAFETY: the caller guarantees a non-null datum of the type `vector`.
         let vector = unsafe {
             Vector::from_polymorphic_datum(datum.sans_lifetime(), false, pg_sys::InvalidOid)
         };
@@ -89,7 +88,7 @@ unsafe impl UnboxDatum for Vector {
 // SAFETY: the argument is read by `FromDatum`, which copies it.
 unsafe impl<'fcx> ArgAbi<'fcx> for Vector {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Vector {
-        // SAFETY: the caller vouches for an argument of the type `vector` that is not null.
+        // SAFETY: the caller guarantees an argument of the type `vector` that is not null.
         let vector = unsafe { arg.unbox_arg_using_from_datum() };
         vector.unwrap_or_else(|| refuse(&LayoutError::TooShort { bytes: 0 }))
     }
@@ -99,7 +98,7 @@ unsafe impl<'fcx> ArgAbi<'fcx> for Vector {
 unsafe impl BoxRet for Vector {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
         match self.into_datum() {
-            // SAFETY: as above, the datum is of the function's declared result type.
+            // SAFETY: the datum has the type `vector`, the declared result type of the function.
             Some(datum) => unsafe { fcinfo.return_raw_datum(datum) },
             None => fcinfo.return_null(),
         }

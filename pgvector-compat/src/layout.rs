@@ -1,15 +1,15 @@
-//! The payload of a `vector` datum, what follows its varlena header:
+//! The payload of a `vector` datum, which follows the varlena header:
 //!
 //! | bytes | content |
 //! |---|---|
 //! | 0..2 | dimensions, `int16` |
-//! | 2..4 | unused, 0 |
+//! | 2..4 | reserved, 0 |
 //! | 4.. | `float4` values |
 //!
 //! All in the machine's byte order, as in pgvector's
 //! [`vector.h`](https://github.com/pgvector/pgvector/blob/v0.8.0/src/vector.h).
 
-/// The most dimensions pgvector stores (`VECTOR_MAX_DIM`).
+/// The most dimensions that pgvector stores (`VECTOR_MAX_DIM`).
 pub const MAX_DIMENSIONS: usize = 16_000;
 
 const HEADER: usize = 4;
@@ -23,23 +23,23 @@ pub enum LayoutError {
         /// Bytes of the payload.
         bytes: usize,
     },
-    /// Zero dimensions, a negative number of them, or more than pgvector allows.
+    /// A number of dimensions that is zero, negative, or larger than pgvector allows.
     #[error("a vector must have from 1 to {MAX_DIMENSIONS} dimensions and has {dimensions}")]
     Dimensions {
-        /// What was asked for.
+        /// The number of dimensions.
         dimensions: i64,
     },
-    /// The bytes do not fit the number of dimensions.
+    /// The number of bytes does not match the number of dimensions.
     #[error("a vector of {dimensions} dimensions has {expected} bytes, not {bytes}")]
     Size {
-        /// Dimensions of the header.
+        /// Dimensions in the header.
         dimensions: usize,
-        /// Bytes they take.
+        /// Bytes that a vector of this many dimensions has.
         expected: usize,
         /// Bytes of the payload.
         bytes: usize,
     },
-    /// The reserved field is in use, by a version of pgvector that means something by it.
+    /// The reserved field is not 0: an unknown version of pgvector uses it.
     #[error("the reserved field of a vector is {value}, it must be 0")]
     Reserved {
         /// Its value.
@@ -60,7 +60,7 @@ pub enum LayoutError {
 pub struct Vector(Vec<f32>);
 
 impl Vector {
-    /// Checks and takes the elements.
+    /// Checks the elements and takes ownership of them.
     pub fn new(elements: Vec<f32>) -> Result<Vector, LayoutError> {
         if elements.is_empty() || elements.len() > MAX_DIMENSIONS {
             return Err(LayoutError::Dimensions { dimensions: elements.len() as i64 });
@@ -101,7 +101,7 @@ impl From<VectorRef<'_>> for Vector {
     }
 }
 
-/// A vector read in place from the payload of a datum, which need not be aligned.
+/// A vector that is read in place from the payload of a datum, which need not be aligned.
 #[derive(Clone, Copy, Debug)]
 pub struct VectorRef<'a> {
     elements: &'a [[u8; 4]],

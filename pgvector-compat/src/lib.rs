@@ -1,8 +1,7 @@
-//! pgvector's `vector` type: the only place that knows its bytes.
+//! pgvector's `vector` type. The byte layout is private to this crate, and no other crate knows it.
 //!
-//! [`Vector`] and [`VectorRef`] cannot hold an invalid value, and the byte layout is private to
-//! this crate. The feature `pgrx` adds the datum traits and the look-up of the type's OID; without
-//! it the crate is pure and needs no Postgres.
+//! [`Vector`] and [`VectorRef`] cannot hold an invalid value. The feature `pgrx` adds the datum
+//! traits and the look-up of the type's OID. Without it the crate needs no Postgres.
 
 mod layout;
 pub use layout::{LayoutError, MAX_DIMENSIONS, Vector, VectorRef};

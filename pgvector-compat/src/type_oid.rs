@@ -1,8 +1,8 @@
-//! Which type is pgvector's `vector`, whatever the `search_path` says and wherever the extension
-//! was moved.
+//! The OID of pgvector's type `vector`, with any `search_path` and in any schema.
 //!
-//! A name proves nothing: anybody may create a domain or a type called `vector` in front of the
-//! real one. A type counts only if it is named `vector` and belongs to the extension `vector`.
+//! The name alone is not enough: a user can create another type or domain named `vector` that comes
+//! first in the `search_path`. The type must be named `vector` and belong to the extension
+//! `vector`.
 
 #![allow(unsafe_code)]
 
@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 
 const NAME: &CStr = c"vector";
 
-/// OID of the extension's type; `None` when the extension is not installed in this database.
+/// The OID of the type; `None` if the extension is not installed in this database.
 pub fn vector_type_oid() -> Option<pg_sys::Oid> {
     let extension = extension_oid()?;
     // SAFETY: a catalogue look-up by a NUL-terminated name, inside a transaction.
@@ -21,7 +21,8 @@ pub fn vector_type_oid() -> Option<pg_sys::Oid> {
         return Some(visible);
     }
     let schema = extension_schema(extension)?;
-    // SAFETY: TYPENAMENSP is keyed by a name and a namespace OID; the name outlives the call.
+    // SAFETY: the keys of TYPENAMENSP are a name and the OID of a schema; the name outlives the
+    // call.
     let oid = unsafe {
         pg_sys::GetSysCacheOid(
             pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
@@ -35,13 +36,14 @@ pub fn vector_type_oid() -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid && extension_of_type(oid) == Some(extension)).then_some(oid)
 }
 
-/// Whether `oid` is that type.
+/// Whether `oid` is pgvector's type `vector`.
 pub fn is_vector_type(oid: pg_sys::Oid) -> bool {
     oid != pg_sys::InvalidOid && vector_type_oid() == Some(oid)
 }
 
 fn extension_oid() -> Option<pg_sys::Oid> {
-    // SAFETY: a catalogue look-up by a NUL-terminated name; missing_ok gives InvalidOid.
+    // SAFETY: a catalogue look-up by a NUL-terminated name; missing_ok is true, so a missing
+    // extension gives InvalidOid.
     let oid = unsafe { pg_sys::get_extension_oid(NAME.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
@@ -52,11 +54,11 @@ fn extension_of_type(oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (extension != pg_sys::InvalidOid).then_some(extension)
 }
 
-/// The schema an extension's objects are in. Postgres has `get_extension_schema` for it, but only
-/// from 16 on, so this is the scan that function makes.
+/// The schema of an extension's objects. Postgres has `get_extension_schema` for it only from
+/// version 16 on, so this is the same scan.
 fn extension_schema(extension: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: the scan key, the scan and the relation are used and closed in this order; the tuple
-    // is read before the scan ends; an error in between leaves the closing to the resource owner.
+    // SAFETY: the relation is open and locked during the scan, and the tuple is read before the
+    // scan ends. After an error the resource owner closes both.
     unsafe {
         let relation =
             pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as i32);

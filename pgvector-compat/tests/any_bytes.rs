@@ -1,10 +1,11 @@
-//! Whatever bytes a datum has: accepted exactly when they are a vector, and then read back as they are.
+//! Any bytes are accepted if and only if they are a vector, and accepted bytes are written back
+//! unchanged.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pgvector_compat::{LayoutError, MAX_DIMENSIONS, Vector, VectorRef};
 use proptest::prelude::*;
 
-/// The definition, written down a second time and without looking at the code's order of checks.
+/// The definition of a vector, written a second time and independently of the code.
 fn is_a_vector(bytes: &[u8]) -> bool {
     let [d0, d1, u0, u1, elements @ ..] = bytes else { return false };
     let dimensions = i16::from_ne_bytes([*d0, *d1]);
@@ -26,7 +27,7 @@ fn agrees(bytes: &[u8]) -> Result<(), TestCaseError> {
         }
         Err(error) => {
             prop_assert!(!is_a_vector(bytes), "{} bytes are refused: {error}", bytes.len());
-            // What it says is true.
+            // The fields of the error are true.
             match error {
                 LayoutError::TooShort { bytes: length } => prop_assert!(length < 4),
                 LayoutError::Dimensions { dimensions } => {
@@ -44,7 +45,7 @@ fn agrees(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Bytes that are nearly a vector: header and length agree but for a small difference.
+/// Bytes that are almost a vector: header and length match or differ a little.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let header = (1i16..40, prop_oneof![8 => Just(0i16), 1 => any::<i16>()], -5isize..=5);
     (header, prop::collection::vec(any::<f32>(), 40)).prop_map(
@@ -69,7 +70,7 @@ proptest! {
 
     #[test]
     fn a_small_number_of_dimensions_and_any_bytes(mut bytes in prop::collection::vec(any::<u8>(), 4..100)) {
-        // Random bytes alone hardly ever get past the header.
+        // Purely random bytes almost always fail the check of the header.
         let dimensions = (bytes.len() / 4 - 1) as i16;
         bytes[..2].copy_from_slice(&dimensions.to_ne_bytes());
         bytes[2..4].copy_from_slice(&[0, 0]);
@@ -98,13 +99,14 @@ proptest! {
     }
 }
 
-/// A case takes microseconds: ten thousand of each unless PROPTEST_CASES says otherwise.
+/// A case takes microseconds, so there are ten thousand of each, unless PROPTEST_CASES is set.
 fn cases() -> u32 {
     let said = std::env::var_os("PROPTEST_CASES").is_some();
     if said { ProptestConfig::default().cases } else { 10_000 }
 }
 
-/// Each number of dimensions that the header can hold, with elements of the right size and one more.
+/// Each number of dimensions that the header can hold: with the right number of elements, and with
+/// one element more.
 #[test]
 fn every_number_of_dimensions() {
     let zeros = vec![0u8; 4 * 32_768];
