@@ -1,4 +1,5 @@
-//! Every error of the extension: SQLSTATE, fact, consequence, action.
+//! The errors of the extension: SQLSTATE, message (the fact), detail (the consequence), hint (an
+//! action).
 
 #![allow(unsafe_code)]
 
@@ -7,13 +8,13 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 use crate::pg::encoding::database_is_utf8;
 
-/// A finished error; boxed, because it has 200 bytes and almost every result is a success.
+/// A finished error. It is boxed, because it has 200 bytes and almost every result is a success.
 pub type Failure = Box<ErrorReport>;
 
-/// Result of everything a user's call can make fail.
+/// The result of everything that can fail in a user's call.
 pub type Outcome<T> = Result<T, Failure>;
 
-/// An error with all its parts.
+/// An error from its four parts.
 pub fn error(
     code: PgSqlErrorCode,
     message: impl Into<String>,
@@ -21,27 +22,28 @@ pub fn error(
     hint: impl Into<String>,
 ) -> Failure {
     Box::new(
-        ErrorReport::new(code, presentable(message.into()), "gte_small")
-            .set_detail(presentable(detail.into()))
-            .set_hint(presentable(hint.into())),
+        ErrorReport::new(code, representable(message.into()), "gte_small")
+            .set_detail(representable(detail.into()))
+            .set_hint(representable(hint.into())),
     )
 }
 
-/// A message as the database's encoding can carry it: elsewhere than in UTF-8 databases, letters
-/// beyond ASCII would make an error about invalid bytes out of the error they are in.
-pub fn presentable(text: String) -> String {
+/// The text itself in a UTF-8 database; in others, with "?" for each character that is not ASCII.
+/// Unconverted, such characters would raise an error about invalid bytes instead of the error
+/// meant.
+pub fn representable(text: String) -> String {
     if text.is_ascii() || database_is_utf8() {
         return text;
     }
     text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
-/// Something that can't happen, said as an error all the same.
+/// A state that should be impossible, reported as an error and not as a panic.
 pub fn internal(fact: impl std::fmt::Display) -> Failure {
     from_engine(&gte_engine::Error::Internal(fact.to_string()))
 }
 
-/// What the engine could not do, in the terms of somebody at a SQL prompt.
+/// An error of the engine, in the terms of an SQL user.
 pub fn from_engine(engine: &gte_engine::Error) -> Failure {
     use gte_engine::Error;
     let message = engine.to_string();
@@ -49,25 +51,25 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
         Error::MissingFile { .. } => error(
             PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
             message,
-            place(engine, "Without it no text can be embedded."),
+            with_directory(engine, "Without it no text can be embedded."),
             "Fetch the model with \"make model\" and install it with \"make install-model\", or set gte_small.model_path to the directory of a model.",
         ),
         Error::Io { .. } => error(
             PgSqlErrorCode::ERRCODE_IO_ERROR,
             message,
-            place(engine, "Without it no text can be embedded."),
+            with_directory(engine, "Without it no text can be embedded."),
             "See that the server's operating-system user may read the directory of the model and the files in it.",
         ),
         Error::Corrupt { .. } => error(
             PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             message,
-            place(engine, "The model was not loaded."),
+            with_directory(engine, "The model was not loaded."),
             "Fetch the model again with \"make model\".",
         ),
         Error::Unsupported { .. } => error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             message,
-            place(engine, "The model was not loaded."),
+            with_directory(engine, "The model was not loaded."),
             "Use gte-small or another BERT encoder with 384 dimensions.",
         ),
         Error::TextTooLong { .. } => error(
@@ -129,9 +131,9 @@ pub fn truncated(count: usize, of: usize, max_tokens: usize, dropped: usize) -> 
     )
 }
 
-/// `consequence`, preceded by the directory for those who may see the server's settings. For the
-/// others it goes to the server's log.
-fn place(engine: &gte_engine::Error, consequence: &str) -> String {
+/// `consequence`, after the model directory if the current user may see the server's settings.
+/// Otherwise the directory goes to the server's log only.
+fn with_directory(engine: &gte_engine::Error, consequence: &str) -> String {
     let directory = engine.path().and_then(|path| path.parent());
     let Some(directory) = directory.map(|directory| directory.display().to_string()) else {
         return consequence.to_owned();
@@ -139,7 +141,7 @@ fn place(engine: &gte_engine::Error, consequence: &str) -> String {
     if may_see_settings() {
         format!("The model directory is \"{directory}\". {consequence}")
     } else {
-        // Not LOG, which client_min_messages = log would send to the client.
+        // Not LOG: with client_min_messages = log, that would reach the client.
         let line = format!("gte-small: {engine}, in the model directory \"{directory}\"");
         ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line, "gte_small")
             .report(PgLogLevel::LOG_SERVER_ONLY);
@@ -149,7 +151,7 @@ fn place(engine: &gte_engine::Error, consequence: &str) -> String {
 
 /// Whether the current user is a superuser or a member of `pg_read_all_settings`.
 pub fn may_see_settings() -> bool {
-    // SAFETY: catalogue look-ups by OID of the current user.
+    // SAFETY: catalogue look-ups by the OID of the current user.
     unsafe {
         pg_sys::has_privs_of_role(
             pg_sys::GetUserId(),

@@ -1,9 +1,9 @@
-//! Functions with Postgres's own calling convention.
+//! Postgres's calling convention, version 1.
 //!
-//! Not `#[pg_extern]`: the arguments are bytes in the database's encoding, not Rust strings, large
-//! texts are freed as soon as they are embedded, and trigger, array and row results need the raw
-//! call anyway. One macro, so that each of them is a safe function from arguments to an
-//! [`Outcome`](crate::errors::Outcome).
+//! The SQL functions do not use `#[pg_extern]`: their arguments are bytes in the database's
+//! encoding and not Rust strings, large texts are freed as soon as they are embedded, and trigger,
+//! array and row results need the raw call. The macro `export!` makes each of them a safe function
+//! from arguments to an [`Outcome`](crate::errors::Outcome).
 
 #![allow(unsafe_code)]
 
@@ -17,15 +17,16 @@ pub struct Call(pg_sys::FunctionCallInfo);
 
 impl Call {
     /// # Safety
-    /// `fcinfo` must be what Postgres called the function with, and the value must not outlive
-    /// the call.
+    /// `fcinfo` must be the one that Postgres passed to the function, and the value must not
+    /// outlive the call.
     pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Call {
         Call(fcinfo)
     }
 
-    /// Argument `n` from 0; `None` for NULL.
+    /// Argument `n`, counted from 0; `None` for NULL.
     pub fn argument(&self, n: usize) -> Option<pg_sys::Datum> {
-        // SAFETY: `new` vouches for the pointer; Postgres passes as many arguments as declared.
+        // SAFETY: the caller of `new` guarantees the pointer; Postgres passes as many arguments as
+        // the SQL script declares.
         unsafe { pgrx::fcinfo::pg_getarg_datum(self.0, n) }
     }
 
@@ -35,7 +36,7 @@ impl Call {
     }
 }
 
-/// Ends a call: the datum, or the error with its SQLSTATE, detail and hint.
+/// Ends a call: returns the datum, or raises the error with its SQLSTATE, detail and hint.
 pub fn finish(outcome: Outcome<pg_sys::Datum>) -> pg_sys::Datum {
     match outcome {
         Ok(datum) => datum,
@@ -50,7 +51,7 @@ pub fn finish(outcome: Outcome<pg_sys::Datum>) -> pg_sys::Datum {
 macro_rules! export {
     ($symbol:ident, $finfo:ident, $body:path) => {
         /// Tells Postgres the calling convention.
-        // SAFETY: the symbol has the name and the type that Postgres looks up.
+        // SAFETY: the symbol has the name and the type that Postgres expects.
         #[unsafe(no_mangle)]
         pub extern "C" fn $finfo() -> &'static pgrx::pg_sys::Pg_finfo_record {
             static VERSION_1: pgrx::pg_sys::Pg_finfo_record =
@@ -62,13 +63,13 @@ macro_rules! export {
         ///
         /// # Safety
         /// `fcinfo` must be a valid call of the function as the SQL script declares it.
-        // SAFETY: the symbol is unique to this library, its functions end in `_gte_small`.
+        // SAFETY: the suffix `_gte_small` makes the symbol unique to this library.
         #[unsafe(no_mangle)]
         #[pgrx::pg_guard]
         pub unsafe extern "C-unwind" fn $symbol(
             fcinfo: pgrx::pg_sys::FunctionCallInfo,
         ) -> pgrx::pg_sys::Datum {
-            // SAFETY: the caller vouches for `fcinfo`.
+            // SAFETY: the caller guarantees `fcinfo`.
             $crate::pg::call::finish($body(unsafe { $crate::pg::call::Call::new(fcinfo) }))
         }
     };

@@ -1,4 +1,4 @@
-//! Which encoding the database has.
+//! The encoding of the database.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! PostgreSQL's own forms of calls, texts and rows.
+//! What the SQL functions use of PostgreSQL: its calling convention, texts, encodings and rows.
 
 pub mod call;
 pub mod encoding;

@@ -1,20 +1,21 @@
-//! A single composite row as a function's result.
+//! One composite row as the result of a function.
 
 #![allow(unsafe_code)]
 
 use pgrx::{IntoDatum, pg_sys};
 
-use crate::errors::{Outcome, internal, presentable};
+use crate::errors::{Outcome, internal, representable};
 use crate::pg::call::Call;
 
-/// Builds the row that a function with OUT parameters returns. Not a set of one row: a set can't
-/// be an argument of a function in FROM, and `(embed_model()).suggested_threshold` is one.
+/// Builds the row that a function with OUT parameters returns. It is not a set of one row, because
+/// a set cannot be an argument of a function in FROM, and `(embed_model()).suggested_threshold` is
+/// used as one.
 pub fn composite(call: Call, columns: &[Option<pg_sys::Datum>]) -> Outcome<pg_sys::Datum> {
     let mut nulls: Vec<bool> = columns.iter().map(Option::is_none).collect();
     let mut values: Vec<pg_sys::Datum> =
         columns.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
-    // SAFETY: the descriptor is the one of the call and is blessed before it is used; there are as
-    // many values and nulls as it has attributes, which is checked.
+    // SAFETY: the descriptor belongs to the call and is blessed before it is used. The number of
+    // values and nulls is checked against its number of attributes.
     unsafe {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
         let kind = pg_sys::get_call_result_type(call.info(), std::ptr::null_mut(), &mut descriptor);
@@ -29,9 +30,9 @@ pub fn composite(call: Call, columns: &[Option<pg_sys::Datum>]) -> Outcome<pg_sy
     }
 }
 
-/// A text column; where the database's encoding is not UTF-8, what is not ASCII becomes "?".
+/// A text column; "?" replaces each character that is not ASCII, unless the database stores UTF-8.
 pub fn text(value: &str) -> Option<pg_sys::Datum> {
-    presentable(value.to_owned()).into_datum()
+    representable(value.to_owned()).into_datum()
 }
 
 /// A boolean column.

@@ -1,4 +1,4 @@
-//! Rows as a function's result.
+//! A set of rows as the result of a function.
 
 #![allow(unsafe_code)]
 
@@ -7,25 +7,26 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use crate::errors::{Outcome, error, internal};
 use crate::pg::call::Call;
 
-/// The rows of a set-returning function. Postgres keeps them, beyond `work_mem` on disk.
+/// The rows of a set-returning function, in a tuplestore: above `work_mem` it spills to disk.
 pub struct Rows {
     store: *mut pg_sys::Tuplestorestate,
     descriptor: pg_sys::TupleDesc,
 }
 
 impl Rows {
-    /// An empty set, which the call returns from now on.
+    /// An empty set, which becomes the result of the call.
     pub fn begin(call: Call, columns: usize) -> Outcome<Rows> {
         let refused = || {
             error(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                "the function returns rows, and none can be taken here",
+                "set-valued function called in context that cannot accept a set",
                 "Nothing was computed.",
                 "Call it in FROM or in a SELECT list.",
             )
         };
-        // SAFETY: resultinfo is a ReturnSetInfo where its node says so, valid during the call. The
-        // descriptor and the store are made in the memory of the query, which outlives the call.
+        // SAFETY: resultinfo is a ReturnSetInfo if its node tag says so, and is valid during the
+        // call. Descriptor and store are allocated in the memory of the query, which outlives the
+        // call.
         unsafe {
             let node = (*call.info()).resultinfo;
             if node.is_null() || !pgrx::is_a(node, pg_sys::NodeTag::T_ReturnSetInfo) {
@@ -58,8 +59,9 @@ impl Rows {
         }
     }
 
-    /// Adds a row whose column `at` is a text of these bytes; the others are passed by value. The
-    /// text's own copy is freed at once, so that a set of any size takes no memory here.
+    /// Adds a row whose column `at` is a text of these bytes, in the database's encoding. All other
+    /// columns are of types that are passed by value. The text's copy is freed at once, so that a
+    /// large set takes no memory beside its store.
     pub fn put_with_text<const COLUMNS: usize>(
         &mut self,
         mut columns: [Option<pg_sys::Datum>; COLUMNS],
@@ -67,8 +69,9 @@ impl Rows {
         bytes: &[u8],
     ) -> Outcome<()> {
         let length = i32::try_from(bytes.len()).map_err(internal)?;
-        // SAFETY: cstring_to_text_with_len copies `length` bytes; `begin` checked the number of
-        // columns against the descriptor, and the caller says so of their types.
+        // SAFETY: cstring_to_text_with_len copies `length` bytes. The number of columns is checked
+        // against the descriptor; the caller passes values of the types that the SQL script
+        // declares.
         unsafe {
             if COLUMNS != (*self.descriptor).natts as usize || at >= COLUMNS {
                 return Err(internal("a row has the wrong number of columns"));

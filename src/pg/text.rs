@@ -1,4 +1,4 @@
-//! A text datum as UTF-8, whatever the encoding of the database.
+//! Text datums as UTF-8, in a database of any encoding.
 
 #![allow(unsafe_code)]
 
@@ -10,8 +10,8 @@ use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 use crate::errors::{Failure, Outcome, error};
 use crate::pg::encoding::database_keeps_utf8;
 
-/// The bytes of a varlena, detoasted. What was toasted is copied and the copy freed on drop, so
-/// that a statement over many large texts holds one of them at a time.
+/// The bytes of a varlena, detoasted. The copy that detoasting makes is freed on drop, so that a
+/// statement over many large texts holds one of them at a time.
 pub struct Detoasted {
     plain: *mut pg_sys::varlena,
     is_copy: bool,
@@ -21,7 +21,7 @@ impl Detoasted {
     /// # Safety
     /// `datum` must be a non-null datum of a varlena type that outlives the value.
     pub unsafe fn new(datum: pg_sys::Datum) -> Detoasted {
-        // SAFETY: the caller vouches for the datum.
+        // SAFETY: the caller guarantees the datum.
         unsafe {
             let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
             let plain = pg_sys::pg_detoast_datum_packed(stored);
@@ -37,16 +37,15 @@ impl Detoasted {
 
 impl Drop for Detoasted {
     fn drop(&mut self) {
-        // While an error unwinds, its cleanup frees the memory context; freeing here is only
-        // for the ordinary way out.
+        // After an error Postgres frees the whole memory context, so nothing is freed here.
         if self.is_copy && !std::thread::panicking() {
-            // SAFETY: the copy was palloc'ed by detoasting and nothing else points to it.
+            // SAFETY: detoasting palloc'ed the copy, and nothing else points to it.
             unsafe { pg_sys::pfree(self.plain.cast()) };
         }
     }
 }
 
-/// A name for a message.
+/// A name as UTF-8, for a message.
 pub fn readable(name: &CStr) -> String {
     match to_utf8(name.to_bytes()) {
         Ok(name) => name.into_owned(),
@@ -57,8 +56,8 @@ pub fn readable(name: &CStr) -> String {
 /// Bytes in the database's encoding as UTF-8.
 ///
 /// # Errors
-/// 22021 for bytes that are not valid: in a `SQL_ASCII` database, which stores anything, whatever
-/// is not UTF-8.
+/// 22021 for bytes that are not valid in the encoding. In a `SQL_ASCII` database, which stores any
+/// bytes, those are the bytes that are not UTF-8.
 pub fn to_utf8(bytes: &[u8]) -> Outcome<Cow<'_, str>> {
     if database_keeps_utf8() || bytes.is_ascii() {
         return checked(bytes).map(Cow::Borrowed);
@@ -66,8 +65,8 @@ pub fn to_utf8(bytes: &[u8]) -> Outcome<Cow<'_, str>> {
     converted(bytes).map(Cow::Owned)
 }
 
-/// Bytes as they are, if they are UTF-8. A megabyte takes about a millisecond, so that a cancelled
-/// statement need not wait until a gigabyte was looked at.
+/// The same bytes, if they are UTF-8. Checks for interrupts after each megabyte, which takes about
+/// a millisecond; a gigabyte would delay a cancelled statement by a second.
 fn checked(bytes: &[u8]) -> Outcome<&str> {
     const STEP: usize = 1 << 20;
     let mut valid = 0;
@@ -76,23 +75,23 @@ fn checked(bytes: &[u8]) -> Outcome<&str> {
         let end = bytes.len().min(valid + STEP);
         match std::str::from_utf8(&bytes[valid..end]) {
             Ok(part) => valid += part.len(),
-            // The step ended within a character, with which the next one begins.
+            // The step ended inside a character; the next step begins with that character.
             Err(e) if e.error_len().is_none() && end < bytes.len() => valid += e.valid_up_to(),
             Err(e) => return Err(invalid(valid + e.valid_up_to())),
         }
     }
-    // SAFETY: all of it was just looked at, cut only where characters begin.
+    // SAFETY: all of it was checked, in steps that begin at the start of a character.
     Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
-/// Converts from a single-byte or other multi-byte encoding. Postgres raises its own error for
-/// bytes that have no meaning there.
+/// Converts from another encoding than UTF-8. Postgres raises its own error for bytes that are not
+/// valid in it.
 fn converted(bytes: &[u8]) -> Outcome<String> {
     let Ok(length) = i32::try_from(bytes.len()) else {
         return Err(invalid(0));
     };
-    // SAFETY: pg_server_to_any reads `length` bytes and returns its argument when there was
-    // nothing to convert, otherwise a NUL-terminated string of its own, which is copied and freed.
+    // SAFETY: pg_server_to_any reads `length` bytes. It returns its argument when there is nothing
+    // to convert, otherwise a new NUL-terminated string, which is copied and freed.
     unsafe {
         let source = bytes.as_ptr().cast::<std::ffi::c_char>();
         let result = pg_sys::pg_server_to_any(source, length, pg_sys::pg_enc::PG_UTF8 as i32);
