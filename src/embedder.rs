@@ -1,4 +1,4 @@
-//! The per-backend embedder: a lazily loaded model, its memo and its counters.
+//! The embedder of a backend: a lazily loaded model, its memo and its counters.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,15 +20,15 @@ use crate::settings::{self, OnTruncate};
 /// What this backend has done so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
-    /// Texts asked for.
+    /// Texts requested.
     pub calls: u64,
-    /// Of them, answered from the memo.
+    /// Of them, texts found in the memo.
     pub memo_hits: u64,
     /// Forward passes.
     pub model_runs: u64,
     /// Texts the model ran on.
     pub texts: u64,
-    /// Their tokens, specials included.
+    /// Their tokens, special tokens included.
     pub tokens: u64,
     /// Of them, texts with more tokens than the model reads.
     pub truncated_texts: u64,
@@ -36,40 +36,40 @@ pub struct Counters {
     pub model_seconds: f64,
 }
 
-/// What has to change for another model to be loaded.
+/// The settings that select a model: when one of them changes, another model is loaded.
 #[derive(Clone, Debug, PartialEq)]
-struct Key {
+struct ModelKey {
     dir: PathBuf,
     precision: Option<Precision>,
     kernels: Option<String>,
 }
 
-/// The place of a model: empty until the first text, and again empty after a load that failed, so
-/// that the next call tries again.
+/// Holds one model. It is empty until the first text, and stays empty when loading fails, so that
+/// the next call tries again.
 struct Slot {
-    key: Key,
-    /// Whether the postmaster loaded it, so that this backend shares its pages with all others.
+    key: ModelKey,
+    /// Whether the postmaster loaded it; its pages are then shared by all backends.
     preloaded: bool,
     encoder: OnceCell<Encoder>,
     memo: RefCell<Memo>,
 }
 
 thread_local! {
-    // A backend is one thread; nothing here is ever touched from another.
-    // The model is never dropped at exit: freeing its 60,000 strings takes 19 ms, for which the
-    // client waits, and with preloading it would first copy the pages they are in.
+    // A backend's Postgres code runs on one thread, which alone uses these.
+    // The model is never dropped at exit: freeing its 60,000 strings takes 19 ms while the client
+    // waits, and with preloading it would first copy the pages that hold them.
     static SLOT: RefCell<ManuallyDrop<Option<Rc<Slot>>>> =
         const { RefCell::new(ManuallyDrop::new(None)) };
     static COUNTERS: RefCell<Counters> = RefCell::new(Counters::default());
 }
 
-/// The model the settings name, loaded.
+/// The loaded model that the settings select.
 #[derive(Clone)]
 pub struct Model(Rc<Slot>);
 
-impl Key {
-    fn current() -> Key {
-        Key {
+impl ModelKey {
+    fn current() -> ModelKey {
+        ModelKey {
             dir: settings::model_dir(),
             precision: settings::precision(),
             kernels: settings::kernels(),
@@ -78,12 +78,12 @@ impl Key {
 }
 
 impl Slot {
-    fn new(key: Key, preloaded: bool) -> Rc<Slot> {
+    fn new(key: ModelKey, preloaded: bool) -> Rc<Slot> {
         let (encoder, memo) = (OnceCell::new(), RefCell::new(Memo::new()));
         Rc::new(Slot { key, preloaded, encoder, memo })
     }
 
-    /// The model, loaded now if it was not yet. Starts no thread.
+    /// The model. Loads it if it is not loaded yet. Starts no thread.
     fn load(&self) -> Result<&Encoder, gte_engine::Error> {
         self.encoder.get_or_try_init(|| {
             let options = Options {
@@ -95,32 +95,32 @@ impl Slot {
         })
     }
 
-    /// Whether the files were overwritten in place since.
+    /// Whether the model's files were overwritten in place after it was loaded.
     fn has_changed(&self) -> bool {
         self.encoder.get().is_some_and(Encoder::has_changed)
     }
 }
 
-/// Loads the model in the postmaster, for every backend to come. A missing or broken model never
-/// stops the server: the log says so, and each backend tries again by itself.
+/// Loads the model in the postmaster, for all later backends. A missing or broken model does not
+/// stop the server: it is logged, and each backend tries again by itself.
 pub fn preload() {
-    let slot = Slot::new(Key::current(), true);
+    let slot = Slot::new(ModelKey::current(), true);
     if !slot.key.dir.is_absolute() {
         pgrx::log!("gte-small: gte_small.model_path is not an absolute path; no model was loaded");
         return;
     }
-    // The hash of the weights once for all sessions, not once for each that asks.
+    // `identity` hashes the weights: here once for all sessions, instead of once per session.
     let loaded = slot.load().and_then(|encoder| Ok((encoder.info(), encoder.identity()?)));
     match loaded {
         Ok((info, identity)) => {
             let seconds = info.load_time.as_secs_f64();
             pgrx::log!("gte-small: loaded {} ({}) in {seconds:.2} s", identity.name, info.kernels);
-            // Counted once more than it is used, so that a session that takes another model does
-            // not free this one, page by copied page.
+            // The extra reference is never dropped. So a session that changes to another model does
+            // not free this one, which would first copy its shared pages.
             std::mem::forget(slot.clone());
             SLOT.with_borrow_mut(|current| **current = Some(slot));
         }
-        // No catalogue can be read here, so this is not one of the surface's own errors.
+        // The postmaster can't read catalogues, which `errors::from_engine` does.
         Err(error) => pgrx::log!(
             "gte-small: {error}, in \"{}\"; sessions will look for the model when they need it",
             slot.key.dir.display()
@@ -129,9 +129,10 @@ pub fn preload() {
 }
 
 impl Model {
-    /// Loads at the first call, and again when a setting that makes another model of it changes.
+    /// The model of the current settings. Loads it at the first call, and again after a change of
+    /// these settings or of the model's files.
     pub fn current() -> Outcome<Model> {
-        let key = Key::current();
+        let key = ModelKey::current();
         if !key.dir.is_absolute() {
             return Err(errors::error(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -143,7 +144,7 @@ impl Model {
         let slot = SLOT.with_borrow_mut(|current| match &mut **current {
             Some(slot) if slot.key == key && !slot.has_changed() => slot.clone(),
             current => {
-                // The old model goes first, so that two are never in memory together.
+                // Drops the old model first, so that two models are never in memory together.
                 *current = None;
                 current.insert(Slot::new(key, false)).clone()
             }
@@ -152,12 +153,12 @@ impl Model {
         Ok(Model(slot))
     }
 
-    /// Whether the postmaster loaded it.
+    /// Whether the postmaster loaded the model.
     pub fn is_preloaded(&self) -> bool {
         self.0.preloaded
     }
 
-    /// The engine.
+    /// The engine's encoder.
     pub fn encoder(&self) -> Outcome<&Encoder> {
         self.0.encoder.get().ok_or_else(|| errors::internal("the model is not loaded"))
     }
@@ -178,8 +179,8 @@ pub fn embed_one(text: &str) -> Outcome<Rc<Embedding>> {
     embeddings.pop().ok_or_else(|| errors::internal("no embedding came back"))
 }
 
-/// Embeds texts in the order given. Each different text runs once, and one the memo knows not at
-/// all. Cancelling the statement ends the call between two forward passes.
+/// Embeds texts; the embeddings are in the order of the texts. The model runs once for each
+/// different text, and not at all for a text in the memo. `gte_small.on_truncate` is applied.
 pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     if texts.is_empty() {
         return Ok(Vec::new());
@@ -187,7 +188,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     let model = Model::current()?;
     let encoder = model.encoder()?;
     let size = settings::memo_size();
-    let mut known: HashMap<Asked, Rc<Embedding>> = HashMap::new();
+    let mut known: HashMap<TextKey, Rc<Embedding>> = HashMap::new();
     let mut missing: Vec<&str> = Vec::new();
     let mut hits = 0;
     model.memo(|memo| {
@@ -197,9 +198,9 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
             match memo.get(text) {
                 Some(embedding) => {
                     hits += 1;
-                    known.insert(Asked(text), embedding);
+                    known.insert(TextKey(text), embedding);
                 }
-                None if seen.insert(Asked(text)) => missing.push(text),
+                None if seen.insert(TextKey(text)) => missing.push(text),
                 None => {}
             }
         }
@@ -217,29 +218,30 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
             for (&text, embedding) in missing.iter().zip(fresh) {
                 let embedding = Rc::new(embedding);
                 memo.put(text, embedding.clone(), size);
-                known.insert(Asked(text), embedding);
+                known.insert(TextKey(text), embedding);
             }
         });
     }
     let embeddings: Vec<Rc<Embedding>> =
-        texts.iter().filter_map(|&text| known.get(&Asked(text)).cloned()).collect();
+        texts.iter().filter_map(|&text| known.get(&TextKey(text)).cloned()).collect();
     let truncated = texts.iter().zip(&embeddings).filter(|(_, e)| e.truncated).map(|(&t, _)| t);
     apply_on_truncate(encoder, truncated, texts.len())?;
     Ok(embeddings)
 }
 
-/// A text of the call at hand. Equal texts are one, but a text that is too large for the memo is
-/// only itself: hashing 100 MB four times takes a quarter of a second, in which nothing is asked.
+/// A text of one call, as the key of a map. Texts are compared by content. Texts that are too large
+/// for the memo are compared by address: hashing 100 MB four times takes a quarter of a second
+/// without a check for interrupts.
 #[derive(Clone, Copy)]
-struct Asked<'t>(&'t str);
+struct TextKey<'t>(&'t str);
 
-impl Asked<'_> {
+impl TextKey<'_> {
     fn content(&self) -> Option<&str> {
         Memo::remembers(self.0).then_some(self.0)
     }
 }
 
-impl PartialEq for Asked<'_> {
+impl PartialEq for TextKey<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self.content(), other.content()) {
             (Some(one), Some(other)) => one == other,
@@ -249,9 +251,9 @@ impl PartialEq for Asked<'_> {
     }
 }
 
-impl Eq for Asked<'_> {}
+impl Eq for TextKey<'_> {}
 
-impl Hash for Asked<'_> {
+impl Hash for TextKey<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self.content() {
             Some(text) => text.hash(state),
@@ -260,12 +262,12 @@ impl Hash for Asked<'_> {
     }
 }
 
-/// Refuses texts that are too long before the model runs on the others: tokenizing twice costs 4 %
-/// of a run, and a run for nothing costs all of it.
+/// Refuses a call with texts that are too long, before the model runs on the others. Tokenizing a
+/// second time costs 4 % of a run; refusing after the run would waste all of it.
 fn refuse_truncated(encoder: &Encoder, texts: &[&str], of: usize) -> Outcome<()> {
     let mut truncated = Vec::new();
     for &text in texts {
-        let tokens = encoder.token_ids_interruptible(text, &mut go_on);
+        let tokens = encoder.token_ids_interruptible(text, &mut check_interrupts);
         if tokens.map_err(|e| errors::from_engine(&e))?.truncated {
             truncated.push(text);
         }
@@ -273,8 +275,8 @@ fn refuse_truncated(encoder: &Encoder, texts: &[&str], of: usize) -> Outcome<()>
     apply_on_truncate(encoder, truncated.into_iter(), of)
 }
 
-/// Applies `gte_small.on_truncate` to the texts of a call that are too long. Counts their tokens,
-/// for the message, only when there is one.
+/// Applies `gte_small.on_truncate` to `truncated`, those of the `of` texts of a call that are too
+/// long. Reads them to their ends, to count the tokens for the message.
 fn apply_on_truncate<'t>(
     encoder: &Encoder,
     truncated: impl Iterator<Item = &'t str>,
@@ -285,15 +287,15 @@ fn apply_on_truncate<'t>(
         return Ok(());
     }
     let max_tokens = encoder.info().max_tokens;
-    let mut counted: HashMap<Asked<'_>, usize> = HashMap::new();
+    let mut counted: HashMap<TextKey<'_>, usize> = HashMap::new();
     let (mut texts, mut dropped) = (0, 0);
     for text in truncated {
-        let tokens = match counted.get(&Asked(text)) {
+        let tokens = match counted.get(&TextKey(text)) {
             Some(&tokens) => tokens,
             None => {
-                let tokens = encoder.count_tokens(text, &mut go_on);
+                let tokens = encoder.count_tokens(text, &mut check_interrupts);
                 let tokens = tokens.map_err(|e| errors::from_engine(&e))?;
-                counted.insert(Asked(text), tokens);
+                counted.insert(TextKey(text), tokens);
                 tokens
             }
         };
@@ -311,17 +313,18 @@ fn apply_on_truncate<'t>(
     Ok(())
 }
 
-/// The engine's callback: an interrupt unwinds from here and ends in Postgres's own error.
-pub fn go_on() -> ControlFlow<()> {
+/// The engine's callback. An interrupt raises Postgres's own error, which unwinds from here.
+pub fn check_interrupts() -> ControlFlow<()> {
     pgrx::check_for_interrupts!();
     ControlFlow::Continue(())
 }
 
-/// Runs the model and counts. The callback is asked on this thread, at least every 10 ms; an
-/// interrupt unwinds from there through the engine and ends in Postgres's own error.
+/// Runs the model and updates the counters. The engine calls the callback on this thread, at least
+/// every 10 ms.
 fn run(encoder: &Encoder, texts: &[&str]) -> Outcome<Vec<Embedding>> {
     let _count = CountOnDrop { encoder, passes: encoder.passes(), started: Instant::now() };
-    let embeddings = encoder.embed_batch(texts, &mut go_on).map_err(|e| errors::from_engine(&e))?;
+    let embeddings =
+        encoder.embed_batch(texts, &mut check_interrupts).map_err(|e| errors::from_engine(&e))?;
     COUNTERS.with_borrow_mut(|counters| {
         counters.texts += embeddings.len() as u64;
         counters.tokens += embeddings.iter().map(|e| e.tokens as u64).sum::<u64>();
@@ -330,7 +333,7 @@ fn run(encoder: &Encoder, texts: &[&str]) -> Outcome<Vec<Embedding>> {
     Ok(embeddings)
 }
 
-/// Counts the forward passes and the time of a call, whichever way it ends.
+/// Counts the forward passes and the time of a call, also of one that an interrupt ends.
 struct CountOnDrop<'a> {
     encoder: &'a Encoder,
     passes: u64,

@@ -17,7 +17,8 @@ mod trigger;
 
 pg_module_magic!();
 
-// The same files for both ways of installing: `make install` joins them, `cargo pgrx` includes them.
+// Both ways of installing use the same files: `make install` joins them, `cargo pgrx` includes
+// them.
 extension_sql_file!("../sql/extension/10-guard.sql", name = "guard", bootstrap);
 extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
@@ -32,7 +33,8 @@ extension_sql_file!("../sql/extension/70-chunks.sql", name = "chunks");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster
-/// (`shared_preload_libraries`) loads the model. Starts no thread: none would survive the fork.
+/// (`shared_preload_libraries`) loads the model. Starts no thread: a thread does not survive the
+/// fork.
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

@@ -1,19 +1,19 @@
-//! The last texts of a backend and their embeddings.
+//! A cache of a backend's last texts and their embeddings.
 
 use std::rc::Rc;
 
 use gte_engine::Embedding;
 use lru::LruCache;
 
-/// Most bytes the memo holds, texts and vectors together.
+/// The most bytes that the memo holds, texts and vectors together.
 const MAX_BYTES: usize = 4 << 20;
 
-/// A longer text is not remembered: a search string or an upsert's row is shorter, and one entry
-/// must not push out all the others.
+/// Longer texts are not remembered. Search strings and the rows of an upsert are shorter, and one
+/// entry must not evict all others.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 
-/// Least recently used texts go first, by number and by bytes. It belongs to one loaded model and
-/// is thrown away with it, so the text alone is the key.
+/// Evicts the least recently used texts, by number and by bytes. The text alone is the key, because
+/// a memo belongs to one loaded model and is dropped with it.
 pub struct Memo {
     entries: LruCache<Box<str>, Rc<Embedding>>,
     bytes: usize,
@@ -29,12 +29,12 @@ impl Memo {
         text.len() <= MAX_TEXT_BYTES
     }
 
-    /// The embedding of a text seen lately.
+    /// The embedding of a text, if it is remembered.
     pub fn get(&mut self, text: &str) -> Option<Rc<Embedding>> {
         if Memo::remembers(text) { self.entries.get(text).cloned() } else { None }
     }
 
-    /// Remembers a text, among at most `size`.
+    /// Remembers a text. The memo then holds at most `size` texts.
     pub fn put(&mut self, text: &str, embedding: Rc<Embedding>, size: usize) {
         if size == 0 || !Memo::remembers(text) {
             return;
@@ -46,7 +46,7 @@ impl Memo {
         self.shrink_to(size);
     }
 
-    /// Forgets what is beyond `size` texts or the limit of bytes.
+    /// Evicts texts until the memo holds at most `size` of them and keeps the limit of bytes.
     pub fn shrink_to(&mut self, size: usize) {
         while self.entries.len() > size || self.bytes > MAX_BYTES {
             match self.entries.pop_lru() {

@@ -1,4 +1,4 @@
-//! The settings, as values of the domain.
+//! The settings (GUCs). Private statics, with getters that return the types the code works with.
 
 #![allow(unsafe_code)]
 
@@ -19,20 +19,20 @@ static KERNELS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new
 static DEFER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Silent);
 
-/// Most entries of the memo; with 1.6 kB each that is 26 MB, and the memo's own limit of bytes is
-/// reached first.
+/// The most entries of the memo. With 1.6 kB each that would be 26 MB, so the memo's limit of bytes
+/// is reached first.
 const MAX_MEMO_SIZE: i32 = 16_384;
 
-/// Most threads of a backend: a text has no work for more.
+/// The most threads of a backend: a text has no work for more.
 const MAX_THREADS: i32 = 64;
 
-/// The library may be loaded by a parallel operation, a CREATE INDEX on `embed(content)` say. Without
-/// this flag Postgres refuses to carry the values over to the settings defined then ("cannot be set
-/// during a parallel operation"), and the session goes on with the defaults. In the headers of all
-/// minor releases since November 2024.
+/// A parallel operation may load the library, for example a CREATE INDEX on `embed(content)`.
+/// Without this flag Postgres refuses to assign the values that were set before ("cannot be set
+/// during a parallel operation"), and the session continues with the defaults. All minor releases
+/// since November 2024 have the flag in their headers.
 const IN_PARALLEL: GucFlags = GucFlags::from_bits_retain(pg_sys::GUC_ALLOW_IN_PARALLEL as i32);
 
-/// Number format of the weights, as it is set.
+/// The values of `gte_small.precision`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 enum WantedPrecision {
     #[name = c"auto"]
@@ -43,13 +43,14 @@ enum WantedPrecision {
     Bf16,
 }
 
-/// What happens to a text with more tokens than the model reads.
+/// What happens to a text with more tokens than the model reads: the values of
+/// `gte_small.on_truncate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnTruncate {
-    /// Its end has no say, as in the reference implementation.
+    /// It is truncated, as in the reference implementation.
     #[name = c"silent"]
     Silent,
-    /// The same, and a warning says so.
+    /// It is truncated, with a warning.
     #[name = c"warning"]
     Warning,
     /// It is refused.
@@ -65,7 +66,7 @@ pub fn define() {
         c"An absolute path to a directory with config.json, tokenizer.json and model.safetensors, readable by the server. Empty: the directory gte-small in the server's share directory.",
         &MODEL_PATH,
         GucContext::Suset,
-        // Where the server keeps its files is not for everybody to read.
+        // Only privileged roles may read where the server keeps its files.
         GucFlags::SUPERUSER_ONLY.union(IN_PARALLEL),
     );
     GucRegistry::define_int_guc(
@@ -83,7 +84,7 @@ pub fn define() {
         c"Number format of the model's weights.",
         c"f32 gives the reference's vectors, bf16 is faster where the CPU has instructions for it, with cosines of 0.9999 and more to the reference. auto takes the faster.",
         &PRECISION,
-        // Vectors of a table should all have one precision, so a user does not choose his own.
+        // All vectors of a table should have one precision, so a plain user cannot choose.
         GucContext::Suset,
         IN_PARALLEL,
     );
@@ -131,13 +132,13 @@ pub fn define() {
     }
 }
 
-/// Whether `shared_preload_libraries` is being worked off.
+/// Whether the postmaster is loading `shared_preload_libraries` now.
 pub fn in_postmaster() -> bool {
-    // SAFETY: a plain flag that only this, the main, thread writes.
+    // SAFETY: a plain flag that only the main thread writes, which this is.
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
 }
 
-/// The directory the model is loaded from.
+/// The directory of the model.
 pub fn model_dir() -> PathBuf {
     match MODEL_PATH.get() {
         Some(path) if !path.is_empty() => path_from(&path),
@@ -145,7 +146,7 @@ pub fn model_dir() -> PathBuf {
     }
 }
 
-/// Precision to run the model in; `None` = the fastest.
+/// The precision of the model; `None`: the fastest.
 pub fn precision() -> Option<Precision> {
     match PRECISION.get() {
         WantedPrecision::Auto => None,
@@ -154,23 +155,23 @@ pub fn precision() -> Option<Precision> {
     }
 }
 
-/// Threads of a call; 0 = automatic.
+/// Threads of a call; 0: automatic.
 pub fn threads() -> usize {
     usize::try_from(THREADS.get()).unwrap_or(0)
 }
 
-/// Kernels by name; `None` = the fastest of the precision.
+/// The name of the kernels; `None`: the fastest of the precision.
 pub fn kernels() -> Option<String> {
     let name = KERNELS.get()?.to_string_lossy().into_owned();
     (!name.is_empty()).then_some(name)
 }
 
-/// How many texts the memo holds; 0 = off.
+/// The most texts in the memo; 0: the memo is off.
 pub fn memo_size() -> usize {
     usize::try_from(MEMO_SIZE.get()).unwrap_or(0)
 }
 
-/// Whether the trigger leaves embeddings to a later backfill.
+/// Whether the trigger stores NULL and leaves embeddings to a later backfill.
 pub fn defer() -> bool {
     DEFER.get()
 }
@@ -183,8 +184,8 @@ pub fn on_truncate() -> OnTruncate {
 /// `gte-small` in the server's share directory, beside the extension's own files.
 fn default_model_dir() -> PathBuf {
     let mut share = [0; pg_sys::MAXPGPATH as usize];
-    // SAFETY: my_exec_path is the server's own NUL-terminated path; get_share_path writes at most
-    // MAXPGPATH bytes, NUL included.
+    // SAFETY: my_exec_path is the NUL-terminated path of the server's executable; get_share_path
+    // writes at most MAXPGPATH bytes, NUL included.
     let share = unsafe {
         pg_sys::get_share_path((&raw const pg_sys::my_exec_path).cast(), share.as_mut_ptr());
         CStr::from_ptr(share.as_ptr())

@@ -15,19 +15,19 @@ use crate::pg::text::{Detoasted, to_utf8};
 
 export!(embed_array_gte_small, pg_finfo_embed_array_gte_small, embed_array);
 
-/// The most bytes that Postgres allocates at a time (`MaxAllocSize`).
+/// The most bytes that Postgres allocates in one piece (`MaxAllocSize`).
 const MAX_BYTES: usize = 0x3fff_ffff;
 
-/// Bytes of a `vector(384)` with its header: a multiple of 4, so that one follows the other.
+/// Bytes of a `vector(384)` with its header: a multiple of 4, so no padding lies between two.
 const VECTOR_BYTES: usize = 8 + 4 * gte_engine::DIMS;
 
 /// The most vectors an array can have.
 const MAX_ELEMENTS: usize = MAX_BYTES / VECTOR_BYTES;
 
-/// Texts that are embedded at a time.
+/// Texts per call of the embedder.
 const SLICE: usize = 2048;
 
-/// Same length, order and bounds; a NULL element stays NULL. STRICT.
+/// STRICT. The result has the argument's length, order and bounds; a NULL element stays NULL.
 fn embed_array(call: Call) -> Outcome<pg_sys::Datum> {
     let datum =
         call.argument(0).ok_or_else(|| internal("a STRICT function was called with NULL"))?;
@@ -42,13 +42,13 @@ fn embed_array(call: Call) -> Outcome<pg_sys::Datum> {
         )
     })?;
 
-    // In slices: what Postgres can't allocate ends a statement, what Rust can't ends every session
-    // of the server, so Rust never holds more than some MB of vectors.
+    // In slices, so that Rust holds only a few MB of vectors: a failed allocation in Postgres ends
+    // the statement, a failed allocation in Rust aborts the process and so ends every session.
     let mut result = contents.result(element_type)?;
     for slice in contents.elements.chunks(SLICE) {
         let detoasted: Vec<Option<Detoasted>> = slice
             .iter()
-            // SAFETY: elements of a text[] are text, and the array outlives this function.
+            // SAFETY: the elements of a text[] are text, and the array outlives this function.
             .map(|element| element.map(|datum| unsafe { Detoasted::new(datum) }))
             .collect();
         let texts: Vec<Cow<'_, str>> =
@@ -78,7 +78,7 @@ fn too_many(elements: usize) -> Failure {
     )
 }
 
-/// An array taken apart, with its bounds.
+/// The elements of an array, and its bounds.
 struct TextArray {
     elements: Vec<Option<pg_sys::Datum>>,
     dimensions: Vec<i32>,
@@ -89,9 +89,9 @@ impl TextArray {
     /// # Safety
     /// `datum` must be a text[] that outlives the value.
     unsafe fn deconstruct(datum: pg_sys::Datum) -> Outcome<TextArray> {
-        // SAFETY: the datum is an array (the caller's word) and is detoasted before it is read;
-        // ARR_DIMS lies right behind the header, ARR_LBOUND behind that, `ndim` numbers each;
-        // deconstruct_array gives `count` values and nulls.
+        // SAFETY: the caller guarantees an array, and it is detoasted before it is read. ARR_DIMS
+        // follows the header and ARR_LBOUND follows ARR_DIMS, with `ndim` numbers each.
+        // deconstruct_array returns `count` values and nulls.
         unsafe {
             let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
             let ndim = (*array).ndim as usize;
@@ -120,7 +120,7 @@ impl TextArray {
         }
     }
 
-    /// An array of the same bounds, to be filled with vectors.
+    /// An empty array of vectors with the same bounds.
     fn result(&self, element_type: pg_sys::Oid) -> Outcome<VectorArray> {
         let ndim = self.dimensions.len();
         let vectors = self.elements.iter().flatten().count();
@@ -133,8 +133,8 @@ impl TextArray {
         if size > MAX_BYTES {
             return Err(too_many(self.elements.len()));
         }
-        // SAFETY: palloc returns `size` bytes, aligned for anything, or raises an error; what lies
-        // before the data (header, bounds, bitmap) is less than that and is written here.
+        // SAFETY: palloc returns `size` bytes of maximum alignment, or raises an error. Header,
+        // bounds and bitmap are the first `data` bytes, fewer than `size`, and are written here.
         unsafe {
             let start = pg_sys::palloc(size).cast::<u8>();
             start.write_bytes(0, data);
@@ -153,13 +153,13 @@ impl TextArray {
     }
 }
 
-/// An array of vectors while it is filled, of its full size from the start: 1.5 kB for an element,
-/// where a datum for each and then an array of them all would be 3.5 kB.
+/// An array of vectors while it is filled. It has its full size from the start, which takes 1.5 kB
+/// per element; one datum per element and then an array of them would take 3.5 kB.
 struct VectorArray {
     start: *mut u8,
-    /// Where the bits are that tell NULL (0) from a value, if there is a NULL.
+    /// Offset of the null bitmap, if there is a NULL: bit 0 is NULL, bit 1 a value.
     bitmap: Option<usize>,
-    /// Bytes that are final.
+    /// Bytes that are written.
     filled: usize,
     size: usize,
     elements: usize,
@@ -175,8 +175,8 @@ impl VectorArray {
         if self.filled + VECTOR_BYTES > self.size {
             return Err(internal("the array is full"));
         }
-        // SAFETY: the datum is a plain varlena of VECTOR_BYTES in a chunk of its own, for which
-        // there is room; an element's bit lies in the bitmap, which was made for all of them.
+        // SAFETY: the datum is a plain varlena in its own chunk. Its size is checked to be
+        // VECTOR_BYTES, and the array has room for it. The bitmap has a bit for each element.
         unsafe {
             let vector = datum.cast_mut_ptr::<pg_sys::varlena>();
             if varlena::varsize_4b(vector) != VECTOR_BYTES {

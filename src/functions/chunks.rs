@@ -4,7 +4,7 @@
 
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 
-use crate::embedder::{Model, go_on};
+use crate::embedder::{Model, check_interrupts};
 use crate::errors::{Outcome, error, from_engine, internal};
 use crate::functions::embed::text_argument;
 use crate::pg::call::{Call, export};
@@ -15,15 +15,18 @@ use crate::pg::text::to_utf8;
 export!(token_count_gte_small, pg_finfo_token_count_gte_small, token_count);
 export!(chunk_text_gte_small, pg_finfo_chunk_text_gte_small, chunk_text);
 
-/// Fewest tokens of a chunk: less leaves no room for a word beside the two specials.
+/// The smallest chunk, in tokens: a smaller one has no room for a word beside the two special
+/// tokens.
 const MIN_TOKENS: i32 = 8;
 
-/// `token_count(content text) → int`, STRICT. At most 2^30, as a token has a byte.
+/// `token_count(content text) → int`, STRICT. At most 2^30, because each token has at least one
+/// byte.
 fn token_count(call: Call) -> Outcome<pg_sys::Datum> {
     let content = text_argument(call)?;
     let text = to_utf8(content.bytes())?;
     let model = Model::current()?;
-    let tokens = model.encoder()?.count_tokens(&text, &mut go_on).map_err(|e| from_engine(&e))?;
+    let tokens =
+        model.encoder()?.count_tokens(&text, &mut check_interrupts).map_err(|e| from_engine(&e))?;
     number(tokens)
 }
 
@@ -51,14 +54,14 @@ fn chunk_text(call: Call) -> Outcome<pg_sys::Datum> {
         error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("overlap must be from 0 to {most} with chunks of {limit} tokens"),
-            "Each chunk needs its special tokens and room for something new.",
+            "Each chunk needs its special tokens and room for at least one new token.",
             "Repeat fewer tokens; a tenth of the chunk is usual.",
         )
     })?;
     let mut chunks = encoder.chunks(&text, limit, overlap).map_err(|e| from_engine(&e))?;
     let mut stored = Stored::new(content.bytes(), &text);
     let mut ordinal = 0;
-    while let Some(chunk) = chunks.next(&mut go_on).map_err(|e| from_engine(&e))? {
+    while let Some(chunk) = chunks.next(&mut check_interrupts).map_err(|e| from_engine(&e))? {
         ordinal += 1;
         let (start, bytes) = stored.locate(chunk.range)?;
         rows.put_with_text(
@@ -67,7 +70,7 @@ fn chunk_text(call: Call) -> Outcome<pg_sys::Datum> {
             bytes,
         )?;
     }
-    // The rows are what is returned.
+    // The call returns its rows through `Rows`; this value is ignored.
     Ok(pg_sys::Datum::null())
 }
 
@@ -78,7 +81,7 @@ fn integer_argument(call: Call, n: usize) -> Outcome<i32> {
     value.ok_or_else(|| internal("a STRICT function was called with NULL"))
 }
 
-/// A number as an integer column. No text has 2^31 tokens or characters.
+/// A number as an integer column. A text has fewer than 2^31 tokens and characters.
 fn number(value: usize) -> Outcome<pg_sys::Datum> {
     let value = i32::try_from(value).map_err(internal)?;
     value.into_datum().ok_or_else(|| internal("no datum was made"))

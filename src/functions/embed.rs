@@ -20,8 +20,8 @@ fn embed(call: Call) -> Outcome<pg_sys::Datum> {
     to_datum(&*embedder::embed_one(&to_utf8(content.bytes())?)?)
 }
 
-/// `embed_query(search text) → vector(384)`, STRICT: `embed` for search boxes, which refuses what
-/// is surely a mistake.
+/// `embed_query(search text) → vector(384)`, STRICT: `embed` for search boxes. It refuses inputs
+/// that are certainly mistakes.
 fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
     let argument = text_argument(call)?;
     let search = to_utf8(argument.bytes())?;
@@ -44,16 +44,17 @@ fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
     to_datum(&*embedder::embed_one(&search)?)
 }
 
-/// The first argument of a STRICT function, which must be declared as text.
+/// The first argument of a STRICT function. The SQL script must declare it as text.
 pub fn text_argument(call: Call) -> Outcome<Detoasted> {
     let datum =
         call.argument(0).ok_or_else(|| internal("a STRICT function was called with NULL"))?;
-    // SAFETY: the SQL script declares the first argument as text, and it lives as long as the call.
+    // SAFETY: the SQL script declares the first argument as text, and the datum lives as long as
+    // the call.
     Ok(unsafe { Detoasted::new(datum) })
 }
 
-/// Whether a string is a vector in pgvector's notation from its first to its last character. One of
-/// more elements than a vector can have is none, whatever follows.
+/// Whether the whole string is a vector in pgvector's notation. A list of more elements than a
+/// vector can have is not a vector, so the rest of a long text is not parsed.
 fn is_vector_literal(text: &str) -> bool {
     text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|list| {
         let mut items = list.split(',');

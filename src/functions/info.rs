@@ -13,7 +13,7 @@ use crate::settings;
 export!(embed_model_gte_small, pg_finfo_embed_model_gte_small, embed_model);
 export!(embed_stats_gte_small, pg_finfo_embed_stats_gte_small, embed_stats);
 
-/// One row: the model this backend runs, loaded now if it was not yet.
+/// One row: the model of this backend. Loads it if it is not loaded yet.
 fn embed_model(call: Call) -> Outcome<pg_sys::Datum> {
     let model = Model::current()?;
     let encoder = model.encoder()?;

@@ -1,4 +1,5 @@
-//! The functions that SQL calls, apart from the trigger and the notes.
+//! The SQL functions, one file for each group. `embed_trigger()` is in `trigger`,
+//! `embedding_written()` in `note`.
 
 mod array;
 mod chunks;
