@@ -1,18 +1,20 @@
 //! The note of an embedding column: which model its vectors are of.
 //!
-//! It is JSON in the comment of the column's trigger, `gte-small {"fingerprint": ...}`; partitions
-//! share the one of their parent's trigger. What a write by a model does to it:
+//! The note is JSON in the comment of the column's trigger, `gte-small {"fingerprint": ...}`.
+//! Partitions share the note of their parent's trigger. What a write does to the note:
 //!
-//! - `fingerprint` absent, or `empty` true: there were no vectors, the model is noted.
-//! - `fingerprint` is that model, or null (vectors of unknown models were there): nothing.
-//! - `fingerprint` is another model: `mixed` becomes true, and a warning says so, once for each
-//!   session and table.
-//! - while `force` is there, everything is being embedded again: a write by `force.fingerprint` is
-//!   right, one by another model sets `force.mixed` and warns.
+//! - `fingerprint` is absent, or `empty` is true: there were no vectors. `fingerprint` becomes the
+//!   model that wrote.
+//! - `fingerprint` is the model that wrote, or null (the column had vectors of unknown models):
+//!   nothing changes.
+//! - `fingerprint` is another model: `mixed` becomes true. A warning is raised, once per session
+//!   and table.
+//! - `force` is present: all rows are being embedded again. A write by the model
+//!   `force.fingerprint` changes nothing. A write by another model sets `force.mixed` and warns.
 //!
-//! It is read for each row that is embedded, which costs 4 µs where a model runs for milliseconds,
-//! so that it is never remembered wrongly beyond a ROLLBACK TO SAVEPOINT or a COMMENT in the same
-//! transaction. It is written a handful of times in a table's life.
+//! The note is read for each row that is embedded and never cached: a cached note would be wrong
+//! after a ROLLBACK TO SAVEPOINT or a COMMENT in the same transaction. Reading takes 4 µs, and the
+//! model runs for milliseconds. The note changes a few times in the life of a table.
 
 #![allow(unsafe_code)]
 
@@ -34,40 +36,40 @@ pub const DEFAULT_TARGET: &CStr = c"embedding";
 
 const EXTENSION: &CStr = c"gte-small";
 
-/// What a comment of ours begins with; JSON follows.
+/// The beginning of a comment that is a note; JSON follows.
 const PREFIX: &str = "gte-small ";
 
 export!(embedding_written_gte_small, pg_finfo_embedding_written_gte_small, embedding_written);
 
 thread_local! {
-    /// Tables whose mixture this backend has warned about.
+    /// Tables whose mixed embeddings this backend has warned about.
     static WARNED: RefCell<HashSet<u32>> = RefCell::new(HashSet::new());
 }
 
-/// Keeps the note true when the loaded model's embedding is written to the column that `trigger`,
-/// of `relation`, fills. Nobody waits for anybody: while another transaction is at the same note,
-/// it stays for the next row.
+/// Updates the note after the loaded model's embedding was written to `column`, which `trigger` of
+/// `relation` fills. Does not wait: while another transaction holds the lock on the note, the note
+/// is left unchanged, and the write of the next row tries again.
 ///
 /// # Safety
 /// `relation` must be open, and `trigger` one of its triggers.
-pub unsafe fn written(
+pub unsafe fn record_write(
     relation: pg_sys::Relation,
     trigger: *const pg_sys::Trigger,
     column: &CStr,
 ) -> Outcome<()> {
-    // A read-only transaction may write rows of temporary tables, but nothing to a catalogue.
+    // A read-only transaction may write to temporary tables, but not to a catalogue.
     // SAFETY: plain flags of this backend.
     if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } {
         return Ok(());
     }
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees both pointers.
     let Some(origin) = (unsafe { Origin::of(relation, trigger) }) else {
         return Ok(());
     };
     let Some(note) = origin.note() else {
         return Ok(());
     };
-    // Asking a backend's model for its fingerprint takes 50 ms the first time, hence not earlier.
+    // Not earlier, because the first call of `identity` in a backend takes 50 ms.
     if !note.depends_on_model() {
         return Ok(());
     }
@@ -75,7 +77,7 @@ pub unsafe fn written(
     let fingerprint = &model.encoder()?.identity().map_err(|e| from_engine(&e))?.fingerprint;
     let mut verdict = note.after_write(fingerprint);
     if verdict.changed.is_some() && origin.lock() {
-        // Again, now that nobody else changes it.
+        // Reads the note again: under the lock no other transaction changes it.
         let Some(note) = origin.note() else {
             return Ok(());
         };
@@ -90,14 +92,14 @@ pub unsafe fn written(
     Ok(())
 }
 
-/// `embedding_written(target regclass, embedding name)`, STRICT: the same for a backfill, whose
-/// UPDATE the trigger leaves alone.
+/// `embedding_written(target regclass, embedding name)`, STRICT: [`record_write`] for a backfill.
+/// The trigger does not embed in a backfill's UPDATE, and so does not record it.
 fn embedding_written(call: Call) -> Outcome<pg_sys::Datum> {
     let (Some(target), Some(column)) = (call.argument(0), call.argument(1)) else {
         return Err(internal("a STRICT function was called with NULL"));
     };
-    // SAFETY: the SQL script declares a regclass and a name, which is NUL-terminated; a write
-    // takes the same lock, which keeps the triggers as they are until the end of the transaction.
+    // SAFETY: the SQL script declares a regclass and a name, which is NUL-terminated. The lock is
+    // the one that a write takes; until the end of the transaction it keeps the triggers unchanged.
     unsafe {
         let target = pg_sys::Oid::from_datum(target, false).unwrap_or(pg_sys::InvalidOid);
         let column = CStr::from_ptr(column.cast_mut_ptr());
@@ -112,17 +114,17 @@ fn embedding_written(call: Call) -> Outcome<pg_sys::Datum> {
         }
         let done = triggers_for(relation, column)
             .into_iter()
-            .try_for_each(|trigger| written(relation, trigger, column));
+            .try_for_each(|trigger| record_write(relation, trigger, column));
         pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         done?;
     }
     Ok(pg_sys::Datum::null())
 }
 
-/// Whoever may not write to a table has no say in what is noted of its column.
+/// Only a role that may write to a table may change the note of its columns.
 fn require_write_privilege(table: pg_sys::Oid) -> Outcome<()> {
     let mode = pg_sys::AclMode::from(pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE);
-    // SAFETY: catalogue look-ups by OID; a null is the name of no relation.
+    // SAFETY: catalogue look-ups by OID; the name is null if there is no such relation.
     unsafe {
         let name = pg_sys::get_rel_name(table);
         if name.is_null() {
@@ -138,7 +140,7 @@ fn require_write_privilege(table: pg_sys::Oid) -> Outcome<()> {
         Err(error(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for table {}", readable(CStr::from_ptr(name))),
-            "Only who may write embeddings notes whose they are.",
+            "Only a role that may write to the table may change the note of its embedding column.",
             "Ask the table's owner for the privilege INSERT or UPDATE.",
         ))
     }
@@ -156,7 +158,7 @@ fn no_such_table(table: pg_sys::Oid) -> Failure {
 /// The triggers of this extension that fill a column.
 ///
 /// # Safety
-/// `relation` must be open; the pointers live as long as it is.
+/// `relation` must be open; the pointers are valid as long as it is open.
 unsafe fn triggers_for(relation: pg_sys::Relation, column: &CStr) -> Vec<*const pg_sys::Trigger> {
     // SAFETY: trigdesc is null or has numtriggers triggers, each with tgnargs strings.
     unsafe {
@@ -179,20 +181,20 @@ unsafe fn triggers_for(relation: pg_sys::Relation, column: &CStr) -> Vec<*const 
     }
 }
 
-/// What is known of a column.
+/// The content of a note.
 #[derive(Clone)]
 struct Note(Map<String, Value>);
 
-/// What a write means to a note.
+/// The effect of a write on a note.
 struct Verdict {
-    /// What the note becomes, if that is something else.
+    /// The new note, if the write changes it.
     changed: Option<Note>,
-    /// Whether the column has embeddings of another model.
+    /// Whether the column has embeddings of another model than the one that wrote.
     foreign: bool,
 }
 
 impl Note {
-    /// `None` for a comment that is not a note, or is one that somebody broke.
+    /// `None` for a comment that is not a note, or not a valid one.
     fn parse(comment: &[u8]) -> Option<Note> {
         let json = comment.strip_prefix(PREFIX.as_bytes()).filter(|json| json.starts_with(b"{"))?;
         match serde_json::from_str(&to_utf8(json).ok()?).ok()? {
@@ -205,7 +207,7 @@ impl Note {
         self.0.get("force").filter(|force| !force.is_null())
     }
 
-    /// Whether a write can change it, for some model at least.
+    /// Whether the write of at least one model would change it or warn.
     fn depends_on_model(&self) -> bool {
         match (self.force(), self.0.get("fingerprint")) {
             (Some(force), _) => force.is_object(),
@@ -245,7 +247,7 @@ impl Note {
             if c.is_ascii() || database_keeps_utf8() {
                 comment.push(c);
             } else {
-                // Letters stand in strings only, where JSON has this for them.
+                // Such characters occur in JSON strings only, where an escape can replace them.
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     comment.push_str(&format!("\\u{unit:04x}"));
                 }
@@ -255,20 +257,20 @@ impl Note {
     }
 }
 
-/// The trigger whose comment is the note, and its table: those at hand, or where they are of a
-/// partition, those they were cloned from.
+/// The trigger whose comment is the note, and its table. For a partition, these are the trigger
+/// from which its trigger was cloned, and the table of that one.
 struct Origin {
     trigger: pg_sys::Oid,
     table: pg_sys::Oid,
 }
 
 impl Origin {
-    /// `None` if a trigger on the way vanished meanwhile.
+    /// `None` if one of the parent triggers was dropped meanwhile.
     ///
     /// # Safety
-    /// As for [`written`].
+    /// As for [`record_write`].
     unsafe fn of(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> Option<Origin> {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees both pointers.
         let (mut origin, partition) = unsafe {
             let origin = Origin { trigger: (*trigger).tgoid, table: (*relation).rd_id };
             (origin, (*(*relation).rd_rel).relispartition)
@@ -286,9 +288,10 @@ impl Origin {
         }
     }
 
-    /// As it is now, whatever the transaction's snapshot.
+    /// The current note: the latest committed one or the transaction's own. The transaction's
+    /// snapshot does not matter.
     fn note(&self) -> Option<Note> {
-        // SAFETY: a catalogue look-up; the string is a copy, which is freed.
+        // SAFETY: a catalogue look-up; the string is a copy and is freed.
         unsafe {
             let comment = pg_sys::GetComment(self.trigger, pg_sys::TriggerRelationId, 0);
             if comment.is_null() {
@@ -300,14 +303,15 @@ impl Origin {
         }
     }
 
-    /// Takes until the end of the transaction the lock that COMMENT ON TRIGGER takes: two who
-    /// changed the comment at once would fail with "tuple concurrently updated". It is on the
-    /// trigger and not on the table, where it would keep VACUUM out, and VACUUM it.
+    /// Takes the lock that COMMENT ON TRIGGER takes, until the end of the transaction. Without it,
+    /// two transactions that change the comment at once would fail with "tuple concurrently
+    /// updated". The lock is on the trigger and not on the table, because a lock on the table would
+    /// conflict with VACUUM.
     ///
-    /// False, without waiting, if somebody else has it.
+    /// Does not wait: false if another transaction holds a conflicting lock.
     fn lock(&self) -> bool {
-        // SAFETY: a complete tag, as LockDatabaseObject makes it. The invalidations make the next
-        // look at the catalogue see what the last holder wrote.
+        // SAFETY: a complete tag, as LockDatabaseObject makes it. Accepting the invalidations makes
+        // the next catalogue look-up see what the last holder of the lock wrote.
         unsafe {
             let tag = pg_sys::LOCKTAG {
                 locktag_field1: pg_sys::MyDatabaseId.to_u32(),
@@ -327,13 +331,13 @@ impl Origin {
         }
     }
 
-    /// Under [`Origin::lock`]. Belongs to the transaction, and anybody who may write to the table
-    /// does it, as anybody who inserts advances a sequence.
+    /// Writes the note as part of the transaction. The caller must hold [`Origin::lock`]. Checks no
+    /// privilege: writing to the table implies it, as an INSERT implies advancing a sequence.
     fn store(&self, note: &Note) -> Outcome<()> {
         let comment = note.comment()?;
-        // SAFETY: a NUL-terminated string that is copied. The counter makes it visible to this
-        // command's next row, as a query in a trigger function would; without that a second change
-        // would fail with "tuple already updated by self".
+        // SAFETY: a NUL-terminated string that is copied. The increment makes the note visible to
+        // the next row of this command, as after a query in a trigger function; without it a second
+        // change would fail with "tuple already updated by self".
         unsafe {
             let class = pg_sys::TriggerRelationId;
             pg_sys::CreateComments(self.trigger, class, 0, comment.as_ptr());
@@ -343,8 +347,8 @@ impl Origin {
     }
 
     fn warn(&self, column: &CStr) {
-        // SAFETY: look-ups by OID, whose strings live as long as the current memory context; a
-        // null is a name that is gone, and quote_qualified_identifier takes one as the schema.
+        // SAFETY: look-ups by OID, whose strings live as long as the current memory context. The
+        // name is null if the table is gone; quote_qualified_identifier accepts null as the schema.
         let (table, literal) = unsafe {
             let table = pg_sys::get_rel_name(self.table);
             if table.is_null() {
@@ -374,9 +378,9 @@ impl Origin {
     }
 }
 
-/// `tgrelid` and `tgparentid` of a trigger; there is no cache for them.
+/// `tgrelid` and `tgparentid` of a trigger. There is no syscache for them.
 fn table_and_parent(trigger: pg_sys::Oid) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
-    // SAFETY: an index scan for one OID on a catalogue that is open and locked meanwhile; the
+    // SAFETY: an index scan for one OID; the catalogue is open and locked during the scan. The
     // fixed part of the tuple is read before the scan ends.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;

@@ -1,15 +1,16 @@
-//! `embed_trigger()`: keeps an embedding column true to its text.
+//! `embed_trigger()`: keeps an embedding column up to date with its text columns.
 //!
-//! A trigger sees values, not what a statement supplied, so the rule is about values:
+//! A trigger sees the values of a row and not which columns a statement assigned, so the rules are
+//! about values. The target is the embedding column, the sources are the text columns:
 //!
-//! - INSERT: embed if the target is NULL; a vector that comes along is kept.
-//! - UPDATE: embed if a source changed and the target is what it was, or NULL; otherwise leave the
-//!   row alone.
-//! - All sources NULL: the embedding is NULL.
-//! - Under `gte_small.defer` it is NULL in each case that would embed.
+//! - INSERT: embed if the target is NULL. A vector that the statement supplied is kept.
+//! - UPDATE: embed if a source changed, and the target is unchanged or NULL. Otherwise the row is
+//!   stored as it is.
+//! - If all sources are NULL, the embedding is NULL.
+//! - Under `gte_small.defer` the target becomes NULL in each case that would embed.
 //!
-//! Columns are found by name in the relation at hand: the leaf of a partitioned table may have
-//! them at other positions than its parent.
+//! Columns are looked up by name in the relation that fired: a partition may have them at other
+//! positions than its parent.
 
 #![allow(unsafe_code)]
 
@@ -28,7 +29,7 @@ use crate::{note, settings};
 
 export!(embed_trigger_gte_small, pg_finfo_embed_trigger_gte_small, embed_trigger);
 
-/// The columns of the tutorial's table, for a trigger without arguments.
+/// The arguments of a trigger that was created without any: the columns of the tutorial's table.
 const DEFAULT_ARGUMENTS: [&CStr; 2] = [note::DEFAULT_TARGET, c"content"];
 
 fn embed_trigger(call: Call) -> Outcome<pg_sys::Datum> {
@@ -42,12 +43,12 @@ fn embed_trigger(call: Call) -> Outcome<pg_sys::Datum> {
     if !trigger.must_embed(target, &sources) {
         return Ok(pg_sys::Datum::from(trigger.new));
     }
-    // Never the old vector beside the new text.
+    // The old vector must not stay beside the new text, so without an embedding the target is NULL.
     let text = if settings::defer() { None } else { trigger.text(&sources)? };
     let embedding = match text {
         Some(text) => {
             let embedding = to_datum(&*embedder::embed_one(&text)?)?;
-            trigger.keep_note(&column[0])?;
+            trigger.record_write(&column[0])?;
             Some(embedding)
         }
         None => None,
@@ -55,7 +56,7 @@ fn embed_trigger(call: Call) -> Outcome<pg_sys::Datum> {
     Ok(pg_sys::Datum::from(trigger.with_target(target, embedding)))
 }
 
-/// A text column by position, and how its values are read.
+/// A text column: its attribute number, and how its values are stored.
 struct Source {
     number: i32,
     kind: SourceKind,
@@ -63,63 +64,64 @@ struct Source {
 
 #[derive(Clone, Copy)]
 enum SourceKind {
-    /// A varlena of text.
+    /// A varlena.
     Text,
-    /// The same, with padding: as in a cast to text, blanks at the end don't count.
+    /// A varlena with padding: blanks at the end are removed, as by a cast to text.
     Padded,
-    /// 64 bytes that end at the first NUL.
+    /// 64 bytes; the value ends at the first NUL.
     Name,
 }
 
 impl SourceKind {
-    /// The text of a datum as stored.
-    ///
     /// # Safety
     /// `datum` must be of a type of this kind and outlive the value.
-    unsafe fn read(self, datum: pg_sys::Datum) -> Stored {
-        // SAFETY: the caller's word.
+    unsafe fn read(self, datum: pg_sys::Datum) -> SourceValue {
+        // SAFETY: the caller guarantees the datum.
         unsafe {
             match self {
-                SourceKind::Text | SourceKind::Padded => Stored::Varlena(Detoasted::new(datum)),
+                SourceKind::Text | SourceKind::Padded => {
+                    SourceValue::Varlena(Detoasted::new(datum))
+                }
                 SourceKind::Name => {
-                    Stored::Name(CStr::from_ptr(datum.cast_mut_ptr::<c_char>()).to_owned())
+                    SourceValue::Name(CStr::from_ptr(datum.cast_mut_ptr::<c_char>()).to_owned())
                 }
             }
         }
     }
 }
 
-/// The bytes of a source.
-enum Stored {
+/// The value of a source, not NULL.
+enum SourceValue {
     Varlena(Detoasted),
     Name(CString),
 }
 
-impl Stored {
+impl SourceValue {
+    /// In the database's encoding, with the padding.
     fn bytes(&self) -> &[u8] {
         match self {
-            Stored::Varlena(value) => value.bytes(),
-            Stored::Name(value) => value.to_bytes(),
+            SourceValue::Varlena(value) => value.bytes(),
+            SourceValue::Name(value) => value.to_bytes(),
         }
     }
 }
 
-/// The row event a trigger function was called for.
+/// The row event for which the trigger function was called.
 struct Trigger {
     data: *const pg_sys::TriggerData,
     descriptor: pg_sys::TupleDesc,
-    /// The row before an UPDATE; null for an INSERT.
+    /// The row before the UPDATE; null for an INSERT.
     old: pg_sys::HeapTuple,
-    /// The row as it would be stored.
+    /// The row that is to be stored.
     new: pg_sys::HeapTuple,
 }
 
 impl Trigger {
-    /// Checks that this is BEFORE INSERT OR UPDATE, FOR EACH ROW.
+    /// Checks that the event is BEFORE INSERT OR UPDATE, FOR EACH ROW.
     fn of(call: Call) -> Outcome<Trigger> {
         use pgrx::trigger_support as fired;
-        // SAFETY: `info` is the call's own; its context is a TriggerData when the node says so,
-        // and the relation and tuples in it stay valid during the call.
+        // SAFETY: `info` belongs to the call. Its context is a TriggerData if its node tag says so;
+        // the relation and the tuples in it are valid during the call.
         unsafe {
             if !fired::called_as_trigger(call.info()) {
                 return Err(misuse("embed_trigger() was not called as a trigger"));
@@ -143,7 +145,7 @@ impl Trigger {
         }
     }
 
-    /// Target first, then the sources.
+    /// The names of the columns: first the target, then the sources.
     fn arguments(&self) -> Outcome<Vec<CString>> {
         // SAFETY: tgargs has tgnargs NUL-terminated strings that live as long as the trigger.
         let arguments: Vec<CString> = unsafe {
@@ -164,7 +166,7 @@ impl Trigger {
         }
     }
 
-    /// Whether the rule says that the row needs a new embedding.
+    /// Whether the row needs a new embedding, by the rules of this module.
     fn must_embed(&self, target: i32, sources: &[Source]) -> bool {
         let embedding = self.value(self.new, target);
         if self.old.is_null() {
@@ -180,14 +182,14 @@ impl Trigger {
                 || same_bytes(self.value(self.old, target), embedding, SourceKind::Text))
     }
 
-    /// The sources that are not NULL, joined by a newline; `None` if all are.
+    /// The sources that are not NULL, joined by newlines; `None` if all are NULL.
     fn text(&self, sources: &[Source]) -> Outcome<Option<String>> {
         let mut joined: Option<String> = None;
         for source in sources {
             let Some(datum) = self.value(self.new, source.number) else {
                 continue;
             };
-            // SAFETY: `source` checked the type of the column, the row outlives the call.
+            // SAFETY: `source` checked the type of the column, and the row outlives the call.
             let value = unsafe { source.kind.read(datum) };
             let mut text: Cow<'_, str> = to_utf8(value.bytes())?;
             if matches!(source.kind, SourceKind::Padded) {
@@ -204,9 +206,9 @@ impl Trigger {
         Ok(joined)
     }
 
-    /// Position of the embedding column, if it can take a `vector(384)`. The tuple of a BEFORE
-    /// trigger is stored as it is, without the coercion that an assignment would make, so a wrong
-    /// type or length here would be stored silently.
+    /// Attribute number of the embedding column, if a `vector(384)` fits it. Postgres stores the
+    /// tuple that a BEFORE trigger returns without the coercion of an assignment, so it would not
+    /// notice a wrong type or length.
     fn target(&self, name: &CStr) -> Outcome<i32> {
         let (number, attribute) = self.column(name)?;
         self.refuse_generated(&attribute, name, "is generated, a trigger can't set it")?;
@@ -224,7 +226,7 @@ impl Trigger {
     }
 
     /// A source column, if it is text: `text`, `varchar`, `char(n)`, `name`, a type that is stored
-    /// as text (`citext`), or a domain over one of these.
+    /// as text is (`citext`), or a domain over one of these.
     fn source(&self, name: &CStr) -> Outcome<Source> {
         let (number, attribute) = self.column(name)?;
         self.refuse_generated(&attribute, name, "is generated, a BEFORE trigger sees it as NULL")?;
@@ -251,7 +253,7 @@ impl Trigger {
 
     fn column(&self, name: &CStr) -> Outcome<(i32, pg_sys::FormData_pg_attribute)> {
         // SAFETY: a look-up by name in the relation's own descriptor, which is read and not
-        // released; a missing column gives a number below 1, and so do system columns.
+        // released. For missing columns and system columns the number is below 1.
         let (number, attribute) = unsafe {
             let number = pg_sys::SPI_fnumber(self.descriptor, name.as_ptr());
             let index = usize::try_from(number - 1).ok();
@@ -295,21 +297,21 @@ impl Trigger {
 
     fn value(&self, tuple: pg_sys::HeapTuple, number: i32) -> Option<pg_sys::Datum> {
         let mut is_null = false;
-        // SAFETY: the tuple belongs to the descriptor and the position was checked.
+        // SAFETY: the tuple has this descriptor, and `column` checked the number.
         let datum = unsafe { pg_sys::SPI_getbinval(tuple, self.descriptor, number, &mut is_null) };
         (!is_null).then_some(datum)
     }
 
-    /// The loaded model's embedding goes into `column`: its note says so.
-    fn keep_note(&self, column: &CStr) -> Outcome<()> {
-        // SAFETY: the relation is open during the call, and the trigger is its own.
-        unsafe { note::written((*self.data).tg_relation, (*self.data).tg_trigger, column) }
+    /// Records in the note of `column` that the loaded model writes to it.
+    fn record_write(&self, column: &CStr) -> Outcome<()> {
+        // SAFETY: the relation is open during the call, and the trigger is one of its triggers.
+        unsafe { note::record_write((*self.data).tg_relation, (*self.data).tg_trigger, column) }
     }
 
     fn with_target(&self, number: i32, value: Option<pg_sys::Datum>) -> pg_sys::HeapTuple {
         let (mut number, mut is_null) = (number, value.is_none());
         let mut datum = value.unwrap_or(pg_sys::Datum::null());
-        // SAFETY: one column, one value of its type, one null flag.
+        // SAFETY: one attribute number, one value of its type and one null flag.
         unsafe {
             pg_sys::heap_modify_tuple_by_cols(
                 self.new,
@@ -323,15 +325,15 @@ impl Trigger {
     }
 }
 
-/// Whether two values of a column are the same bytes, once detoasted. Not `=`: under a
-/// nondeterministic collation that calls two different texts equal.
+/// Whether two values of a column have the same bytes after detoasting. The operator `=` would not
+/// do: under a nondeterministic collation it is true for some different texts.
 fn same_bytes(a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>, kind: SourceKind) -> bool {
     match (a, b) {
         (None, None) => true,
-        // The same datum, as where an UPDATE did not touch the column of a large row.
+        // The same datum has the same bytes, so it need not be read.
         (Some(a), Some(b)) if a == b => true,
         (Some(a), Some(b)) => {
-            // SAFETY: both come from a column whose type was checked to be of this kind.
+            // SAFETY: both are values of a column whose type was checked to be of this kind.
             let (a, b) = unsafe { (kind.read(a), kind.read(b)) };
             a.bytes() == b.bytes()
         }
@@ -349,7 +351,7 @@ fn misuse(fact: &str) -> Failure {
 }
 
 fn type_name(oid: pg_sys::Oid, typmod: i32) -> String {
-    // SAFETY: a catalogue look-up that returns a NUL-terminated string of its own.
+    // SAFETY: a catalogue look-up that returns a new NUL-terminated string.
     unsafe {
         CStr::from_ptr(pg_sys::format_type_with_typemod(oid, typmod)).to_string_lossy().into_owned()
     }
