@@ -1,4 +1,4 @@
--- Long documents: texts of any length, searched by their parts.
+-- Semantic search in texts of any length, by their parts.
 --
 --   insert into documents (title, content) values ('Handbook', '... a hundred pages ...');
 --   select (document).title, chunk, similarity from query_documents('how do I return a laptop?', 0.8, 5);
@@ -7,21 +7,21 @@
 -- for the model to read, with its embedding. query_documents searches the parts and returns each
 -- document once, with its best part.
 --
--- Needs the extension: create extension "gte-small" cascade. One statement, so that all of it is
--- made or nothing, from any client. Everything goes into the current schema. Running it again
--- changes nothing. A table documents (id bigint primary key, content text, ...) that is there
--- already is taken as it is; for the texts it has: update documents set content = content.
+-- Needs the extension: create extension "gte-small" cascade. The script is one statement, so from any
+-- client it creates all objects or none. They go into the current schema. Running it again changes
+-- nothing. An existing table documents (id bigint primary key, content text, ...) is used
+-- unchanged; to split the texts it has: update documents set content = content.
 
 do $do$
 declare
-  -- Schema of the tables; those of this extension and of pgvector.
+  -- The schemas of the tables, of this extension and of pgvector.
   here pg_catalog.text := pg_catalog.quote_ident(pg_catalog.current_schema()::pg_catalog.text);
   gte pg_catalog.text;
   vec pg_catalog.text;
   searched pg_catalog.text := pg_catalog.current_setting('search_path');
 begin
-  -- Names below are found in pg_catalog alone: a function that somebody planted in public would run
-  -- with the rights of whoever runs this.
+  -- From here on unqualified names are looked up in pg_catalog only. A function that another role
+  -- created in public would run with the rights of the role that runs this script.
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   select quote_ident(n.nspname::text) into gte from pg_extension e
     join pg_namespace n on n.oid = e.extnamespace where e.extname = 'gte-small';
@@ -40,7 +40,7 @@ begin
             hint = 'SET search_path to the schema that is to hold the tables.';
   end if;
 
-  -- Below, names of schemas stand inside bodies that dollar signs quote.
+  -- Names of schemas are inserted into dollar-quoted function bodies.
   if position('$' in here || gte || vec) > 0 then
     raise exception 'a schema has a dollar sign in its name: %, % or %', here, gte, vec
       using errcode = 'invalid_schema_name',
@@ -56,7 +56,7 @@ begin
     )', here);
     execute format($sql$comment on table %s.documents is
       'long texts: a trigger keeps their parts in chunks, query_documents searches'$sql$, here);
-    -- Only the owner sees rows, until policies say who else sees which.
+    -- Only the owner sees rows until policies allow more.
     execute format('alter table %s.documents enable row level security', here);
   end if;
 
@@ -71,19 +71,20 @@ begin
     )', here, vec);
     execute format($sql$comment on table %s.chunks is
       'parts of documents: start counts characters from 1, a trigger fills the embedding'$sql$, here);
-    -- Who sees a document sees its parts and may change them through it.
+    -- A role that sees a document sees its parts, and may change them by changing the document.
     execute format('alter table %s.chunks enable row level security', here);
     execute format('create policy of_visible_documents on %1$s.chunks
       using (exists (select from %1$s.documents d where d.id = chunks.document_id))', here);
   end if;
   execute format('select %s.enable_semantic_search(%L)', gte, here || '.chunks');
 
-  -- Runs as whoever changes the document. An AFTER trigger, so that it sees the text as stored.
+  -- Runs with the rights of the role that changes the document. It is an AFTER trigger, so it sees the
+  -- stored text.
   execute format($sql$
     create or replace function %1$s.chunk_document() returns trigger
       language plpgsql
       set search_path = pg_catalog, pg_temp
-      -- Nobody knows how many parts a text has; hashing them is right for any number.
+      -- The planner can't know how many parts a text has; a hash join is fast for any number.
       set enable_nestloop = off
     as $body$
 declare
@@ -119,9 +120,9 @@ end
   execute format('create or replace trigger chunk_document after insert or update on %1$s.documents
     for each row execute function %1$s.chunk_document()', here);
 
-  -- The nearest parts come from the index. Where some documents have many of them, more parts are
-  -- taken, until there are match_count documents. The plan is made for the number at hand: for
-  -- any number at all the planner would rather scan the table than use the index.
+  -- The nearest parts come from the index. If they are of fewer than match_count documents, more parts
+  -- are read. The plans are custom plans: in a generic plan the planner does not know the LIMIT, and
+  -- scans the table instead of using the index.
   execute format($sql$
     create or replace function %1$s.query_documents(
         search text, match_threshold float8 default null, match_count int default 10)

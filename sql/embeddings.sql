@@ -1,22 +1,23 @@
--- The table of the semantic-search tutorial, filled by a trigger and searched by query_embeddings:
+-- The table of the semantic-search tutorial. A trigger fills it, and query_embeddings searches it:
 --
 --   insert into embeddings (content) values ('Reset your password on the account page.');
 --   select content from query_embeddings('I forgot my login', 0.8, 3);
 --
--- Needs the extension: create extension "gte-small" cascade. One statement, so that all of it is
--- made or nothing, from any client. Everything goes into the current schema. Running it again
--- changes nothing.
+-- Needs the extension: create extension "gte-small" cascade. The script is one statement, so from any
+-- client it creates all objects or none. They go into the current schema. Running it again changes
+-- nothing.
 
 do $do$
 declare
-  -- Schema of the table; those of this extension and of pgvector.
+  -- The schemas of the table, of this extension and of pgvector.
   here pg_catalog.text := pg_catalog.quote_ident(pg_catalog.current_schema()::pg_catalog.text);
   gte pg_catalog.text;
   vec pg_catalog.text;
   searched pg_catalog.text := pg_catalog.current_setting('search_path');
 begin
-  -- Names below are found in pg_catalog alone: a function format(text, text, text) or
-  -- quote_ident(name) that somebody planted in public would run with the rights of whoever runs this.
+  -- From here on unqualified names are looked up in pg_catalog only. A function format(text, text, text)
+  -- or quote_ident(name) that another role created in public would run with the rights of the role that
+  -- runs this script.
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   select quote_ident(n.nspname::text) into gte from pg_extension e
     join pg_namespace n on n.oid = e.extnamespace where e.extname = 'gte-small';
@@ -35,7 +36,7 @@ begin
             hint = 'SET search_path to the schema that is to hold the table.';
   end if;
 
-  -- What is there already stays as it is.
+  -- An existing table stays unchanged.
   if to_regclass(here || '.embeddings') is null then
     execute format('create table %s.embeddings (
       id bigint generated always as identity primary key,
@@ -44,7 +45,7 @@ begin
     )', here, vec);
     execute format($sql$comment on table %s.embeddings is
       'texts and their embeddings: a trigger fills the embedding, query_embeddings searches'$sql$, here);
-    -- Only the owner sees rows, until policies say who else sees which.
+    -- Only the owner sees rows until policies allow more.
     execute format('alter table %s.embeddings enable row level security', here);
   end if;
   execute format('select %s.enable_semantic_search(%L)', gte, here || '.embeddings');

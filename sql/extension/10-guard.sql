@@ -1,10 +1,10 @@
--- gte-small: the install script, put together from the files of this directory in their order.
+-- gte-small: the install script. It consists of the files of this directory, in the order of their names.
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION "gte-small" CASCADE" to load this file. \quit
 
--- Below, vector stands unqualified, because the extension's schema is not known to this script on
--- PostgreSQL 14 and 15. Anybody who may create objects in a schema of the search_path could plant
--- a type of that name and have it become the result type of functions owned by a superuser.
+-- The script names the type vector without its schema, which it can't know on PostgreSQL 14 and 15.
+-- A role that may create objects in a schema of the search_path could create another type of that
+-- name, which would become the result type of functions that a superuser owns.
 DO $check$
 DECLARE
   vector_extension pg_catalog.oid;

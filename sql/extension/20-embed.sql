@@ -1,8 +1,8 @@
--- Texts to embeddings, and the trigger that keeps them.
+-- The functions that embed texts, and the trigger that keeps embeddings up to date.
 
--- COST 1000000: a forward pass takes milliseconds. At a cost of 100 the planner goes for a generic
--- plan of a prepared search and runs the model seven times a query; at this one it stays with the
--- custom plan and runs it once.
+-- COST 1000000: a forward pass takes milliseconds. At a cost of 100 the planner chooses a generic
+-- plan for a prepared search, which runs the model seven times per query. At this cost it keeps the
+-- custom plan, which runs the model once.
 CREATE FUNCTION embed(content pg_catalog.text) RETURNS vector(384)
   AS 'MODULE_PATHNAME', 'embed_gte_small'
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;

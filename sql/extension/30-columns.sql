@@ -1,8 +1,8 @@
 -- Which columns of a table hold embeddings.
 
--- A column is known by its trigger, of which there is one on each table (partitions have clones of
--- their parent's). The trigger's comment holds what else is known, as JSON behind "gte-small ":
--- it changes with the transaction, belongs to the owner, and goes with a dump.
+-- An embedding column is one that a trigger with embed_trigger() fills. Partitions have clones of their
+-- parent's trigger. The comment of the trigger holds the note of the column: JSON after "gte-small ".
+-- A comment is transactional, belongs to the owner of the table, and is part of a dump.
 CREATE FUNCTION embedding_columns(
     target pg_catalog.regclass,
     OUT embedding pg_catalog.name,
@@ -59,7 +59,8 @@ $body$;
 COMMENT ON FUNCTION embedding_columns(pg_catalog.regclass) IS
   'the embedding columns of a table: their text columns, trigger, and what is known of their model';
 
--- What embed_trigger() does by itself when it embeds; a backfill's UPDATE it leaves alone.
+-- embed_trigger() does this itself when it embeds. It does not embed in a backfill's UPDATE, so a
+-- backfill calls this function.
 CREATE FUNCTION embedding_written(target pg_catalog.regclass, embedding pg_catalog.name DEFAULT 'embedding')
   RETURNS pg_catalog.void
   AS 'MODULE_PATHNAME', 'embedding_written_gte_small'
@@ -67,7 +68,8 @@ CREATE FUNCTION embedding_written(target pg_catalog.regclass, embedding pg_catal
 COMMENT ON FUNCTION embedding_written(pg_catalog.regclass, pg_catalog.name) IS
   'notes for a column that embeddings of the model in use were written to it';
 
--- Where pgvector is: PostgreSQL 14 and 15 don't tell the install script, and it may be moved.
+-- The schema of pgvector is looked up at each call: PostgreSQL 14 and 15 do not tell it to the install
+-- script, and ALTER EXTENSION can change it.
 CREATE FUNCTION gte_small_vector_schema() RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$

@@ -1,6 +1,6 @@
--- Semantic search on a table: what it takes, made and undone.
+-- Semantic search on a table: enable_semantic_search() and disable_semantic_search().
 
--- What enable_semantic_search may do with a table: everything is checked before anything is made.
+-- Checks the arguments of enable_semantic_search, before it creates anything.
 CREATE FUNCTION gte_small_check_target(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name)
   RETURNS pg_catalog.void
@@ -114,7 +114,7 @@ $body$;
 COMMENT ON FUNCTION gte_small_trigger_name(pg_catalog.name) IS
   'part of enable_semantic_search: the name of the trigger that fills an embedding column';
 
--- The functions that enable_semantic_search made for an embedding column, wherever they are now.
+-- The functions that enable_semantic_search created for an embedding column, in any schema.
 CREATE FUNCTION gte_small_search_functions(target pg_catalog.regclass, names pg_catalog.name[])
   RETURNS SETOF pg_catalog.regprocedure
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -131,7 +131,7 @@ $body$;
 COMMENT ON FUNCTION gte_small_search_functions(pg_catalog.regclass, pg_catalog.name[]) IS
   'part of enable_semantic_search: of these names, or of any, the functions it made for the table';
 
--- The names of the functions of a column, from its note; none where somebody broke that.
+-- The names of a column's functions, from its note; NULL if the note is not valid.
 CREATE FUNCTION gte_small_noted_functions(note pg_catalog.jsonb) RETURNS pg_catalog.name[]
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$

@@ -1,7 +1,7 @@
--- What enable_semantic_search makes of a table: indexes and search functions.
+-- The indexes and the search functions that enable_semantic_search creates.
 
--- The indexes that were made for an embedding column carry a comment that says so: their names may
--- be any. An index of the user's own that serves as well has none, and stays when all is undone.
+-- An index that was created for an embedding column is recognized by its comment, not by its name. An
+-- index that the user created has no such comment, and disable_semantic_search keeps it.
 CREATE FUNCTION gte_small_indexes(
     target pg_catalog.regclass, embedding pg_catalog.name,
     OUT indexrelid pg_catalog.oid, OUT method pg_catalog.name)
@@ -15,7 +15,7 @@ $body$;
 COMMENT ON FUNCTION gte_small_indexes(pg_catalog.regclass, pg_catalog.name) IS
   'part of enable_semantic_search: the indexes it made for an embedding column';
 
--- The name of a text-search configuration that means the same under every search_path.
+-- The qualified name of a text-search configuration, which does not depend on the search_path.
 CREATE FUNCTION gte_small_config(language pg_catalog.regconfig) RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -25,8 +25,8 @@ $body$;
 COMMENT ON FUNCTION gte_small_config(pg_catalog.regconfig) IS
   'part of enable_semantic_search: the qualified name of a text-search configuration';
 
--- The words of a row, as the index has them and the search asks for them. At most 100,000
--- characters: a tsvector is limited to 1 MB, and a row with more would be refused.
+-- The expression for the words of a row. The index and the search use the same expression. It reads
+-- at most 100,000 characters: a tsvector is limited to 1 MB, and a longer row would be refused.
 CREATE FUNCTION gte_small_words(content pg_catalog.name[], language pg_catalog.regconfig, alias pg_catalog.text)
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -39,7 +39,8 @@ $body$;
 COMMENT ON FUNCTION gte_small_words(pg_catalog.name[], pg_catalog.regconfig, pg_catalog.text) IS
   'part of enable_semantic_search: the expression of the full-text index';
 
--- The same expression as the catalogue shows it, to know an index that has it, whoever made it.
+-- The same expression as the catalogue shows it. With it an index is recognized that has the
+-- expression, also one that the user created.
 CREATE FUNCTION gte_small_words_shown(
     target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig)
   RETURNS pg_catalog.text
@@ -99,7 +100,7 @@ $body$;
 COMMENT ON FUNCTION gte_small_make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig) IS
   'part of enable_semantic_search: makes the HNSW and the full-text index, where they are missing';
 
--- Without a name of ours, which an index of another kind may have taken.
+-- PostgreSQL chooses the name of the index, because a fixed name could be taken.
 CREATE FUNCTION gte_small_make_index(target pg_catalog.regclass, definition pg_catalog.text, description pg_catalog.text)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -116,8 +117,8 @@ $body$;
 COMMENT ON FUNCTION gte_small_make_index(pg_catalog.regclass, pg_catalog.text, pg_catalog.text) IS
   'part of enable_semantic_search: makes an index with a comment';
 
--- Drops an index that was made for an embedding column, or hands a full-text index on to another
--- column of the same text.
+-- Drops an index that was created for an embedding column. A full-text index is kept if another
+-- embedding column has the same text; its comment then names that column.
 CREATE FUNCTION gte_small_drop_index(target pg_catalog.regclass, dropped pg_catalog.oid, embedding pg_catalog.name)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -143,8 +144,8 @@ $body$;
 COMMENT ON FUNCTION gte_small_drop_index(pg_catalog.regclass, pg_catalog.oid, pg_catalog.name) IS
   'part of enable_semantic_search: drops an index it made, or leaves it to another embedding column';
 
--- Gives a function that was just made its owner, comment and dependence: DROP EXTENSION ... CASCADE
--- takes it, and a dump keeps that.
+-- Sets owner, comment and dependence of a new function. The dependence makes DROP EXTENSION ...
+-- CASCADE drop the function, and it is part of a dump.
 CREATE FUNCTION gte_small_finish_function(
     target pg_catalog.regclass, signature pg_catalog.text, description pg_catalog.text)
   RETURNS pg_catalog.void
@@ -164,8 +165,8 @@ $body$;
 COMMENT ON FUNCTION gte_small_finish_function(pg_catalog.regclass, pg_catalog.text, pg_catalog.text) IS
   'part of enable_semantic_search: owner, comment and dependence of a function it made';
 
--- A table and a function beside it, as generated SQL names them. The rows of a table with
--- inheritance children are its own: the trigger has no others.
+-- The names of a table and of a function in the same schema, for generated SQL. The rows of a table
+-- with inheritance children are only its own, because its trigger does not fire for other rows.
 CREATE FUNCTION gte_small_qualified(
     target pg_catalog.regclass, function_name pg_catalog.text,
     OUT tbl pg_catalog.text, OUT rows_of pg_catalog.text, OUT func pg_catalog.text)
@@ -179,13 +180,13 @@ $body$;
 COMMENT ON FUNCTION gte_small_qualified(pg_catalog.regclass, pg_catalog.text) IS
   'part of enable_semantic_search: the qualified names of a table, its rows and a function beside it';
 
--- Two arities for each kind of argument. With two arguments, a WHERE around the call is pushed
--- down and a LIMIT around it reaches the index; with match_count the index serves the call in
--- every shape, also from RPC clients and in generic plans. Both run the model once.
+-- Each kind of argument has two functions. With two arguments, a WHERE outside of the call is pushed
+-- down, and a LIMIT outside of it reaches the index. With match_count, each form of call uses the
+-- index, also one from an RPC client or in a generic plan. Both functions run the model once.
 --
--- Plain SQL, not STRICT and without SET, so that they are inlined: otherwise each call scans and
--- sorts the whole table. Hence every name and operator is qualified. $1 and not the parameter's
--- name, because "embedding" alone would mean the column and match every row.
+-- The functions are plain SQL, not STRICT and without SET, so that they are inlined. Otherwise each
+-- call would scan and sort the whole table. Without SET, every name and operator must be qualified.
+-- The body says $1 and not the parameter's name, because "embedding" would mean the column.
 CREATE FUNCTION gte_small_make_search(
     target pg_catalog.regclass, embedding pg_catalog.name, function_name pg_catalog.text)
   RETURNS pg_catalog.void
@@ -244,13 +245,14 @@ COMMENT ON FUNCTION gte_small_make_search(pg_catalog.regclass, pg_catalog.name, 
 -- Reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009) of the nearest vectors and of
 -- the rows that share words with the search.
 --
--- Words are weighed by how rare they are, as ts_rank does not: on XQuAD English that alone finds
--- nDCG@10 .97 where OR with ts_rank_cd finds .88 and AND finds .28, and it takes no more than 200
--- rows a word out of the index, where ts_rank would read and parse every row with a common word.
--- What more rows have, be it a word or the whole search, says little: of the rows with all words
--- only those near in meaning count then. Rows with the same words are in the order of meaning.
+-- A word's weight grows with its rarity, unlike in ts_rank. On XQuAD English this full-text part
+-- alone has nDCG@10 .97; OR with ts_rank_cd has .88, and AND has .28. It reads at most 201 rows per
+-- word from the index; ts_rank would read and parse every row with a common word. A word in more than
+-- 200 rows does not count. If more than 200 rows have all words, only those count that are among the
+-- nearest vectors. Rows with the same words are ordered by similarity.
 --
--- Rows are known by tableoid and ctid: a table needs no key, and within one statement they stay.
+-- A row is identified by tableoid and ctid, which do not change within one statement. So the table
+-- needs no key.
 CREATE FUNCTION gte_small_make_hybrid(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name,
     language pg_catalog.regconfig, function_name pg_catalog.text)

@@ -1,66 +1,68 @@
--- Embeddings for rows that have none yet: embed_backfill() and embed_backfill_step().
+-- Embeddings for rows that have none: embed_backfill() and embed_backfill_step().
 --
--- One batch is one transaction: lock rows without an embedding and read their text in the same
--- statement, embed, update. Reading first and locking later would store the embedding of old text
--- beside new text. FOR NO KEY UPDATE lets foreign keys point at the rows meanwhile, SKIP LOCKED lets
--- several sessions share a table and waits for nobody. A table is walked by its blocks, leaf
--- partition by leaf partition, and again, because rows that were locked or written meanwhile stand
--- behind the walk. A pass that finds no row is the end; or only rows that were written since the
--- call began, as where somebody goes on inserting under gte_small.defer.
+-- One batch is one transaction. It locks rows without an embedding and reads their text in the same
+-- statement, embeds the texts, and updates the rows. Reading before locking could store the embedding
+-- of an old text beside a new text. FOR NO KEY UPDATE does not block foreign-key checks of other
+-- sessions. SKIP LOCKED never waits for a row lock, and lets several sessions work on one table.
 --
--- Who does what: embed_backfill_batch() and the procedure touch rows, so that triggers, policies
--- and generated columns of the user's run, which count on the session's search_path. These two have
--- no SET clause, and each name and operator in them is qualified. All else is worked out by
--- functions with a safe search_path, which hand on a job.
+-- A pass walks the blocks of each leaf partition in order. More passes follow, because a pass misses
+-- rows that are locked, and rows that are written to blocks it has left. The call ends after a pass
+-- that finds no row, or only rows that were written after the call began, as by sessions that go on
+-- inserting under gte_small.defer.
+--
+-- embed_backfill_batch() and embed_backfill() read and write rows, so the user's triggers, policies
+-- and generated columns run in them, which may need the session's search_path. Therefore these two
+-- have no SET clause, and each name and operator in them is qualified. All other functions have a
+-- safe search_path; they pass a job from one to the next.
 
 CREATE TYPE embed_backfill_job AS (
-  -- What is wanted.
+  -- The task.
   target pg_catalog.regclass,
   embedding pg_catalog.name,
   content pg_catalog.name[],
   batch_size pg_catalog.int4,
   fingerprint pg_catalog.text,
-  -- 'missing': rows without an embedding. 'force': all rows. 'moved': those that were written
-  -- during a walk over all rows. NULL: done.
+  -- 'missing': rows without an embedding. 'force': all rows. 'moved': rows that were written
+  -- during the pass over all rows. NULL: done.
   phase pg_catalog.text,
-  -- The walk: leaf partitions, the one at hand, the next row, where this leaf ends.
+  -- The position: leaf partitions, number of the current one, the next row, the block where it ends.
   leaves pg_catalog.oid[],
   leaf pg_catalog.int4,
   at pg_catalog.tid,
   until pg_catalog.int8,
-  -- The first leaf comes again as the last, up to this block: a step starts anywhere.
+  -- A step starts at a random block of a leaf. That leaf comes again as the last, up to this block.
   wrap pg_catalog.int8,
   -- The statements for the blocks from "at" to "upto"; NULL at the end of a pass.
   upto pg_catalog.tid,
   reading pg_catalog.text,
   leaving pg_catalog.text,
   writing pg_catalog.text,
-  -- How much text takes a batch's time, in the units of a row's cost.
+  -- How much text one batch may take, in the units of a row's cost.
   budget pg_catalog.float8,
-  -- The last transaction before the call began.
+  -- The oldest transaction that was still running when the call began.
   since pg_catalog.xid,
-  -- Of the rows this batch found those that were there when the call began, the rows it wrote; the same
-  -- of this pass; old rows without an embedding after the last pass.
+  -- Rows that this batch wrote; rows it found that are older than the call; both for this pass; old rows
+  -- without an embedding after the last pass.
   wrote pg_catalog.int4,
   found_old pg_catalog.int4,
   pass_old pg_catalog.int8,
   pass_wrote pg_catalog.int8,
   remaining pg_catalog.int8,
-  -- Passes in a row that wrote nothing, and how long to wait for the next.
+  -- Consecutive passes that wrote nothing, and the seconds to wait before the next.
   idle pg_catalog.int4,
   wait pg_catalog.float8,
-  -- Rows whose text the model refused in this pass, and what it said of the first.
+  -- Rows whose text the model refused in this pass, and the error for the first of them.
   refused pg_catalog.int8,
   refusal pg_catalog.text[],
-  -- For people.
+  -- For messages.
   rows pg_catalog.int8,
   total pg_catalog.int8,
   began pg_catalog.timestamptz,
   told pg_catalog.timestamptz,
   progress pg_catalog.text,
-  -- A walk over all rows (force): whether the note can keep its position, when it was saved last,
-  -- what "since" will be for the next pass, the transactions of its own batches, rows that others had locked, leaves
-  -- that are done, rows given up, and from where a later call must go on because of them.
+  -- Only with force: whether the note can keep the position; when the position was last saved; "since" for
+  -- the next pass; the transactions of this call's batches; rows that other sessions had locked; attempts to
+  -- get them; leaves that are done; rows given up; where a later call must resume because of them.
   noted pg_catalog.bool,
   saved pg_catalog.timestamptz,
   next_since pg_catalog.xid,
@@ -78,14 +80,14 @@ COMMENT ON TYPE embed_backfill_job IS
 COMMENT ON TYPE embed_backfill_job[] IS
   'part of embed_backfill: a job for each embedding column';
 
--- The block of a row's place.
+-- The block number of a ctid.
 CREATE FUNCTION embed_backfill_block(place pg_catalog.tid) RETURNS pg_catalog.int8
   LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   AS $body$ SELECT split_part(ltrim(place::text, '('), ',', 1)::int8 $body$;
 COMMENT ON FUNCTION embed_backfill_block(pg_catalog.tid) IS
   'part of embed_backfill: the block of a ctid';
 
--- The tables that hold a table's rows. Foreign tables hold theirs elsewhere.
+-- The tables that store a table's rows. Foreign tables are left out: their rows are on another server.
 CREATE FUNCTION embed_backfill_leaves(target pg_catalog.regclass) RETURNS pg_catalog.oid[]
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -96,8 +98,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_leaves(pg_catalog.regclass) IS
   'part of embed_backfill: the tables that hold the rows of a table';
 
--- The text of a row as an expression over its columns: as embed_trigger() joins them. The cast
--- trims the padding of char(n).
+-- An expression for the text of a row. It joins the columns as embed_trigger() does. The cast removes
+-- the padding of char(n).
 CREATE FUNCTION embed_backfill_text(content pg_catalog.name[], alias pg_catalog.text) RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -111,8 +113,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_text(pg_catalog.name[], pg_catalog.text) IS
   'part of embed_backfill: SQL expression for the text that a row embeds';
 
--- Which rows a phase is about, as a condition. $4 are the transactions of this call's own batches,
--- whose rows stand anywhere and need no second visit; $5 the last one before the walk began.
+-- The condition for the rows of a phase. $4 are the transactions of this call's batches: their rows
+-- may be in any block and are already right. $5 is the job's "since".
 CREATE FUNCTION embed_backfill_condition(phase pg_catalog.text, embedding pg_catalog.name,
     content pg_catalog.name[], alias pg_catalog.text)
   RETURNS pg_catalog.text
@@ -134,8 +136,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_condition(pg_catalog.text, pg_catalog.name, pg_catalog.name[], pg_catalog.text) IS
   'part of embed_backfill: SQL condition for the rows that a backfill is about';
 
--- About how many rows that are, from at most 2,000 blocks of each leaf; or exactly, of those that were
--- there when the call began.
+-- The number of rows that a backfill is about: estimated from at most 2,000 blocks of each leaf, or the
+-- exact number of those that are older than the call.
 CREATE FUNCTION embed_backfill_count(job @extschema@.embed_backfill_job, exactly pg_catalog.bool) RETURNS pg_catalog.int8
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -166,7 +168,7 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_count(@extschema@.embed_backfill_job, pg_catalog.bool) IS
   'part of embed_backfill: how many rows a backfill is about';
 
--- The embedding columns that are meant: the one that is named, or each of the table.
+-- The embedding columns of a call: the one that is named, or all columns of the table.
 CREATE FUNCTION embed_backfill_columns(
     target pg_catalog.regclass, INOUT embedding pg_catalog.name, OUT content pg_catalog.name[])
   RETURNS SETOF pg_catalog.record
@@ -202,7 +204,7 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_columns(pg_catalog.regclass, pg_catalog.name) IS
   'part of embed_backfill: the embedding columns that a call is about';
 
--- Checks everything before any work, and makes a job for each embedding column.
+-- Checks the call before any work, and makes a job for each embedding column.
 CREATE FUNCTION embed_backfill_jobs(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool,
     embedding pg_catalog.name)
   RETURNS @extschema@.embed_backfill_job[]
@@ -254,8 +256,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_jobs(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
   'part of embed_backfill: checks what a backfill needs and plans it';
 
--- The next blocks of the walk, with the statements for them. Locks the leaf, so that it stays until
--- the end of the transaction.
+-- The next blocks of the pass, with the statements for them. Locks the leaf, so that it can't be
+-- dropped before the end of the transaction.
 CREATE FUNCTION embed_backfill_range(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -357,8 +359,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_range(@extschema@.embed_backfill_job) IS
   'part of embed_backfill: the next blocks of a backfill';
 
--- Embeds a batch. Texts that the model refuses (too long under on_truncate = error, bytes that are
--- no text) must not keep all others from being embedded: theirs is NULL, and they are named at the end.
+-- Embeds a batch. The model may refuse a text: one that is too long under on_truncate = error, or that
+-- has invalid bytes. Such a text gets NULL, and all others are embedded. The end of the call reports it.
 CREATE FUNCTION embed_backfill_embed(
     job @extschema@.embed_backfill_job, texts pg_catalog.text[],
     OUT vectors vector[], OUT refused pg_catalog.int4, OUT first_refused pg_catalog.int4, OUT refusal pg_catalog.text[])
@@ -464,7 +466,7 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_batch(@extschema@.embed_backfill_job) IS
   'part of embed_backfill: one batch of a backfill';
 
--- Where the next batch begins: behind the last row of a full one, else behind the range.
+-- Where the next batch begins: after the last row of a full batch, otherwise after the range.
 CREATE FUNCTION embed_backfill_position(job @extschema@.embed_backfill_job, last pg_catalog.tid, skipped pg_catalog.tid[],
     got pg_catalog.int4)
   RETURNS @extschema@.embed_backfill_job
@@ -520,7 +522,7 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_refused(@extschema@.embed_backfill_job, pg_catalog.int4, pg_catalog.text[], pg_catalog.tid) IS
   'part of embed_backfill: remembers rows whose text can''t be embedded';
 
--- After a batch: the size of the next, and at the end of a pass, whether there is another.
+-- After a batch: sets the size of the next one, and at the end of a pass decides on another pass.
 CREATE FUNCTION embed_backfill_account(job @extschema@.embed_backfill_job, cost pg_catalog.float8, began pg_catalog.timestamptz)
   RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on

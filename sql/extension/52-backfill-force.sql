@@ -1,12 +1,14 @@
 -- Embedding all rows of a column again, after a change of model: embed_backfill(force => true).
 --
--- Nothing in a row says which model its vector is of. So there is one walk over all rows, whose place
--- is saved every few seconds in the column's note (see embedding_columns), as "force":
+-- A row does not say which model its vector is of. So the first pass goes over all rows. Every few
+-- seconds its position is saved in the column's note (see embedding_columns), as "force":
 -- {"fingerprint", "content", "leaf", "file", "block", "since", "own"}. A later call with the same model
--- and text columns goes on from there. Then come passes over the rows that others wrote since the walk began: an UPDATE that does not
--- touch the text copies the old vector, maybe to a block the walk had behind it.
+-- and text columns resumes there. More passes follow, over the rows that other sessions wrote since the
+-- first pass began: an UPDATE that does not change the text copies the old vector, perhaps to a block
+-- that the pass has left.
 
--- The trigger whose comment is the note: of a partition's trigger the one it was cloned from.
+-- The trigger whose comment is the note. For a partition, that is the trigger from which its trigger was
+-- cloned.
 CREATE FUNCTION embed_backfill_note_trigger(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS pg_catalog.oid
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -23,8 +25,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_note_trigger(pg_catalog.regclass, pg_catalog.name) IS
   'part of embed_backfill: the trigger whose comment is the note of an embedding column';
 
--- Changes the note: "force" becomes what is given, or goes away with what it was about. False if the
--- comment is somebody's own, or the lock for it is not to be had in time.
+-- Changes the note: sets "force", or with NULL removes it and notes the model as the column's. False if the
+-- comment is not a note, or if the lock on it was not available in time.
 CREATE FUNCTION embed_backfill_note(job @extschema@.embed_backfill_job, force pg_catalog.jsonb, patience pg_catalog.text)
   RETURNS pg_catalog.bool
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -81,9 +83,10 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_note(@extschema@.embed_backfill_job, pg_catalog.jsonb, pg_catalog.text) IS
   'part of embed_backfill: writes the progress of a forced backfill into the note of its column';
 
--- One session at a time: the lock is taken by each transaction, because one of the session would
--- outlive a call that failed. And each looks whether the walk still means all rows: one that policies
--- hide, or that embeds other columns by now, would be noted as done.
+-- Only one session at a time may embed all rows of a table again. Each transaction takes the lock anew,
+-- because a session-level lock would outlive a call that failed. Each transaction also checks that the
+-- pass still covers all rows: otherwise rows that policies hide, or that have embeddings of other
+-- columns, would be noted as done.
 CREATE FUNCTION embed_backfill_force_lock(job @extschema@.embed_backfill_job, looks pg_catalog.int4 DEFAULT 0)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -127,7 +130,7 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_force_lock(@extschema@.embed_backfill_job, pg_catalog.int4) IS
   'part of embed_backfill: sees that only one session forces a backfill';
 
--- Starts a walk, or takes up the one that a call with the same model left.
+-- Starts the pass over all rows, or resumes the one that an earlier call with the same model left.
 CREATE FUNCTION embed_backfill_force_begin(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -183,7 +186,7 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_force_begin(@extschema@.embed_backfill_job) IS
   'part of embed_backfill: begins or resumes a forced backfill';
 
--- Where a later call would go on.
+-- The position from which a later call would resume, as the note keeps it.
 CREATE FUNCTION embed_backfill_force_place(job @extschema@.embed_backfill_job) RETURNS pg_catalog.jsonb
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -205,8 +208,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_force_place(@extschema@.embed_backfill_job) IS
   'part of embed_backfill: the place of a forced backfill as its column''s note keeps it';
 
--- Saves the place every five seconds, in a transaction of its own: COMMENT takes a lock that VACUUM
--- has, and writers of a batch's rows must not wait for VACUUM.
+-- Saves the position every five seconds, in its own transaction: COMMENT takes a lock that conflicts with
+-- VACUUM, and sessions that wait for a batch's rows must not wait for VACUUM as well.
 CREATE FUNCTION embed_backfill_force_save(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -223,7 +226,7 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_force_save(@extschema@.embed_backfill_job) IS
   'part of embed_backfill: saves the place of a forced backfill';
 
--- After a pass: what is left to do.
+-- After a pass: decides whether another one follows, and over which rows.
 CREATE FUNCTION embed_backfill_force_pass(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$

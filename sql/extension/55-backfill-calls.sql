@@ -1,6 +1,6 @@
--- What people call: embed_backfill() and embed_backfill_step(); and what they are told meanwhile.
+-- The user's calls embed_backfill() and embed_backfill_step(), and their messages.
 
--- What is known to be in the way before any work.
+-- Refuses calls that can't succeed, before any work.
 CREATE FUNCTION embed_backfill_check(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -48,7 +48,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_check(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool) IS
   'part of embed_backfill: refuses what can''t be done, before any work';
 
--- A trigger's arguments are names and not dependencies.
+-- The columns that a trigger names and the table no longer has: a trigger's arguments are strings, and
+-- PostgreSQL records no dependency for them.
 CREATE FUNCTION embedding_columns_gone(target pg_catalog.regclass, named pg_catalog.name[]) RETURNS pg_catalog.name[]
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -58,8 +59,8 @@ $body$;
 COMMENT ON FUNCTION embedding_columns_gone(pg_catalog.regclass, pg_catalog.name[]) IS
   'part of embedding_status: those of the columns that the table has no more';
 
--- Progress: for other sessions a line for application_name, which has 63 bytes, and every ten seconds
--- a NOTICE for this one.
+-- Reports the progress: to other sessions by a line for application_name, which has 63 bytes, and to this
+-- session by a NOTICE every ten seconds.
 CREATE FUNCTION embed_backfill_tell(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -91,7 +92,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_tell(@extschema@.embed_backfill_job) IS
   'part of embed_backfill: says how far a backfill is';
 
--- The end of a job: what was done, what was left, and as an error, which text could not be embedded.
+-- Reports the end of a job: what was done and what was left out. Raises an error for the first text that
+-- could not be embedded.
 CREATE FUNCTION embed_backfill_end(jobs @extschema@.embed_backfill_job[]) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -232,8 +234,8 @@ $body$;
 COMMENT ON FUNCTION embed_backfill_step(pg_catalog.regclass, pg_catalog.int4, pg_catalog.name) IS
   'embeds one batch of the rows that have no embedding, in the caller''s transaction; returns how many, 0 = none is missing; run it as the table''s owner, whose triggers fire';
 
--- A step does not know where the last one ended. Starting at random, it rarely has much of the table
--- that is done already before it.
+-- A step does not know where the last one ended. From a random block, it rarely has to read a large part
+-- of the table that is already done.
 CREATE FUNCTION embed_backfill_anywhere(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$

@@ -1,4 +1,4 @@
--- How an embedding column is doing.
+-- The state of a table's embedding columns.
 
 CREATE FUNCTION embedding_status(
     target pg_catalog.regclass,

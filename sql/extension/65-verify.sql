@@ -1,7 +1,7 @@
--- Whether vectors are those of their text, and where similarity begins.
+-- Checks whether vectors are those of their texts, and suggests a threshold for searches.
 
--- Rows at random: all of a small table, else of as many blocks as hold three times as many rows as
--- are wanted, of which the caller takes some of each block.
+-- A FROM item for a random sample. Of a small table it has all rows. Of a large one it has random blocks
+-- with about three times the wanted number of rows, from which the caller chooses at random.
 CREATE FUNCTION embed_sample(target pg_catalog.regclass, sample pg_catalog.int4) RETURNS pg_catalog.text
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -22,9 +22,9 @@ $body$;
 COMMENT ON FUNCTION embed_sample(pg_catalog.regclass, pg_catalog.int4) IS
   'part of embed_verify: FROM item for a random sample of a table';
 
--- A vector counts as that of its text from a cosine of 0.999 on. The same text differs by less than
--- 0.0001 between f32 and bf16 and between CPUs, and another model's vector is far away; where another
--- text's vector is nearer than that, no search can tell the two apart.
+-- A vector is right if its cosine to the embedding of its text is at least 0.999. For one text, f32 and
+-- bf16 and all CPUs differ by less than 0.0001; the vector of another model differs much more. A search
+-- can't distinguish two texts whose vectors have a higher cosine than that.
 CREATE FUNCTION embed_verify(
     target pg_catalog.regclass,
     sample pg_catalog.int4 DEFAULT 1000,

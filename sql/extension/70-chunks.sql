@@ -1,13 +1,13 @@
--- Long texts: how many tokens they have, and parts that the model can read.
+-- Long texts: the number of their tokens, and chunks that the model can read.
 
--- COST 1000: a page of text takes some 100 µs, a hundredth of a forward pass at the least.
+-- COST 1000: a page of text takes about 100 µs, at most a hundredth of a forward pass.
 CREATE FUNCTION token_count(content pg_catalog.text) RETURNS pg_catalog.int4
   AS 'MODULE_PATHNAME', 'token_count_gte_small'
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION token_count(pg_catalog.text) IS
   'tokens of a text as the model counts them, special tokens included, without a limit';
 
--- ROWS 10: a text of ten pages.
+-- ROWS 10: a text of ten pages has about ten chunks.
 CREATE FUNCTION chunk_text(
     content pg_catalog.text,
     max_tokens pg_catalog.int4 DEFAULT 512,

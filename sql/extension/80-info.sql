@@ -1,4 +1,4 @@
--- What is loaded, and what it has done.
+-- The loaded model, and counters of its work.
 
 CREATE FUNCTION embed_model(
     OUT name pg_catalog.text,
