@@ -3,7 +3,7 @@
 //! The SQL functions do not use `#[pg_extern]`: their arguments are bytes in the database's
 //! encoding and not Rust strings, large texts are freed as soon as they are embedded, and trigger,
 //! array and row results need the raw call. The macro `export!` makes each of them a safe function
-//! from arguments to an [`Outcome`](crate::errors::Outcome).
+//! from arguments to an [`Outcome`].
 
 #![allow(unsafe_code)]
 
