@@ -1,4 +1,4 @@
-# Verbs only; what they do is in scripts/. `make help` lists them.
+# Verbs only; what they do is in scripts/ and bench/. `make help` lists them.
 #
 # PG=16|18        the embedded PostgreSQL (default 18)
 # PG_CONFIG=path  one's own PostgreSQL instead
@@ -75,22 +75,22 @@ valgrind:       ## the engine's and the layout's own tests under valgrind (AVX2 
 	@$(PYTHON) scripts/valgrind.py
 
 bench:          ## the engine alone: by length and batch, every tier of this CPU, 1 and 2 threads
-	@$(PYTHON) scripts/bench.py
+	@$(PYTHON) bench/bench.py
 
 bench-peers:    ## the engine beside ONNX Runtime and stock candle; figures and plot into target/bench
-	@$(PYTHON) scripts/bench_peers.py
+	@$(PYTHON) bench/peers.py
 
 bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, the thread rule
-	@$(PYTHON) scripts/bench_sql.py
+	@$(PYTHON) bench/sql.py
 
 bench-backfill: ## embed_backfill() beside Python + ONNX Runtime: read, embed, write 20,000 rows
-	@$(PYTHON) scripts/bench_backfill.py
+	@$(PYTHON) bench/backfill.py
 
 bench-cancel:   ## how soon a cancelled statement ends: p50 and p99 of 200, embed(text[]) and COPY
-	@$(PYTHON) scripts/cancellation.py
+	@$(PYTHON) bench/cancellation.py
 
 fidelity:       ## search quality through SQL on XQuAD English, beside the published figures
-	@$(PYTHON) scripts/fidelity.py
+	@$(PYTHON) bench/fidelity.py
 
 clean:          ## remove everything that was made here, servers and models included
 	@$(PYTHON) scripts/demo.py clean

@@ -2,11 +2,16 @@
 
 import json
 import math
+import sys
 
 import pytest
 
-import fidelity
+from conftest import CLONE
 from measure import counting, one
+
+sys.path.append(str(CLONE / "bench"))
+
+import fidelity  # noqa: E402
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ import os
 import time
 from pathlib import Path
 
+import scripts_path  # noqa: F401
+
 import model
 import postgres
 import state
-import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
+import test as tests  # of scripts/, which comes before the standard library
 from session import Session
 from state import CLONE, Failure
 

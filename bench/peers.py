@@ -11,7 +11,7 @@ on this machine (it is tried before the rounds); this engine batches by itself.
 Models: random weights in gte-small's shape (12 layers), and all-MiniLM-L6-v2 (6 layers). Results:
 target/bench/peers.json and peers.svg. Builds are of the profile `fast`: what `make install` builds is as fast or faster.
 
-    bench_peers.py [--models gte-small-shape,all-MiniLM-L6-v2] [--workloads W1,W2,W3,W4] [--threads 1,2] [--rounds 1.0]
+    bench/peers.py [--models gte-small-shape,all-MiniLM-L6-v2] [--workloads W1,W2,W3,W4] [--threads 1,2] [--rounds 1.0]
 """
 
 import argparse
@@ -27,6 +27,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import scripts_path  # noqa: F401
+
 import build
 import model
 import peers_plot
@@ -35,7 +37,7 @@ from state import CLONE, Failure, say
 
 PACKAGES = ["onnxruntime==1.32.0", "onnx==1.23.2", "numpy==2.4.6", "flatbuffers==25.12.19", "ml_dtypes==0.6.0",
             "packaging==26.3", "protobuf==7.36.2", "typing_extensions==4.16.0"]
-PEERS_ONNX = CLONE / "scripts" / "peers_onnx.py"
+PEERS_ONNX = CLONE / "bench" / "peers_onnx.py"
 RESULTS = CLONE / "target" / "bench"
 RANDOM, MINILM = "gte-small-shape", model.MINILM
 

@@ -10,9 +10,11 @@ import random
 import sys
 import time
 
+import scripts_path  # noqa: F401
+
 import model
 import state
-import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
+import test as tests  # of scripts/, which comes before the standard library
 from state import CLONE, Failure
 
 TRIES = int(os.environ.get("TRIES") or 200)

@@ -1,8 +1,10 @@
-"""`make bench`: the engine alone, by criterion (engine/benches). What stands after `bench.py` chooses by name."""
+"""`make bench`: the engine alone, by criterion (engine/benches). What stands after `bench/bench.py` chooses by name."""
 
 import os
 import subprocess
 import sys
+
+import scripts_path  # noqa: F401
 
 import build
 import state

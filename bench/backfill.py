@@ -6,7 +6,7 @@ index and once with one; with one session and with two, one thread each. They ru
 rounds, because whatever else the machine does only slows them down. Models are loaded before the clock runs. Results:
 target/bench/backfill.json.
 
-    bench_backfill.py [--rows 20000] [--rounds 1] [--sessions 1,2] [--index without,with]
+    bench/backfill.py [--rows 20000] [--rounds 1] [--sessions 1,2] [--index without,with]
 """
 
 import argparse
@@ -20,15 +20,17 @@ import threading
 import time
 from pathlib import Path
 
-import bench_peers
+import scripts_path  # noqa: F401
+
 import model
+import peers
 import postgres
 import state
-import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
+import test as tests  # of scripts/, which comes before the standard library
 from session import Session
 from state import CLONE, Failure, say
 
-PEER = CLONE / "scripts" / "backfill_peer.py"
+PEER = CLONE / "bench" / "backfill_peer.py"
 SHARED = CLONE.parent / "shared" / "data"
 # Of tokenizers alone: what it depends on is for downloading from a hub.
 TOKENIZERS = "tokenizers==0.22.1"
@@ -69,7 +71,7 @@ def peer_environment() -> dict:
         raise Failure(f"there is no pinned tokenizer for {state.machine()}, so Python has nothing to compete with")
     tag, digest = WHEELS[state.machine()]
     tokenizers = state.wheel(TOKENIZERS, digest, state.directory("python") / "tokenizers", python_version="3.11", platform=tag)
-    packages = state.python_packages([*bench_peers.PACKAGES, "psycopg[binary]==3.2.13"])
+    packages = state.python_packages([*peers.PACKAGES, "psycopg[binary]==3.2.13"])
     return {**state.environment(), "PYTHONPATH": os.pathsep.join(map(str, (packages, tokenizers))),
             "PYTHONDONTWRITEBYTECODE": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
 
@@ -161,7 +163,7 @@ def race(bench: Bench, options) -> list:
                     say(f"  round {round_number + 1}, {index} index, {sessions} session{'s' * (sessions > 1)}, {who}: "
                         f"{seconds:.1f} s, load {load_before:.1f} before")
     return [{"index": index, "sessions": sessions, "who": who, "rows": options.rows, "seconds": times,
-             "rows_per_s": options.rows / min(times), "cpu": bench_peers.cpu()} for (index, sessions, who), times in found.items()]
+             "rows_per_s": options.rows / min(times), "cpu": peers.cpu()} for (index, sessions, who), times in found.items()]
 
 
 def table(found: list) -> None:
@@ -193,16 +195,16 @@ def main() -> int:
     environment = peer_environment()
     with tests.measured_server("bench-backfill", shared_buffers="512MB", maintenance_work_mem="512MB") as (cluster, work):
         graphs = work / "graphs"
-        built = subprocess.run([sys.executable, str(bench_peers.PEERS_ONNX), "build", str(model.minilm()), str(graphs)],
+        built = subprocess.run([sys.executable, str(peers.PEERS_ONNX), "build", str(model.minilm()), str(graphs)],
                                env=environment, stderr=subprocess.PIPE, encoding="utf-8")
         if built.returncode != 0:
             raise Failure(f"the ONNX graph could not be built:\n{built.stderr.strip()}")
         load(cluster, texts(options.rows))
         with Session(cluster, "postgres") as session:
-            say(f"{bench_peers.cpu()}; {session.value('select kernels from embed_model()')}; {options.rows} rows")
+            say(f"{peers.cpu()}; {session.value('select kernels from embed_model()')}; {options.rows} rows")
         found = race(Bench(cluster, graphs / "fp32.onnx", environment), options)
-    bench_peers.RESULTS.mkdir(parents=True, exist_ok=True)
-    (bench_peers.RESULTS / "backfill.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    peers.RESULTS.mkdir(parents=True, exist_ok=True)
+    (peers.RESULTS / "backfill.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     table(found)
     return 0
 

@@ -5,7 +5,7 @@ On a throw-away server with MiniLM, measured by pgbench (median of its transacti
 figures are the extension's and not the disk's. The engine runs the same texts, tokenizing included, in a process of its own
 (engine/examples/peer.rs), in turn with each round of pgbench. Results go to target/bench/sql.json.
 
-    bench_sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions]
+    bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions]
 """
 
 import argparse
@@ -17,10 +17,12 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import bench_peers
+import scripts_path  # noqa: F401
+
 import model
+import peers
 import state
-import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
+import test as tests  # of scripts/, which comes before the standard library
 from session import Session
 from state import CLONE, Failure, say
 
@@ -274,14 +276,14 @@ def arguments():
 
 def main() -> int:
     options = arguments()
-    say(f"{bench_peers.cpu()}; load {os.getloadavg()[0]:.1f} before")
-    programs, directory = bench_peers.examples(), model.minilm()
+    say(f"{peers.cpu()}; load {os.getloadavg()[0]:.1f} before")
+    programs, directory = peers.examples(), model.minilm()
     with tests.measured_server("bench-sql") as (cluster, work):
         engine = None
         try:
             with Session(cluster, "postgres") as session:
                 precision = session.value("select precision from embed_model()")
-            engine = bench_peers.Process([programs["peer"], "gte-small", directory, precision])
+            engine = peers.Process([programs["peer"], "gte-small", directory, precision])
             say(f"{model.MINILM}, {precision} ({engine.about['kernels']}), one thread where nothing else is said; "
                 "a server without fsync and autovacuum")
             bench = Bench(cluster, engine, work, options.rounds)
@@ -297,7 +299,7 @@ def main() -> int:
                     part(bench)
             RESULTS.mkdir(parents=True, exist_ok=True)
             (RESULTS / "sql.json").write_text(json.dumps({
-                "cpu": bench_peers.cpu(), "kernels": engine.about["kernels"], "precision": precision,
+                "cpu": peers.cpu(), "kernels": engine.about["kernels"], "precision": precision,
                 "weights_sha256": state.sha256(directory / "model.safetensors"), "found": bench.found}, indent=1) + "\n")
             say(f"load {os.getloadavg()[0]:.1f} after; {RESULTS / 'sql.json'}")
             return 1 if any(entry["met"] is False for entry in bench.found) else 0
