@@ -51,7 +51,7 @@ install:        ## build for PG_CONFIG (default: pg_config on PATH) and install 
 	@$(PYTHON) scripts/build.py install
 
 install-model:  ## put gte-small where a server of PG_CONFIG finds it by itself
-	@$(PYTHON) scripts/build.py install-model
+	@$(PYTHON) scripts/model.py install
 
 uninstall:      ## remove library, control and SQL from PG_CONFIG's PostgreSQL
 	@$(PYTHON) scripts/build.py uninstall

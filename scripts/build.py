@@ -1,4 +1,7 @@
-"""Build the extension for one PostgreSQL and put it there: build, install, uninstall, install-model.
+"""Build the extension for one PostgreSQL and put it there.
+
+    build.py install      build and install
+    build.py uninstall    remove what install put there
 
 Needs cargo, a C compiler and PostgreSQL's headers; no cargo-pgrx. libclang, which bindgen reads those headers
 with, comes pinned from PyPI unless LIBCLANG_PATH names one.
@@ -190,30 +193,6 @@ def own_pg_config() -> Path:
     return postgres.find_pg_config()
 
 
-def install_model(pg_config: Path) -> Path:
-    """gte-small, and no other model, where a server looks when gte_small.model_path is empty."""
-    import model  # here, because model.py builds its tool with this module
-
-    place = Path(postgres.config(pg_config, "--sharedir")) / "gte-small"
-    source = model.gte_small(verify=True)
-    names = sorted(path.name for path in source.iterdir() if path.is_file())
-    if all(_same(place / name, source / name) for name in names):
-        return place
-    if not os.access(place.parent, os.W_OK):
-        raise Failure(f"{place.parent} is not yours to write, so the model is fetched but not installed; install it:\n"
-                      f"  sudo cp -r {shlex.quote(str(source))} {shlex.quote(str(place))}")
-    with tempfile.TemporaryDirectory(prefix=".gte-small-", dir=place.parent) as work:
-        incoming = Path(work) / "incoming"
-        incoming.mkdir()
-        for name in names:
-            _put(source / name, incoming / name, 0o644)
-        incoming.chmod(0o755)
-        if place.exists():
-            os.replace(place, Path(work) / "replaced")
-        os.replace(incoming, place)
-    return place
-
-
 def main() -> int:
     action = sys.argv[1] if len(sys.argv) == 2 else ""
     pg_config = own_pg_config()
@@ -228,13 +207,11 @@ def main() -> int:
                   "The model, once per server:  make install-model")
         if not postgres.has_pgvector(pg_config):
             say("note: pgvector is not there yet, and CREATE EXTENSION needs it; install it (0.8.2 or newer) first")
-    elif action == "install-model":
-        say(f"gte-small's model is in {install_model(pg_config)}, where every server of this PostgreSQL finds it")
     elif action == "uninstall":
         removed = uninstall(pg_config)
         say("\n".join(f"removed {path}" for path in removed) or "gte-small was not installed there")
     else:
-        raise Failure("usage: build.py install|install-model|uninstall")
+        raise Failure("usage: build.py install|uninstall")
     return 0
 
 

