@@ -26,7 +26,7 @@ import model
 import peers
 import postgres
 import state
-import test as tests  # of scripts/, which comes before the standard library
+import throwaway
 from session import Session
 from state import CLONE, Failure, say
 
@@ -71,7 +71,7 @@ def peer_environment() -> dict:
         raise Failure(f"there is no pinned tokenizer for {state.machine()}, so Python has nothing to compete with")
     tag, digest = WHEELS[state.machine()]
     tokenizers = state.wheel(TOKENIZERS, digest, state.directory("python") / "tokenizers", python_version="3.11", platform=tag)
-    packages = state.python_packages([*peers.PACKAGES, "psycopg[binary]==3.2.13"])
+    packages = state.python_packages([*peers.PACKAGES, postgres.PSYCOPG])
     return {**state.environment(), "PYTHONPATH": os.pathsep.join(map(str, (packages, tokenizers))),
             "PYTHONDONTWRITEBYTECODE": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
 
@@ -193,7 +193,7 @@ def arguments():
 def main() -> int:
     options = arguments()
     environment = peer_environment()
-    with tests.measured_server("bench-backfill", shared_buffers="512MB", maintenance_work_mem="512MB") as (cluster, work):
+    with throwaway.measured("bench-backfill", shared_buffers="512MB", maintenance_work_mem="512MB") as (cluster, work):
         graphs = work / "graphs"
         built = subprocess.run([sys.executable, str(peers.PEERS_ONNX), "build", str(model.minilm()), str(graphs)],
                                env=environment, stderr=subprocess.PIPE, encoding="utf-8")

@@ -13,8 +13,9 @@ import time
 import scripts_path  # noqa: F401
 
 import model
+import pytests
 import state
-import test as tests  # of scripts/, which comes before the standard library
+import throwaway
 from state import CLONE, Failure
 
 TRIES = int(os.environ.get("TRIES") or 200)
@@ -65,7 +66,7 @@ def measure(psycopg, cluster, statement: str) -> list:
 
 
 def compare(cluster, work) -> bool:
-    sys.path.insert(0, str(state.python_packages(tests.PACKAGES)))
+    sys.path.insert(0, str(state.python_packages(pytests.PACKAGES)))
     import psycopg
 
     cluster.psql((CLONE / "sql" / "embeddings.sql").read_text(encoding="utf-8"))
@@ -83,7 +84,7 @@ def compare(cluster, work) -> bool:
 
 
 def main() -> int:
-    with tests.measured_server("cancellation") as (cluster, work):
+    with throwaway.measured("cancellation") as (cluster, work):
         return 0 if compare(cluster, work) else 1
 
 

@@ -17,7 +17,7 @@ import scripts_path  # noqa: F401
 import model
 import postgres
 import state
-import test as tests  # of scripts/, which comes before the standard library
+import throwaway
 from session import Session
 from state import CLONE, Failure
 
@@ -110,7 +110,7 @@ def compare(session: Session, data: Path) -> bool:
 
 def main() -> int:
     data = data_directory()
-    with tests.measured_server("fidelity") as (cluster, _), Session(cluster, "postgres") as session:
+    with throwaway.measured("fidelity") as (cluster, _), Session(cluster, "postgres") as session:
         return 0 if compare(session, data) else 1
 
 

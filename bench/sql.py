@@ -22,7 +22,7 @@ import scripts_path  # noqa: F401
 import model
 import peers
 import state
-import test as tests  # of scripts/, which comes before the standard library
+import throwaway
 from session import Session
 from state import CLONE, Failure, say
 
@@ -278,7 +278,7 @@ def main() -> int:
     options = arguments()
     say(f"{peers.cpu()}; load {os.getloadavg()[0]:.1f} before")
     programs, directory = peers.examples(), model.minilm()
-    with tests.measured_server("bench-sql") as (cluster, work):
+    with throwaway.measured("bench-sql") as (cluster, work):
         engine = None
         try:
             with Session(cluster, "postgres") as session:

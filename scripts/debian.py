@@ -18,8 +18,8 @@ from pathlib import Path
 import build
 import postgres
 import state
-import test as tests  # of this directory, not the standard library's: sys.path[0] comes first
 from state import CLONE, Failure, say
+from tally import Tally, run
 
 PG_CONFIG = Path("/usr/lib/postgresql/15/bin/pg_config")
 SERVER, HEADERS, CRON = "postgresql-15", "postgresql-server-dev-15", "postgresql-15-cron"
@@ -150,7 +150,7 @@ def install(tally, ours: Installed) -> bool:
 
 def make(verb: str, *variables: str) -> tuple:
     """A verb of the Makefile for Debian's PostgreSQL, shown as it runs; (exit code, what it said)."""
-    return tests.run(["make", "--no-print-directory", verb, f"PG_CONFIG={PG_CONFIG}", *variables])
+    return run(["make", "--no-print-directory", verb, f"PG_CONFIG={PG_CONFIG}", *variables])
 
 
 def installcheck(tally) -> None:
@@ -165,7 +165,7 @@ def installcheck(tally) -> None:
 
 def main() -> int:
     require_debian()
-    tally = tests.Tally()
+    tally = Tally()
     with state.lock("test-debian"):
         ours = Installed()
         try:

@@ -24,6 +24,8 @@ WHEELS = {
     "linux-aarch64": ("manylinux_2_28_aarch64", "e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5"),
     "macos-arm64": ("macosx_11_0_arm64", "b746f44886dbffe43214cd67097802eaf535c777e4bb39995633f4a64ce1b591"),
 }
+# The Python client of tests and measurements.
+PSYCOPG = "psycopg[binary]==3.2.13"
 FOLDERS = {18: "pginstall18", 16: "pginstall"}
 PORT = "5432"
 
