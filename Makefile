@@ -12,7 +12,7 @@ PYTHON ?= python3
 export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
+.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -64,6 +64,9 @@ check:          ## format, clippy, tests that need no PostgreSQL
 
 test:           ## every test, on throw-away servers
 	@$(PYTHON) scripts/test.py
+
+test-pg:        ## of these tests, only what the version of PostgreSQL can change; for a second version
+	@$(PYTHON) scripts/test.py test-pg
 
 test-debian:    ## install and test in Debian 12's PostgreSQL 15, with pg_cron; needs root and apt
 	@$(PYTHON) scripts/debian.py

@@ -18,7 +18,7 @@ from pathlib import Path
 import build
 import postgres
 import state
-from state import CLONE, Failure, say
+from state import Failure
 from tally import Tally, run
 
 PG_CONFIG = Path("/usr/lib/postgresql/15/bin/pg_config")

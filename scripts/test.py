@@ -1,7 +1,8 @@
-"""Everything behind `make check`, `make test` and `make installcheck`; the last line reads `N passed, M failed, K skipped`.
+"""Everything behind `make check`, `make test`, `make test-pg` and `make installcheck`; the last line reads `N passed, M failed, K skipped`.
 
     scripts/test.py check                what needs no server: format, clippy, tests of the pure crates
     scripts/test.py test [--pg 16]       check, then everything else on a throw-away server
+    scripts/test.py test-pg --pg 16      of these, only what the version of PostgreSQL can change
     scripts/test.py installcheck         regression and end-to-end tests on a throw-away server of PG_CONFIG's PostgreSQL
 
 `--only regress,e2e` runs some of the steps, `-k WORD` only matching end-to-end tests, `--accept` takes what the
@@ -64,12 +65,17 @@ def cargo_test(tally: Tally, title: str, *arguments, **variables) -> None:
 def check(tally: Tally, version: int) -> None:
     """Format, clippy over everything that is built, and the tests of the crates that know no Postgres."""
     one_check(tally, "format", [build.cargo(), "fmt", "--all", "--check"], build.environment())
+    clippy(tally, version)
+    cargo_test(tally, "pure crates", *PURE_CRATES)
+
+
+def clippy(tally: Tally, version: int) -> None:
+    """Over everything, with the feature of this PostgreSQL; cargo keeps what it knows of crates without that feature."""
     with tally.step("clippy"):
         env = build.environment(postgres.find_pg_config(version))
         code, _ = run([build.cargo(), "clippy", "--profile", "fast", "--workspace", "--all-targets",
                        "--no-default-features", "--features", f"pg{version}", "--", "-D", "warnings"], env)
         tally.add(*((1, 0) if code == 0 else (0, 1)))
-    cargo_test(tally, "pure crates", *PURE_CRATES)
 
 
 def real_weights(tally: Tally) -> None:
@@ -153,24 +159,27 @@ def on_servers(tally: Tally, pg_config: Path, work: Path, options) -> None:
                 report("\na server is gone; the end of its log:\n" + server.cluster.log_tail(40))
 
 
-STEPS = {
+VERBS = {
     "check": ["check"],
     "test": ["check", "engine", "hub", "regress", "e2e"],
+    "test-pg": ["clippy", "regress", "e2e"],
     "installcheck": ["regress", "e2e"],
 }
+# `check` includes clippy.
+STEPS = ["check", "clippy", "engine", "hub", "regress", "e2e"]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", nargs="?", default="test", choices=STEPS)
+    parser.add_argument("verb", nargs="?", default="test", choices=VERBS)
     parser.add_argument("--pg", type=int, default=int(os.environ.get("PG") or 18), help="major version (18)")
-    parser.add_argument("--only", default="", help="some of: check, engine, hub, regress, e2e")
+    parser.add_argument("--only", default="", help=f"some of: {', '.join(STEPS)}")
     parser.add_argument("-k", default="", help="end-to-end tests whose name matches")
     parser.add_argument("--long", action="store_true", help="all 200,000 calls, longer mischief, many more random cases")
     parser.add_argument("--accept", action="store_true", help="write the regression tests' expected output")
     options = parser.parse_args()
-    options.only = [step for step in options.only.split(",") if step] or STEPS[options.verb]
-    unknown = set(options.only) - set(STEPS["test"])
+    options.only = [step for step in options.only.split(",") if step] or VERBS[options.verb]
+    unknown = set(options.only) - set(STEPS)
     if unknown:
         parser.error(f"no such step: {', '.join(sorted(unknown))}")
     return options
@@ -193,6 +202,8 @@ def main() -> int:
         try:
             if "check" in options.only:
                 check(tally, version)
+            elif "clippy" in options.only:
+                clippy(tally, version)
             if "engine" in options.only:
                 real_weights(tally)
                 shared_tokens(tally, work)
