@@ -3,6 +3,7 @@
 Run by `make test`, or alone: python3 scripts/test.py --only hub
 """
 
+import concurrent.futures
 import os
 import pathlib
 import random
@@ -18,7 +19,7 @@ CLONE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CLONE / "scripts"))
 
 import model  # noqa: E402  scripts/model.py
-from local_hub import BlackHole, LocalHub, Proxy  # noqa: E402
+from local_hub import REPO, BlackHole, LocalHub, Proxy  # noqa: E402
 
 WEIGHTS = "model.safetensors"
 FILES = {
@@ -30,8 +31,22 @@ FILES = {
 }
 # The network's variables are each test's own.
 OURS = {"HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
+# gte-model's own timeouts, in seconds. Only tests of silence shorten them, so a busy machine fails no other test.
+DEFAULT_PATIENCE = 20
 # Long enough for a busy machine, short enough for a test of silence.
-PATIENCE = 3.0
+PATIENCE = 1.5
+SHORT_CONTACT = ["--connect-timeout", PATIENCE]
+# The first content may take longer than the next.
+SHORT_STALL = ["--connect-timeout", 2 * PATIENCE, "--stall-timeout", PATIENCE]
+
+
+class Address:
+    """A hub of which there is only the address."""
+
+    def __init__(self, endpoint):
+        self.endpoint = endpoint
+        self.manifest = LocalHub.manifest.__get__(self)
+        self.files, self.repo, self.revision = FILES, REPO, "0" * 40
 
 
 @dataclass
@@ -66,9 +81,8 @@ class Fetching:
     def start(self, hub, *options, to=None, **variables):
         if not self.manifest.exists():
             self.manifest.write_text(hub.manifest())
-        bounds = ["--connect-timeout", PATIENCE, "--stall-timeout", PATIENCE]
         # A shell starts what it puts into the background deaf to Ctrl-C, and so would be what the tests start.
-        return subprocess.Popen(self.command(*bounds, *options, to=to), env=self.environment(hub.endpoint, variables),
+        return subprocess.Popen(self.command(*options, to=to), env=self.environment(hub.endpoint, variables),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
@@ -107,6 +121,19 @@ def tool():
 @pytest.fixture
 def fetch(tool, tmp_path):
     return Fetching(tool, tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_fetch(tool, tmp_path_factory):
+    """A fetch from a hub that never answers, with the default timeouts; the value is a function that waits for its Outcome.
+
+    It starts before the first test and waits while the others run.
+    """
+    hole = BlackHole()
+    fetching = Fetching(tool, tmp_path_factory.mktemp("patient"))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield pool.submit(fetching, Address(hole.endpoint)).result
+    hole.close()
 
 
 @pytest.fixture
