@@ -28,10 +28,9 @@ import postgres
 import state
 import throwaway
 from session import Session
-from state import CLONE, Failure, say
+from state import CLONE, SHARED, Failure, say
 
 PEER = CLONE / "bench" / "backfill_peer.py"
-SHARED = CLONE.parent / "shared" / "data"
 # Of tokenizers alone: what it depends on is for downloading from a hub.
 TOKENIZERS = "tokenizers==0.22.1"
 WHEELS = {

@@ -19,7 +19,7 @@ import postgres
 import state
 import throwaway
 from session import Session
-from state import CLONE, Failure
+from state import SHARED, Failure
 
 # What sentence-transformers gets on the same data; how far off is still the same search.
 PUBLISHED = {"nDCG@10": (0.94357, 0.003), "recall@1": (0.88523, 0.005)}
@@ -28,7 +28,7 @@ FOUND = 10
 
 
 def data_directory() -> Path:
-    directory = Path(os.environ.get("XQUAD") or CLONE.parent / "shared" / "data" / "xquad")
+    directory = Path(os.environ.get("XQUAD") or SHARED / "xquad")
     missing = [name for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv") if not (directory / name).is_file()]
     if missing:
         raise Failure(f"{directory / missing[0]} is missing, so search can't be compared with the published figures; "

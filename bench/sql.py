@@ -24,9 +24,8 @@ import peers
 import state
 import throwaway
 from session import Session
-from state import CLONE, Failure, say
+from state import Failure, say
 
-RESULTS = CLONE / "target" / "bench"
 PARTS = ("latency", "insert", "array", "first", "memory", "sessions")
 # Words that are one token each, so that a text has as many tokens as asked for.
 WORDS = ("water", "house", "night", "music", "paper", "river", "stone", "light", "green", "market", "school", "winter",
@@ -72,7 +71,7 @@ class Bench:
             logged = [line.split() for file in Path(folder).glob("log*") for line in file.read_text().splitlines()]
             return [(float(line[4]) + float(line[5]) / 1e6, float(line[2]) / 1e3) for line in logged]
 
-    def say(self, part: str, what: str, value: str, target: str = "", met=None, **figures) -> None:
+    def record(self, part: str, what: str, value: str, target: str = "", met=None, **figures) -> None:
         verdict = "" if met is None else "  met" if met else "  MISSED"
         print(f"{part:<9} {what:<44} {value:<60} {target}{verdict}", flush=True)
         self.found.append({"part": part, "what": what, "target": target, "met": met, **figures})
@@ -142,10 +141,10 @@ def latency(bench: Bench) -> None:
         for place, (engine, sql, waits) in times.items():
             one, other, wait = statistics.median(engine), statistics.median(sql), statistics.median(waits)
             over = (other - one) * 1e3
-            bench.say("latency", f"select embed(...), {tokens} tokens, {place}",
-                      f"{other:.3f} ms, engine {one:.3f}: {over:+.0f} us, a busy statement {wait:+.0f}",
-                      "<= 5 % + 50 us", other <= one * 1.05 + 0.05, tokens=tokens, place=place, sql_ms=other,
-                      engine_ms=one, busy_statement_us=wait)
+            bench.record("latency", f"select embed(...), {tokens} tokens, {place}",
+                         f"{other:.3f} ms, engine {one:.3f}: {over:+.0f} us, a busy statement {wait:+.0f}",
+                         "<= 5 % + 50 us", other <= one * 1.05 + 0.05, tokens=tokens, place=place, sql_ms=other,
+                         engine_ms=one, busy_statement_us=wait)
 
 
 def fill_texts(bench: Bench) -> list:
@@ -173,8 +172,8 @@ def insert(bench: Bench) -> None:
             sql += [ms for _, ms in bench.pgbench(script, transactions=2 + warm)][warm:]
             bench.cluster.psql("truncate filled;")
         rate, best = len(contents) / statistics.median(sql) * 1e3, len(contents) / statistics.median(engine) * 1e3
-        bench.say("insert", what, f"{rate:.0f} rows/s, engine {best:.0f} texts/s: {rate / best:.1%}", ">= 90 %",
-                  rate >= 0.9 * best, rows_per_s=rate, engine_texts_per_s=best)
+        bench.record("insert", what, f"{rate:.0f} rows/s, engine {best:.0f} texts/s: {rate / best:.1%}", ">= 90 %",
+                     rate >= 0.9 * best, rows_per_s=rate, engine_texts_per_s=best)
 
 
 def array(bench: Bench) -> None:
@@ -187,8 +186,8 @@ def array(bench: Bench) -> None:
         single += bench.engine.ask({"run": "rows", "threads": 1, "times": 2})["ms"]
         sql += [ms for _, ms in bench.pgbench(script, transactions=4)][2:]
     rate, best, alone = (len(contents) / statistics.median(times) * 1e3 for times in (sql, batch, single))
-    bench.say("array", "embed(text[]), 200 texts", f"{rate:.0f} texts/s, engine's batch {best:.0f}, one by one {alone:.0f}",
-              rows_per_s=rate, engine_batch_per_s=best, engine_single_per_s=alone)
+    bench.record("array", "embed(text[]), 200 texts", f"{rate:.0f} texts/s, engine's batch {best:.0f}, one by one {alone:.0f}",
+                 rows_per_s=rate, engine_batch_per_s=best, engine_single_per_s=alone)
 
 
 def first(bench: Bench, preloaded: bool) -> None:
@@ -199,8 +198,8 @@ def first(bench: Bench, preloaded: bool) -> None:
         with_embed += [ms for _, ms in bench.pgbench(embed_call(text(12)), transactions=20, reconnect=True)]
     added = statistics.median(with_embed) - statistics.median(without)
     limit = 10 if preloaded else 60
-    bench.say("first", f"first embed() of a connection, {'preloaded' if preloaded else 'not preloaded'}",
-              f"{added:.1f} ms more than select 1", f"<= {limit} ms", added <= limit, added_ms=added, preloaded=preloaded)
+    bench.record("first", f"first embed() of a connection, {'preloaded' if preloaded else 'not preloaded'}",
+                 f"{added:.1f} ms more than select 1", f"<= {limit} ms", added <= limit, added_ms=added, preloaded=preloaded)
 
 
 def private_kb(pid: int) -> int:
@@ -235,9 +234,9 @@ def memory(bench: Bench, preloaded: bool) -> None:
     for n, (what, _) in enumerate(steps, 1):
         one, each = alone[n] - alone[0], four[n] - four[0]
         limited = preloaded and n == 1
-        bench.say("memory", f"{what}, {'preloaded' if preloaded else 'not preloaded'}",
-                  f"+{one:.1f} MB private alone, +{each:.1f} MB each of four", "<= 8 MB" if limited else "",
-                  max(one, each) <= 8 if limited else None, alone_mb=one, of_four_mb=each, preloaded=preloaded)
+        bench.record("memory", f"{what}, {'preloaded' if preloaded else 'not preloaded'}",
+                     f"+{one:.1f} MB private alone, +{each:.1f} MB each of four", "<= 8 MB" if limited else "",
+                     max(one, each) <= 8 if limited else None, alone_mb=one, of_four_mb=each, preloaded=preloaded)
 
 
 def sessions(bench: Bench) -> None:
@@ -256,11 +255,11 @@ def sessions(bench: Bench) -> None:
     rate = {key: statistics.median(values) for key, values in rates.items()}
     for clients in SESSIONS:
         one, two, auto = (rate[clients, threads] for threads in (1, 2, 0))
-        bench.say("sessions", f"{clients} session{'s' * (clients > 1)}, texts/s",
-                  f"1 thread {one:.0f}, 2 threads {two:.0f}, automatic {auto:.0f}: {auto / max(one, two):.2f} of the better",
-                  ">= 0.90", auto >= 0.9 * max(one, two), clients=clients, one=one, two=two, automatic=auto)
+        bench.record("sessions", f"{clients} session{'s' * (clients > 1)}, texts/s",
+                     f"1 thread {one:.0f}, 2 threads {two:.0f}, automatic {auto:.0f}: {auto / max(one, two):.2f} of the better",
+                     ">= 0.90", auto >= 0.9 * max(one, two), clients=clients, one=one, two=two, automatic=auto)
     gain = rate[2, 1] / rate[1, 1]
-    bench.say("sessions", "two sessions of one thread", f"{gain:.2f} times the texts of one", ">= 1.8", gain >= 1.8, gain=gain)
+    bench.record("sessions", "two sessions of one thread", f"{gain:.2f} times the texts of one", ">= 1.8", gain >= 1.8, gain=gain)
 
 
 def arguments():
@@ -297,11 +296,11 @@ def main() -> int:
             for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions)):
                 if name in options.only:
                     part(bench)
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            (RESULTS / "sql.json").write_text(json.dumps({
+            peers.RESULTS.mkdir(parents=True, exist_ok=True)
+            (peers.RESULTS / "sql.json").write_text(json.dumps({
                 "cpu": peers.cpu(), "kernels": engine.about["kernels"], "precision": precision,
                 "weights_sha256": state.sha256(directory / "model.safetensors"), "found": bench.found}, indent=1) + "\n")
-            say(f"load {os.getloadavg()[0]:.1f} after; {RESULTS / 'sql.json'}")
+            say(f"load {os.getloadavg()[0]:.1f} after; {peers.RESULTS / 'sql.json'}")
             return 1 if any(entry["met"] is False for entry in bench.found) else 0
         finally:
             if engine is not None:

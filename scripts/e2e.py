@@ -20,8 +20,8 @@ SECONDS = {}
 OTHER_SECONDS = 5
 
 
-def count(selected: str) -> int:
-    """How many servers to use: a selection is too small to divide, and one core gains nothing."""
+def number_of_servers(selected: str) -> int:
+    """A selection is too small to divide, and on one core a second server gains nothing."""
     return 2 if not selected and (os.cpu_count() or 1) > 1 else 1
 
 

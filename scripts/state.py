@@ -22,6 +22,8 @@ import zipfile
 from pathlib import Path
 
 CLONE = Path(__file__).resolve().parent.parent
+# Reference data that may lie beside the clone. It is not part of the project.
+SHARED = CLONE.parent / "shared" / "data"
 CLONE_KEY = hashlib.sha256(os.fsencode(CLONE)).hexdigest()[:12]
 
 

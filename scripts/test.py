@@ -30,11 +30,9 @@ import pytests
 import regress
 import state
 import throwaway
-from state import CLONE, Failure
+from state import SHARED, Failure
 from tally import Tally, report, run
 
-# Reference files that may lie beside the clone; tests on them are skipped where they are not.
-SHARED = CLONE.parent / "shared" / "data"
 PURE_CRATES = ["-p", "gte-engine", "-p", "pgvector-compat"]
 
 
@@ -140,13 +138,13 @@ def sql_regression(tally: Tally, cluster, work: Path, accepting: bool) -> None:
 
 def on_servers(tally: Tally, pg_config: Path, work: Path, options) -> None:
     """Regression and end-to-end tests on new clusters, which are gone afterwards, whatever happens."""
-    wanted = e2e.count(options.k) if "e2e" in options.only else 1
+    wanted = e2e.number_of_servers(options.k) if "e2e" in options.only else 1
     with contextlib.ExitStack() as stack:
         servers = []
         with tally.step("server" if wanted == 1 else f"{wanted} servers"):
             models = {**throwaway.tiny_models(work), "minilm": str(model.minilm())}
             for number in range(1, wanted + 1):
-                server = throwaway.Server(pg_config, work / f"server-{number}", models)
+                server = throwaway.TestServer(pg_config, work / f"server-{number}", models)
                 servers.append(stack.enter_context(server))
         if len(servers) < wanted:
             return

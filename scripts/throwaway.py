@@ -69,7 +69,7 @@ def tiny_models(work: Path) -> dict:
     return {name: str(work / name) for name in models}
 
 
-class Server:
+class TestServer:
     """A cluster of its own for tests, with the tests' roles; `described` is what tests/e2e/conftest.py reads."""
 
     def __init__(self, pg_config: Path, work: Path, models: dict):
