@@ -65,7 +65,7 @@ check:          ## format, clippy, tests that need no PostgreSQL
 test:           ## every test, on throw-away servers
 	@$(PYTHON) scripts/test.py
 
-test-pg:        ## of these tests, only what the version of PostgreSQL can change; for a second version
+test-pg:        ## the part of make test that depends on the version of PostgreSQL: PG=16
 	@$(PYTHON) scripts/test.py test-pg
 
 test-debian:    ## install and test in Debian 12's PostgreSQL 15, with pg_cron; needs root and apt

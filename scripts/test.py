@@ -2,7 +2,7 @@
 
     scripts/test.py check                what needs no server: format, clippy, tests of the pure crates
     scripts/test.py test [--pg 16]       check, then everything else on a throw-away server
-    scripts/test.py test-pg --pg 16      of these, only what the version of PostgreSQL can change
+    scripts/test.py test-pg --pg 16      of these, what depends on the version of PostgreSQL
     scripts/test.py installcheck         regression and end-to-end tests on a throw-away server of PG_CONFIG's PostgreSQL
 
 `--only regress,e2e` runs some of the steps, `-k WORD` only matching end-to-end tests, `--accept` takes what the
