@@ -1,14 +1,12 @@
 """`make fidelity`: does search through SQL find what the published figures of all-MiniLM-L6-v2 say it finds?
 
-XQuAD English: 1190 questions, 240 paragraphs, one right paragraph each. The data is not part of the project; it is read
-from shared/data/xquad beside the clone, or from the directory that XQUAD names: corpus.jsonl, queries.jsonl, qrels.tsv
-in BEIR's form. Everything is embedded and searched by SQL on a throw-away server, exactly (no index), in f32 and in
-bf16; the exit code says whether both are near the published figures.
+XQuAD English (scripts/xquad.py): 1190 questions, 240 paragraphs, one right paragraph each. Everything
+is embedded and searched by SQL on a throw-away server, exactly (no index), in f32 and in bf16; the exit code says
+whether both are near the published figures.
 """
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -18,38 +16,14 @@ import model
 import postgres
 import state
 import throwaway
+import xquad
 from session import Session
-from state import SHARED, Failure
+from state import Failure
 
 # What sentence-transformers gets on the same data; how far off is still the same search.
 PUBLISHED = {"nDCG@10": (0.94357, 0.003), "recall@1": (0.88523, 0.005)}
 PRECISIONS = ("f32", "bf16")
 FOUND = 10
-
-
-def data_directory() -> Path:
-    directory = Path(os.environ.get("XQUAD") or SHARED / "xquad")
-    missing = [name for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv") if not (directory / name).is_file()]
-    if missing:
-        raise Failure(f"{directory / missing[0]} is missing, so search can't be compared with the published figures; "
-                      "name a directory with XQuAD English in BEIR's form by XQUAD=directory")
-    return directory
-
-
-def texts(path: Path) -> dict:
-    """Text by id; a title, where there is one, is part of the text."""
-    records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
-    return {r["_id"]: f"{r.get('title') or ''} {r['text']}".strip() for r in records}
-
-
-def relevant(path: Path) -> dict:
-    """The ids of the right paragraphs by question, each with its grade."""
-    grades = {}
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
-        question, paragraph, grade = line.split("\t")
-        if int(grade) > 0:
-            grades.setdefault(question, {})[paragraph] = int(grade)
-    return grades
 
 
 def load(session: Session, table: str, rows: dict) -> None:
@@ -88,8 +62,8 @@ def measure(found: dict, grades: dict) -> dict:
 
 
 def compare(session: Session, data: Path) -> bool:
-    paragraphs, questions = texts(data / "corpus.jsonl"), texts(data / "queries.jsonl")
-    grades = relevant(data / "qrels.tsv")
+    paragraphs, questions = xquad.texts(data / "corpus.jsonl"), xquad.texts(data / "queries.jsonl")
+    grades = xquad.relevant(data / "qrels.tsv")
     load(session, "paragraphs", paragraphs)
     load(session, "questions", questions)
     print(f"XQuAD English, {len(paragraphs)} paragraphs, {len(grades)} questions, {model.MINILM}, exact search")
@@ -109,7 +83,7 @@ def compare(session: Session, data: Path) -> bool:
 
 
 def main() -> int:
-    data = data_directory()
+    data = xquad.data_directory()
     with throwaway.measured("fidelity") as (cluster, _), Session(cluster, "postgres") as session:
         return 0 if compare(session, data) else 1
 

@@ -2,16 +2,12 @@
 
 import json
 import math
-import sys
 
 import pytest
 
-from conftest import CLONE
+import state
+import xquad
 from measure import counting, one
-
-sys.path.append(str(CLONE / "bench"))
-
-import fidelity  # noqa: E402
 
 
 @pytest.fixture
@@ -108,13 +104,13 @@ def test_a_document_beyond_the_limits_of_full_text_is_stored(connection):
 def test_hybrid_on_xquad(minilm_database, minilm):
     """nDCG@10 not below the better of its halves minus 0.005, on the half of the questions nothing was tuned on."""
     try:
-        directory = fidelity.data_directory()
-    except fidelity.Failure as missing:
+        directory = xquad.data_directory()
+    except state.Failure as missing:
         pytest.skip(str(missing))
     # Each question is searched three times.
     minilm.execute("set gte_small.memo_size = 2000")
-    passages, questions = fidelity.texts(directory / "corpus.jsonl"), fidelity.texts(directory / "queries.jsonl")
-    relevant = fidelity.relevant(directory / "qrels.tsv")
+    passages, questions = xquad.texts(directory / "corpus.jsonl"), xquad.texts(directory / "queries.jsonl")
+    relevant = xquad.relevant(directory / "qrels.tsv")
     minilm.execute("create table xquad (id text primary key, content text); select enable_semantic_search('xquad', text_search => 'english')")
     with minilm.cursor() as cursor:
         cursor.executemany("insert into xquad values (%s, %s)", list(passages.items()))
