@@ -16,8 +16,13 @@ HOME = CLONE / "tests" / "e2e"
 # Reads the server's log, so it runs last on each server.
 LAST = "test_zz_server_log.py"
 # What the slow files take on two cores; only the balance of the two parts depends on it.
-SECONDS = {}
-OTHER_SECONDS = 5
+SECONDS = {
+    "test_fidelity.py": 48, "test_chunk_text.py": 32, "test_backfill_shared.py": 22, "test_endings.py": 18,
+    "test_backfill_obstacles.py": 18, "test_growth.py": 17, "test_backfill_force.py": 17, "test_import.py": 15,
+    "test_swapped_models.py": 15, "test_hybrid.py": 14, "test_chunks_sql.py": 12, "test_enable.py": 11,
+    "test_backfill.py": 11, "test_note.py": 11, "test_connections.py": 10,
+}
+OTHER_SECONDS = 4
 
 
 def number_of_servers(selected: str) -> int:
