@@ -37,7 +37,7 @@ class Process:
 
     @contextlib.contextmanager
     def in_background(self):
-        """Runs during the block; the value is a function that waits for the end, shows the output and returns the exit code."""
+        """Runs during the block. The value is a function that waits, shows the output and returns the exit code."""
         output = self.junit.with_suffix(".txt")
         with open(output, "wb") as file:
             process = subprocess.Popen(self.command, cwd=CLONE, env=self.environment, stdin=subprocess.DEVNULL,

@@ -125,7 +125,7 @@ def fetch(tool, tmp_path):
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_fetch(tool, tmp_path_factory):
-    """A fetch from a hub that never answers, with the default timeouts; the value is a function that waits for its Outcome.
+    """A fetch from a hub that never answers, with the default timeouts. The value is a function: it waits for the Outcome.
 
     It starts before the first test and waits while the others run.
     """
