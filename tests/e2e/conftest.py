@@ -180,6 +180,13 @@ def minilm_database(server):
 
 
 @pytest.fixture(scope="session")
-def minilm(minilm_database):
+def minilm_connection(minilm_database):
     """One backend on the real weights: loading them takes longer than most tests."""
     return minilm_database.connect()
+
+
+@pytest.fixture
+def minilm(minilm_connection):
+    """The backend on the real weights, without the settings of an earlier test, and without a memo of its texts."""
+    minilm_connection.execute("reset all; set gte_small.memo_size = 0")
+    return minilm_connection

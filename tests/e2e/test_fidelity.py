@@ -29,7 +29,6 @@ KERNELS = ["", "portable-f32", *(name for name, feature in FEATURES.items() if f
 @pytest.fixture(params=KERNELS, ids=lambda name: name or "f32")
 def precise(request, minilm):
     """A connection with kernels by name, or the fastest in f32, and what it promises: (connection, cosine, max-abs)."""
-    minilm.execute("set gte_small.memo_size = 0")
     minilm.execute(f"set gte_small.kernels = '{request.param}'")
     minilm.execute(f"set gte_small.precision = '{'bf16' if request.param.endswith('bf16') else 'f32'}'")
     try:
