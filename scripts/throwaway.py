@@ -80,17 +80,24 @@ class TestServer:
 
     def __enter__(self):
         state.directory(*self.work.relative_to(state.STATE).parts)
-        self.cluster.destroy()
+        self._destroy_all()
         try:
             self.cluster.create()
             self.cluster.start({"gte_small.model_path": self.described["tiny"]})
             self.cluster.psql("".join(f"create role {role} login;\n" for role in ROLES))
         except BaseException:
-            self.cluster.destroy()
+            self._destroy_all()
             raise
         return self
 
     def __exit__(self, *_):
+        self._destroy_all()
+
+    def _destroy_all(self) -> None:
+        """Its cluster, and those beside it that a test made and was stopped before it could destroy them."""
+        for cluster in postgres.clusters():
+            if cluster.directory.parent == self.work:
+                cluster.destroy()
         self.cluster.destroy()
 
 
