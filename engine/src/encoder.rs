@@ -1,6 +1,6 @@
 //! A loaded model: text in, unit vectors out.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use once_cell::sync::OnceCell;
 use sha2::{Digest, Sha256};
 
 use crate::forward::Forward;
-use crate::forward::tier::{self, Precision};
+use crate::forward::number::Precision;
+use crate::forward::tier;
 use crate::interrupts::Interrupts;
 use crate::model::checkpoint::{Checkpoint, hex};
 use crate::model::config::ModelConfig;
@@ -17,6 +18,7 @@ use crate::model::files::ModelFiles;
 use crate::model::known;
 use crate::schedule::blocks;
 use crate::schedule::run::run_blocks;
+use crate::schedule::team::{Crew, GoOn};
 use crate::schedule::threads::Threads;
 use crate::text::chunks::Chunks;
 use crate::text::counted;
@@ -339,20 +341,22 @@ impl Encoder {
         order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].ids.len()));
         let ids: Vec<&[u32]> = order.iter().map(|&i| tokens[i].ids.as_slice()).collect();
         let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
-        let blocks = blocks::plan(&lengths);
+        let threads = self.threads.for_call();
+        let blocks = blocks::plan(&lengths, threads);
 
         let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
-        let pass = |ids: &[&[u32]], threads, go_on: &mut dyn FnMut() -> Result<(), Error>| {
+        let pass = |ids: &[&[u32]], crew: &mut Crew, go_on: GoOn| {
             self.passes.fetch_add(1, Ordering::Relaxed);
-            self.model.run(ids, threads, go_on)
+            self.model.run(ids, crew, go_on)
         };
-        run_blocks(&self.threads, &pass, &ids, &blocks, go_on, &mut |block, vectors| {
+        let mut done = |block: Range<usize>, vectors: Vec<[f32; DIMS]>| {
             for (&i, values) in order[block].iter().zip(vectors) {
                 let TokenIds { ids, truncated } = &tokens[i];
                 embeddings[i] =
                     Some(Embedding { values, tokens: ids.len(), truncated: *truncated });
             }
-        })?;
+        };
+        run_blocks(&self.threads, threads, &pass, &ids, &blocks, go_on, &mut done)?;
         self.model.checkpoint().check_unchanged()?;
         embeddings
             .into_iter()

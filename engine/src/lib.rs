@@ -25,7 +25,7 @@ mod text;
 
 pub use encoder::{Embedding, Encoder, Identity, ModelInfo, Options};
 pub use error::Error;
-pub use forward::tier::Precision;
+pub use forward::number::Precision;
 pub use model::known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
 pub use text::chunks::{Chunk, Chunks};
 pub use text::tokenizer::{self, TokenIds};

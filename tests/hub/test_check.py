@@ -92,7 +92,7 @@ def test_half_a_model_is_named(check, minilm, tmp_path, missing):
 
 def test_gte_smalls_manifest_names_the_weights_the_engine_knows():
     manifest = json.loads(model.MANIFEST.read_text(encoding="utf-8"))
-    known = (CLONE / "engine" / "src" / "known.rs").read_text(encoding="utf-8")
+    known = (CLONE / "engine" / "src" / "model" / "known.rs").read_text(encoding="utf-8")
     weights, = (f["sha256"] for f in manifest["files"] if f["name"] == "model.safetensors")
     assert re.search(rf'GTE_SMALL_WEIGHTS_SHA256: &str =\s+"{weights}"', known)
     assert {f["name"] for f in manifest["files"]} == {*model.REQUIRED, *model.OPTIONAL}

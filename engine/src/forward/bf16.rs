@@ -8,56 +8,78 @@
 
 use std::arch::x86_64::*;
 
-use super::kernels::{self, Linear, MAX_TILE, Scratch};
-use super::pair;
-use super::prefetch::{Ahead, Tile};
+use super::jobs::{Linear, Scratch};
+use super::kernels::{self, MAX_TILE};
+use super::number::pair;
+use super::prefetch::{Prefetch, Tile};
 use super::simd::Simd;
+use crate::Error;
 
 /// Vectors of a panel's width.
 const PANEL_VECTORS: usize = __m512::PANEL;
 
 /// As [`kernels::linear`], with panels `[n / 48][k / 2][48]` of pairs along `k`, which is even.
 ///
+/// # Errors
+/// [`Error::OutOfMemory`].
+///
+/// # Panics
+/// As [`Linear::check`].
+///
 /// # Safety
 /// As [`kernels::linear`].
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) {
+pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) -> Result<(), Error> {
     const WIDTH: usize = kernels::panel_width::<__m512>();
-    let pairs = job.k / 2;
-    scratch.pairs.resize(job.rows.len() * pairs, 0);
-    // SAFETY: the job's rows of `a`, and as many pairs as half of its floats.
-    unsafe { round(job.a.add(job.rows.start * job.k), &mut scratch.pairs) };
+    let words = job.k / 2;
+    job.check(WIDTH, words);
+    let a_pairs = scratch.pairs.of(job.rows.len() * words)?;
+    let rows = job.rows.start * job.k..job.rows.end * job.k;
+    // SAFETY: the job's rows of `a`, which no other thread writes, and as many pairs as half of its
+    // floats.
+    unsafe { round(job.a.read(rows).as_ptr(), a_pairs) };
     let mut tile = [0.0; MAX_TILE];
-    for panel in job.panels.clone() {
+    for panel in job.columns.clone() {
         for (nth, row) in job.rows.clone().step_by(__m512::MR).enumerate() {
             let count = __m512::MR.min(job.rows.end - row);
             // SAFETY: the caller's word; panel and row are inside the job.
             unsafe {
-                let a = scratch.pairs.as_ptr().add((row - job.rows.start) * pairs);
-                let b = job.weight.add(panel * pairs * WIDTH);
-                let ahead = Ahead::of(Tile {
+                let a = a_pairs.as_ptr().add((row - job.rows.start) * words);
+                let b = job.panels.as_ptr().add(panel * words * WIDTH);
+                let prefetch = Prefetch::of(Tile {
                     panel: b,
-                    words: pairs * WIDTH,
-                    steps: pairs,
+                    words: words * WIDTH,
+                    steps: words,
                     rows: job.rows.len(),
                     height: __m512::MR,
                     nth,
                 });
                 let out = tile.as_mut_ptr();
                 match count {
-                    8 => multiply::<8>(pairs, a, b, ahead, out),
-                    7 => multiply::<7>(pairs, a, b, ahead, out),
-                    6 => multiply::<6>(pairs, a, b, ahead, out),
-                    5 => multiply::<5>(pairs, a, b, ahead, out),
-                    4 => multiply::<4>(pairs, a, b, ahead, out),
-                    3 => multiply::<3>(pairs, a, b, ahead, out),
-                    2 => multiply::<2>(pairs, a, b, ahead, out),
-                    _ => multiply::<1>(pairs, a, b, ahead, out),
+                    8 => multiply::<8>(words, a, b, prefetch, out),
+                    7 => multiply::<7>(words, a, b, prefetch, out),
+                    6 => multiply::<6>(words, a, b, prefetch, out),
+                    5 => multiply::<5>(words, a, b, prefetch, out),
+                    4 => multiply::<4>(words, a, b, prefetch, out),
+                    3 => multiply::<3>(words, a, b, prefetch, out),
+                    2 => multiply::<2>(words, a, b, prefetch, out),
+                    _ => multiply::<1>(words, a, b, prefetch, out),
                 }
                 kernels::finish::<__m512>(job, &mut tile, WIDTH, row..row + count, panel);
             }
         }
     }
+    Ok(())
+}
+
+/// Two vectors rounded to 32 bf16, the first in the low half.
+///
+/// # Safety
+/// AVX512-BF16 must be there.
+#[inline(always)]
+pub(super) unsafe fn round_pair(first: __m512, second: __m512) -> __m512i {
+    // SAFETY: the caller's word; 512 bits are 32 bf16 whatever their type's name.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
 }
 
 /// Rounds floats to pairs, to nearest even.
@@ -90,7 +112,7 @@ unsafe fn multiply<const ROWS: usize>(
     pairs: usize,
     a: *const u32,
     b: *const u32,
-    mut ahead: Ahead,
+    mut prefetch: Prefetch,
     out: *mut f32,
 ) {
     // SAFETY: the caller's word on the sizes; 512 bits are 32 bf16 whatever their type's name.
@@ -98,7 +120,7 @@ unsafe fn multiply<const ROWS: usize>(
         let mut sums = [[_mm512_setzero_ps(); PANEL_VECTORS]; ROWS];
         let mut b = b;
         for i in 0..pairs {
-            ahead.step();
+            prefetch.step();
             let mut panel = [_mm512_setzero_si512(); PANEL_VECTORS];
             for (j, vector) in panel.iter_mut().enumerate() {
                 *vector = _mm512_loadu_si512(b.add(16 * j).cast());

@@ -7,109 +7,48 @@
 
 use std::ops::Range;
 
+use super::jobs::{Activation, Attend, Linear, Norm, Scratch};
 use super::math::{exp_of_negative, gelu, gelu_tanh};
-use super::prefetch::{Ahead, Tile};
+use super::prefetch::{Prefetch, Tile};
 use super::simd::Simd;
+use crate::{DIMS, Error};
 
 /// Vectors of the width of a panel of attention's V: heads have 32 columns, two vectors of 16.
 const VALUE_VECTORS: usize = 2;
 /// The largest register tile: 8 rows of 3 vectors of 16 lanes.
 pub(super) const MAX_TILE: usize = 8 * 3 * 16;
 
-/// What follows a matrix product and its bias.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Activation {
-    None,
-    Gelu,
-    GeluTanh,
-    Relu,
-}
-
-/// `out[rows, n] = activation(a[rows, k] · W[n, k]ᵀ + bias) + residual`, for some rows and panels.
-#[derive(Clone)]
-pub(super) struct Linear {
-    /// Row-major `[m, k]`.
-    pub a: *const f32,
-    pub k: usize,
-    /// Packed panels `[n / NR][k][NR]`, zero beyond `n`: words that are floats, or `[k / 2]` pairs
-    /// of bf16 in a bf16 tier.
-    pub weight: *const u32,
-    /// `[n]`, padded to whole panels.
-    pub bias: *const f32,
-    pub n: usize,
-    pub activation: Activation,
-    /// `[m, n]`, or null.
-    pub residual: *const f32,
-    /// `[m, n]`.
-    pub out: *mut f32,
-    pub rows: Range<usize>,
-    pub panels: Range<usize>,
-}
-
-/// Attention of some heads over one sequence.
-#[derive(Clone)]
-pub(super) struct Attend {
-    /// The sequence's first row of `[m, 3 * hidden]`: queries (already scaled), keys, values.
-    pub qkv: *const f32,
-    /// The sequence's first row of `[m, hidden]`.
-    pub out: *mut f32,
-    pub length: usize,
-    pub hidden: usize,
-    pub head_size: usize,
-    pub heads: Range<usize>,
-}
-
-/// Layer normalisation of rows in place.
-#[derive(Clone)]
-pub(super) struct Norm {
-    /// `[m, hidden]`.
-    pub x: *mut f32,
-    pub hidden: usize,
-    pub weight: *const f32,
-    pub bias: *const f32,
-    pub eps: f32,
-    pub rows: Range<usize>,
-}
-
-/// Buffers a thread keeps between calls.
-#[derive(Default)]
-pub(super) struct Scratch {
-    pub keys: Vec<f32>,
-    pub values: Vec<f32>,
-    pub scores: Vec<f32>,
-    /// Pairs of bf16: rows of `a`, and attention's weights.
-    pub pairs: Vec<u32>,
-    pub query_pairs: Vec<u32>,
-    pub key_pairs: Vec<u32>,
-    pub value_pairs: Vec<u32>,
-}
-
 /// Weight columns per panel.
 pub(super) const fn panel_width<V: Simd>() -> usize {
     V::PANEL * V::LANES
 }
 
+/// # Panics
+/// As [`Linear::check`].
+///
 /// # Safety
-/// The pointers of the job must be valid for the sizes it names, `out` for nobody else in its
-/// rows and panels; the instruction set of `V` must be there.
+/// No other thread writes the rows of `a` and `residual`, nor reads or writes these rows and columns
+/// of `out`; the instruction set of `V` must be there.
 #[inline(always)]
 pub(super) unsafe fn linear<V: Simd>(job: &Linear) {
     let width = panel_width::<V>();
+    job.check(width, job.k);
+    let (a, panels) = (job.a.pointer(), job.panels.as_ptr());
     let mut tile = [0.0; MAX_TILE];
-    for panel in job.panels.clone() {
+    for panel in job.columns.clone() {
         for (nth, row) in job.rows.clone().step_by(V::MR).enumerate() {
             let count = V::MR.min(job.rows.end - row);
-            // SAFETY: the caller's word; panel and row are inside the job.
+            // SAFETY: the caller's word; panel and row are inside the job, as checked.
             unsafe {
-                let b = job.weight.add(panel * job.k * width);
-                let product = Product {
+                let b = panels.add(panel * job.k * width);
+                let product = RegisterTile {
                     k: job.k,
-                    a: job.a.add(row * job.k),
+                    a: a.add(row * job.k),
                     a_stride: job.k,
                     b: b.cast(),
                     out: tile.as_mut_ptr(),
                     out_stride: width,
-                    ahead: Ahead::of(Tile {
+                    prefetch: Prefetch::of(Tile {
                         panel: b,
                         words: job.k * width,
                         steps: job.k,
@@ -138,16 +77,18 @@ pub(super) unsafe fn finish<V: Simd>(
     panel: usize,
 ) {
     assert!(rows.len() * width <= tile.len());
+    let n = job.weights.n;
     let first = panel * width;
-    let columns = width.min(job.n - first);
+    let columns = width.min(n - first);
+    let (bias, out) = (job.weights.bias.as_ptr(), job.out.pointer());
     for row in 0..rows.len() {
         // SAFETY: the tile has `rows.len()` rows of `width`; bias is padded to whole panels; whole
         // vectors of out and residual are touched only where the panel is whole.
         unsafe {
             let values = tile.as_mut_ptr().add(row * width);
-            let place = (rows.start + row) * job.n + first;
+            let place = (rows.start + row) * n + first;
             for column in (0..width).step_by(V::LANES) {
-                let v = V::load(values.add(column)).add(V::load(job.bias.add(first + column)));
+                let v = V::load(values.add(column)).add(V::load(bias.add(first + column)));
                 let v = match job.activation {
                     Activation::None => v,
                     Activation::Gelu => gelu(v),
@@ -159,18 +100,18 @@ pub(super) unsafe fn finish<V: Simd>(
             if columns == width {
                 for column in (0..width).step_by(V::LANES) {
                     let mut v = V::load(values.add(column));
-                    if !job.residual.is_null() {
-                        v = v.add(V::load(job.residual.add(place + column)));
+                    if let Some(residual) = job.residual {
+                        v = v.add(V::load(residual.pointer().add(place + column)));
                     }
-                    v.store(job.out.add(place + column));
+                    v.store(out.add(place + column));
                 }
             } else {
                 for column in 0..columns {
                     let mut v = *values.add(column);
-                    if !job.residual.is_null() {
-                        v += *job.residual.add(place + column);
+                    if let Some(residual) = job.residual {
+                        v += *residual.pointer().add(place + column);
                     }
-                    *job.out.add(place + column) = v;
+                    *out.add(place + column) = v;
                 }
             }
         }
@@ -179,65 +120,73 @@ pub(super) unsafe fn finish<V: Simd>(
 
 /// Softmax(Q Kᵀ) V, head by head. The scale is in the queries' weights.
 ///
+/// # Errors
+/// [`Error::OutOfMemory`].
+///
+/// # Panics
+/// Where rows or heads of the job lie outside of a buffer.
+///
 /// # Safety
-/// As [`linear`]; `out` for nobody else in the columns of its heads.
+/// No other thread writes the rows of `qkv`, nor reads or writes the columns of these heads in the
+/// rows of `out`; the instruction set of `V` must be there.
 #[inline(always)]
-pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) {
-    let (length, size) = (job.length, job.head_size);
+pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
+    job.check();
+    let (length, size) = (job.rows.len(), job.head_size);
     let key_width = panel_width::<V>();
     let key_panels = length.div_ceil(key_width);
     let value_width = VALUE_VECTORS * V::LANES;
     let value_panels = size.div_ceil(value_width);
     let padded = key_panels * key_width;
-    scratch.keys.resize(key_panels * size * key_width, 0.0);
-    scratch.values.resize(value_panels * length * value_width, 0.0);
-    scratch.scores.resize(V::MR * padded, 0.0);
-    let stride = 3 * job.hidden;
+    let packed_keys = scratch.keys.of(key_panels * size * key_width)?;
+    let packed_values = scratch.values.of(value_panels * length * value_width)?;
+    let scores = scratch.scores.of::<f32>(V::MR * padded)?.as_mut_ptr();
+    let stride = 3 * DIMS;
     for head in job.heads.clone() {
-        // SAFETY: the caller's word on `qkv`; the packed copies have the sizes just made.
+        // SAFETY: the caller's word, and the sizes just checked; the packed copies have the sizes
+        // just made.
         unsafe {
-            let queries = job.qkv.add(head * size);
-            let keys = queries.add(job.hidden);
-            let values = keys.add(job.hidden);
-            pack_rows(&mut scratch.keys, keys, stride, length, size, key_width);
-            pack_columns(&mut scratch.values, values, stride, length, size, value_width);
+            let queries = job.qkv.pointer().add(job.rows.start * stride + head * size);
+            let keys = queries.add(DIMS);
+            let values = keys.add(DIMS);
+            let out = job.out.pointer().add(job.rows.start * DIMS + head * size);
+            pack_rows(packed_keys, keys, stride, length, size, key_width);
+            pack_columns(packed_values, values, stride, length, size, value_width);
 
             let mut row = 0;
             while row < length {
                 let count = V::MR.min(length - row);
-                let scores = scratch.scores.as_mut_ptr();
                 for panel in 0..key_panels {
-                    let product = Product {
+                    let product = RegisterTile {
                         k: size,
                         a: queries.add(row * stride),
                         a_stride: stride,
-                        b: scratch.keys.as_ptr().add(panel * size * key_width),
+                        b: packed_keys.as_ptr().add(panel * size * key_width),
                         out: scores.add(panel * key_width),
                         out_stride: padded,
-                        ahead: Ahead::nothing(),
+                        prefetch: Prefetch::nothing(),
                     };
                     product.multiply_panel::<V>(count);
                 }
                 let mut scales = [0.0; 8];
                 for (i, scale) in scales.iter_mut().enumerate().take(count) {
-                    *scale = 1.0 / exponentiate::<V>(scores.add(i * padded), length, padded);
+                    *scale = exponentiate::<V>(scores.add(i * padded), length, padded);
                 }
                 for panel in 0..value_panels {
                     let mut tile = [0.0; MAX_TILE];
-                    let product = Product {
+                    let product = RegisterTile {
                         k: length,
                         a: scores,
                         a_stride: padded,
-                        b: scratch.values.as_ptr().add(panel * length * value_width),
+                        b: packed_values.as_ptr().add(panel * length * value_width),
                         out: tile.as_mut_ptr(),
                         out_stride: value_width,
-                        ahead: Ahead::nothing(),
+                        prefetch: Prefetch::nothing(),
                     };
                     product.multiply::<V, VALUE_VECTORS>(count);
                     let columns = value_width.min(size - panel * value_width);
                     for (i, scale) in scales.iter().enumerate().take(count) {
-                        let to =
-                            job.out.add((row + i) * job.hidden + head * size + panel * value_width);
+                        let to = out.add((row + i) * DIMS + panel * value_width);
                         for column in 0..columns {
                             *to.add(column) = tile[i * value_width + column] * scale;
                         }
@@ -247,60 +196,77 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) {
             }
         }
     }
+    Ok(())
 }
 
-/// `scores = exp(scores - max)`; returns their sum. What is beyond `length` counts for nothing.
+/// `scores = exp(scores - max)`; returns the reciprocal of their sum, which is NaN where a score is
+/// none or infinite: a softmax of it is no attention. Scores beyond `length` are padding.
 ///
 /// # Safety
-/// As [`linear`], for the sizes it is called with.
+/// The row must have `padded` floats, a multiple of the lanes; the instruction set must be there.
 #[inline(always)]
-pub(super) unsafe fn exponentiate<V: Simd>(scores: *mut f32, length: usize, padded: usize) -> f32 {
-    // SAFETY: the row has `padded` floats, a multiple of the lanes.
+unsafe fn exponentiate<V: Simd>(scores: *mut f32, length: usize, padded: usize) -> f32 {
+    // SAFETY: the caller's word.
     unsafe {
         for i in length..padded {
             *scores.add(i) = f32::MIN;
         }
-        let mut largest = V::splat(f32::MIN);
-        for i in (0..padded).step_by(V::LANES) {
-            largest = largest.max(V::load(scores.add(i)));
+        // Four chains: one alone takes as long as four, each waits for its own maxima only.
+        let mut largest = [V::splat(f32::MIN); 4];
+        for (nth, i) in (0..padded).step_by(V::LANES).enumerate() {
+            largest[nth % 4] = largest[nth % 4].max(V::load(scores.add(i)));
         }
-        let largest = V::splat(largest.largest());
-        let mut sum = V::splat(0.0);
-        for i in (0..padded).step_by(V::LANES) {
+        let [a, b, c, d] = largest;
+        let largest = V::splat(a.max(b).max(c.max(d)).largest());
+        let mut sums = [V::splat(0.0); 4];
+        for (nth, i) in (0..padded).step_by(V::LANES).enumerate() {
             let e = exp_of_negative(V::load(scores.add(i)).sub(largest));
             e.store(scores.add(i));
-            sum = sum.add(e);
+            sums[nth % 4] = sums[nth % 4].add(e);
         }
-        sum.sum()
+        let [a, b, c, d] = sums;
+        let sum = a.add(b).add(c.add(d)).sum();
+        // The largest score's own share is 1.
+        if sum >= 0.5 { 1.0 / sum } else { f32::NAN }
     }
 }
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, row by row.
 ///
+/// # Panics
+/// Where rows of the job lie outside of a buffer.
+///
 /// # Safety
-/// As [`linear`]; `hidden` must be a multiple of the lanes.
+/// No other thread writes the rows of `from`, nor reads or writes those of `to`; the instruction set
+/// of `V` must be there.
 #[inline(always)]
 pub(super) unsafe fn normalise<V: Simd>(job: &Norm) {
-    let scale = 1.0 / job.hidden as f32;
+    job.check();
+    let scale = 1.0 / DIMS as f32;
+    let (weight, bias) = (job.weight.as_ptr(), job.bias.as_ptr());
     for row in job.rows.clone() {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller's word; the row is inside the buffers, as checked.
         unsafe {
-            let x = job.x.add(row * job.hidden);
-            let columns = || (0..job.hidden).step_by(V::LANES);
-            let mut sum = V::splat(0.0);
-            for i in columns() {
-                sum = sum.add(V::load(x.add(i)));
+            let x = job.from.pointer().add(row * DIMS);
+            let to = job.to.pointer().add(row * DIMS);
+            let columns = || (0..DIMS).step_by(V::LANES).enumerate();
+            let mut sums = [V::splat(0.0); 4];
+            for (nth, i) in columns() {
+                sums[nth % 4] = sums[nth % 4].add(V::load(x.add(i)));
             }
-            let mean = V::splat(sum.sum() * scale);
-            let mut squares = V::splat(0.0);
-            for i in columns() {
+            let [a, b, c, d] = sums;
+            let mean = V::splat(a.add(b).add(c.add(d)).sum() * scale);
+            let mut squares = [V::splat(0.0); 4];
+            for (nth, i) in columns() {
                 let d = V::load(x.add(i)).sub(mean);
-                squares = d.mul_add(d, squares);
+                squares[nth % 4] = d.mul_add(d, squares[nth % 4]);
             }
-            let deviation = V::splat(1.0 / (squares.sum() * scale + job.eps).sqrt());
-            for i in columns() {
+            let [a, b, c, d] = squares;
+            let variance = a.add(b).add(c.add(d)).sum() * scale;
+            let deviation = V::splat(1.0 / (variance + job.eps).sqrt());
+            for (_, i) in columns() {
                 let d = V::load(x.add(i)).sub(mean).mul(deviation);
-                d.mul_add(V::load(job.weight.add(i)), V::load(job.bias.add(i))).store(x.add(i));
+                d.mul_add(V::load(weight.add(i)), V::load(bias.add(i))).store(to.add(i));
             }
         }
     }
@@ -356,18 +322,18 @@ unsafe fn pack_columns(
 }
 
 /// A few rows times one panel: `out[count, W] = a[count, k] · b[k, W]`, `b` packed densely.
-struct Product {
+struct RegisterTile {
     k: usize,
     a: *const f32,
     a_stride: usize,
     b: *const f32,
     out: *mut f32,
     out_stride: usize,
-    ahead: Ahead,
+    prefetch: Prefetch,
 }
 
-impl Product {
-    /// [`Product::multiply`] with a weight panel's width.
+impl RegisterTile {
+    /// [`RegisterTile::multiply`] with a weight panel's width.
     ///
     /// # Safety
     /// As [`linear`], for the sizes it is called with.
@@ -409,12 +375,12 @@ impl Product {
     /// As [`linear`], for the sizes it is called with.
     #[inline(always)]
     unsafe fn tile<V: Simd, const ROWS: usize, const VECTORS: usize>(self) {
-        let Product { k, a, a_stride, mut b, out, out_stride, mut ahead } = self;
+        let RegisterTile { k, a, a_stride, mut b, out, out_stride, mut prefetch } = self;
         // SAFETY: the callers' word on the sizes.
         unsafe {
             let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
             for i in 0..k {
-                ahead.step();
+                prefetch.step();
                 let mut panel = [V::splat(0.0); VECTORS];
                 for (j, vector) in panel.iter_mut().enumerate() {
                     *vector = V::load(b.add(j * V::LANES));

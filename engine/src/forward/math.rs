@@ -1,4 +1,4 @@
-//! exp and GELU on vectors.
+//! exp and GELU on vectors: to the last bits of f32, and short ones whose results are rounded to bf16.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +16,8 @@ use super::simd::Simd;
 pub(super) unsafe fn exp_of_negative<V: Simd>(x: V) -> V {
     // SAFETY: the caller's word on the instruction set.
     unsafe {
-        let x = x.max(V::splat(-87.3));
+        // `max` gives its second operand where one is NaN, so NaN stays NaN.
+        let x = V::splat(-87.3).max(x);
         // Adding and taking away 1.5 * 2^23 leaves the nearest whole number.
         let magic = V::splat(12_582_912.0);
         let n = x.mul_add(V::splat(std::f32::consts::LOG2_E), magic).sub(magic);
@@ -100,5 +101,125 @@ unsafe fn reciprocal_of_one_to_two<V: Simd>(y: V) -> V {
             r = r.mul_add(error, r);
         }
         r
+    }
+}
+
+/// GELU in its erf form with an absolute error of at most 1.9e-4, for results that are rounded to
+/// bf16: `x (0.5 + c Q(c²))` with c = x kept within ±3.9, where the polynomial gives ±0.5.
+///
+/// Q is a minimax fit of `erf(x/√2) / 2x` made for this file, weighted by what an error does to GELU.
+///
+/// # Safety
+/// AVX512DQ must be there.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn gelu_short(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    const Q: [f32; 6] =
+        [-1.888_663e-6, 5.379_206e-5, -8.721_119e-4, 9.068_2e-3, -0.065_282_81, 0.398_481_9];
+    // SAFETY: the caller's word.
+    unsafe {
+        // The smaller magnitude, with the sign of x.
+        let c = _mm512_range_ps::<0b0010>(x, _mm512_set1_ps(3.9));
+        let square = _mm512_mul_ps(c, c);
+        let mut q = _mm512_set1_ps(2.843_186e-8);
+        for coefficient in Q {
+            q = _mm512_fmadd_ps(q, square, _mm512_set1_ps(coefficient));
+        }
+        _mm512_mul_ps(x, _mm512_fmadd_ps(c, q, _mm512_set1_ps(0.5)))
+    }
+}
+
+/// `2^x` with a relative error of at most 7.5e-5, for results that are rounded to bf16. NaN gives
+/// NaN, what is too large infinity.
+///
+/// `2^floor(x)` times a minimax polynomial of the fraction, made for this file.
+///
+/// # Safety
+/// AVX512DQ must be there.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn exp2_short(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's word.
+    unsafe {
+        // x - floor(x)
+        let fraction = _mm512_reduce_ps::<0b0001>(x);
+        let p = _mm512_set1_ps(0.078_024_56);
+        let p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.226_067_46));
+        let p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.695_833_24));
+        let p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.999_925_3));
+        _mm512_scalef_ps(p, x)
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use std::arch::x86_64::*;
+
+    use super::*;
+
+    type Lanes = [f32; 16];
+
+    #[target_feature(enable = "avx512f,avx512dq")]
+    unsafe fn short(x: &Lanes) -> (Lanes, Lanes) {
+        let (mut gelu, mut power) = ([0.0; 16], [0.0; 16]);
+        // SAFETY: 16 floats each; the caller's word.
+        unsafe {
+            let x = _mm512_loadu_ps(x.as_ptr());
+            _mm512_storeu_ps(gelu.as_mut_ptr(), gelu_short(x));
+            _mm512_storeu_ps(power.as_mut_ptr(), exp2_short(x));
+        }
+        (gelu, power)
+    }
+
+    /// `erf(x)` in f64, by its series; for |x| <= 4.
+    fn erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            let n = f64::from(n);
+            term *= -x * x / n;
+            sum += term / (2.0 * n + 1.0);
+        }
+        sum * std::f64::consts::FRAC_2_SQRT_PI
+    }
+
+    #[test]
+    fn short_functions_keep_their_errors() {
+        if !is_x86_feature_detected!("avx512f") || !is_x86_feature_detected!("avx512dq") {
+            return;
+        }
+        for i in -8000..8000 {
+            let x = [i as f32 / 1000.0; 16];
+            // SAFETY: the instructions are there.
+            let (gelu, power) = unsafe { short(&x) };
+            let exact = f64::from(x[0]);
+            // The series cancels out further out, where the function is 0 or x to 1e-6.
+            let wanted = match exact.abs() <= 5.0 {
+                true => exact / 2.0 * (1.0 + erf(exact / 2f64.sqrt())),
+                false => exact.max(0.0),
+            };
+            assert!((f64::from(gelu[0]) - wanted).abs() <= 1.9e-4, "gelu({exact}) = {}", gelu[0]);
+            assert!((f64::from(power[0]) / exact.exp2() - 1.0).abs() <= 7.5e-5, "2^{exact}");
+        }
+    }
+
+    #[test]
+    fn short_functions_hold_far_out() {
+        if !is_x86_feature_detected!("avx512f") || !is_x86_feature_detected!("avx512dq") {
+            return;
+        }
+        let infinity = f32::INFINITY;
+        let mut x = [0.0; 16];
+        x[..8].copy_from_slice(&[1e4, -1e4, 1e30, -1e30, 200.0, -200.0, infinity, -infinity]);
+        x[8] = f32::NAN;
+        // SAFETY: the instructions are there.
+        let (gelu, power) = unsafe { short(&x) };
+        for i in [0, 2] {
+            assert!((gelu[i] / x[i] - 1.0).abs() < 1e-6 && (gelu[i + 1] / x[i]).abs() < 1e-6);
+        }
+        assert_eq!((gelu[6], power[4], power[5]), (infinity, infinity, 0.0));
+        assert_eq!((power[6], power[7]), (infinity, 0.0));
+        assert!(gelu[8].is_nan() && power[8].is_nan());
     }
 }

@@ -1,20 +1,23 @@
-//! Memory for the packed weights: one piece, in huge pages where the system has them.
+//! Memory for the packed weights and for activations.
 //!
-//! 12 tokens are bound by reading the weights once, 21 MB of them for MiniLM in bf16: 5,200 pages of
-//! 4 kB, more than a core's translation buffers hold, and the prefetcher stops at each page's end.
-//! Backends that are forked from a preloaded server copy a page table of ten entries instead.
+//! The time of 12 tokens is that of reading the weights once, 21 MB of them for MiniLM in bf16. In
+//! pages of 4 kB these are 5,200, more than a core's translation buffers hold, and the prefetcher
+//! stops at the end of each page. So the weights lie in huge pages where the system has them. A
+//! backend that is forked from a preloaded server then copies a page table of ten entries.
 
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
 
+use super::shared::{Plain, Shared};
 use crate::Error;
 
-/// What a huge page has on x86-64 and, with pages of 4 kB, on AArch64.
+/// Bytes of a huge page on x86-64 and, with pages of 4 kB, on AArch64.
 const HUGE: usize = 2 << 20;
 
-/// 32-bit words that start at the beginning of a huge page, so at that of a cache line.
-pub(super) struct Words {
+/// 32-bit words that are zero at first and start at a page. From 2 MB on they are in huge pages, where
+/// the system has them.
+pub(super) struct PanelMemory {
     mapped: NonNull<u8>,
     mapped_bytes: usize,
     start: NonNull<u32>,
@@ -22,20 +25,23 @@ pub(super) struct Words {
 }
 
 // SAFETY: it owns its memory, and through a shared reference only reads it.
-unsafe impl Send for Words {}
+unsafe impl Send for PanelMemory {}
 // SAFETY: as above.
-unsafe impl Sync for Words {}
+unsafe impl Sync for PanelMemory {}
 
-impl Words {
+impl PanelMemory {
     /// So many zeros.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn new(length: usize) -> Result<Words, Error> {
+    pub fn new(length: usize) -> Result<PanelMemory, Error> {
         let bytes = length.saturating_mul(4);
+        // What is smaller shall not take a whole huge page.
+        let alignment = if bytes < HUGE { 1 } else { HUGE };
         let mapped_bytes = bytes
-            .checked_next_multiple_of(HUGE)
-            .and_then(|bytes| bytes.checked_add(HUGE))
+            .max(1)
+            .checked_next_multiple_of(alignment)
+            .and_then(|bytes| bytes.checked_add(alignment - 1))
             .ok_or(Error::OutOfMemory { bytes })?;
         // SAFETY: a new private mapping wherever the system wants it.
         let mapped = unsafe {
@@ -52,15 +58,18 @@ impl Words {
         let Some(mapped) = mapped else {
             return Err(Error::OutOfMemory { bytes });
         };
-        let offset = mapped.align_offset(HUGE);
-        // SAFETY: at most HUGE bytes on, and so much longer the mapping is.
+        let offset = mapped.align_offset(alignment);
+        // SAFETY: less than the alignment, and by so much the mapping is longer.
         let start = unsafe { mapped.add(offset) };
         #[cfg(target_os = "linux")]
-        // SAFETY: inside the mapping. Advice: where it is not taken, pages stay small.
-        unsafe {
-            libc::madvise(start.as_ptr().cast(), mapped_bytes - HUGE, libc::MADV_HUGEPAGE);
+        if bytes >= HUGE {
+            // SAFETY: inside the mapping. It is advice: pages stay small where it is not taken.
+            unsafe {
+                let length = bytes.next_multiple_of(HUGE);
+                libc::madvise(start.as_ptr().cast(), length, libc::MADV_HUGEPAGE);
+            }
         }
-        Ok(Words { mapped, mapped_bytes, start: start.cast(), length })
+        Ok(PanelMemory { mapped, mapped_bytes, start: start.cast(), length })
     }
 
     pub fn as_slice(&self) -> &[u32] {
@@ -74,10 +83,117 @@ impl Words {
     }
 }
 
-impl Drop for Words {
+impl Drop for PanelMemory {
     fn drop(&mut self) {
         // SAFETY: the mapping that `new` made, whole.
         unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+    }
+}
+
+/// Words of a page of 4 kB.
+const PAGE_WORDS: usize = 1024;
+/// Words by which the buffers of an arena are apart within a page. A load that follows a store to
+/// the same place of another page has to wait for it.
+const STAGGER_WORDS: usize = 64;
+
+/// The buffers of a pass in one piece, kept from one pass to the next.
+#[derive(Default)]
+pub(super) struct Arena {
+    memory: Option<PanelMemory>,
+}
+
+impl Arena {
+    pub fn bytes(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| 4 * memory.length)
+    }
+
+    /// Makes room for buffers of so many bytes. They hold what was last written there, or zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn reserve(&mut self, buffers: &[usize]) -> Result<Carver<'_>, Error> {
+        let words = buffers.iter().fold(0_usize, |sum, bytes| {
+            let words = bytes.div_ceil(4).checked_next_multiple_of(PAGE_WORDS);
+            sum.saturating_add(words.unwrap_or(usize::MAX)).saturating_add(2 * PAGE_WORDS)
+        });
+        let memory = match self.memory.take() {
+            Some(memory) if memory.length >= words => memory,
+            // What was there goes first.
+            old => {
+                drop(old);
+                PanelMemory::new(words)?
+            }
+        };
+        Ok(Carver { rest: self.memory.insert(memory).as_mut_slice(), taken: 0 })
+    }
+}
+
+/// Cuts an arena into buffers.
+pub(super) struct Carver<'a> {
+    rest: &'a mut [u32],
+    taken: usize,
+}
+
+impl<'a> Carver<'a> {
+    /// The next buffer, aligned to a cache line.
+    ///
+    /// # Panics
+    /// Where there is no room left: a buffer was not reserved.
+    pub fn take<T: Plain>(&mut self, length: usize) -> Shared<'a, T> {
+        let words = (length * size_of::<T>()).div_ceil(4);
+        let stagger = STAGGER_WORDS * (self.taken % (PAGE_WORDS / STAGGER_WORDS));
+        self.taken += 1;
+        let rest = std::mem::take(&mut self.rest);
+        let (buffer, rest) = rest.split_at_mut(words.next_multiple_of(PAGE_WORDS) + PAGE_WORDS);
+        self.rest = rest;
+        let buffer = &mut buffer[stagger..stagger + words];
+        // SAFETY: so many bytes are there, aligned to a line and so for T; any bits are a value of it.
+        Shared::new(unsafe {
+            std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<T>(), length)
+        })
+    }
+}
+
+/// A cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u32; 16]);
+
+/// Activations or scratch: zero at first, aligned to a cache line, as long as the longest use.
+#[derive(Default)]
+pub(super) struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    /// Bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.lines.capacity() * size_of::<Line>()
+    }
+
+    /// The first `length` values of a buffer that has as many.
+    ///
+    /// # Panics
+    /// Where it has fewer.
+    pub fn values<T: Plain>(&self, length: usize) -> &[T] {
+        assert!(length <= self.lines.len() * (size_of::<Line>() / size_of::<T>()));
+        // SAFETY: as just checked; as in `of`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), length) }
+    }
+
+    /// The first `length` values, which are what was last written there.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn of<T: Plain>(&mut self, length: usize) -> Result<&mut [T], Error> {
+        let bytes = length.saturating_mul(size_of::<T>());
+        let lines = bytes.div_ceil(size_of::<Line>());
+        if let Some(more) = lines.checked_sub(self.lines.len()).filter(|&more| more > 0) {
+            self.lines.try_reserve_exact(more).map_err(|_| Error::OutOfMemory { bytes })?;
+            self.lines.resize(lines, Line([0; 16]));
+        }
+        // SAFETY: so many bytes are there, aligned for T; any bits are a value of it.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), length) })
     }
 }
 
@@ -86,13 +202,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_zero_aligned_and_their_own() {
-        for length in [0, 1, HUGE / 4, HUGE / 4 + 1] {
-            let mut words = Words::new(length).unwrap();
+    fn panels_are_zero_aligned_and_their_own() {
+        for length in [0, 1, HUGE / 4 - 1, HUGE / 4, HUGE / 4 + 1] {
+            let mut words = PanelMemory::new(length).unwrap();
             assert_eq!(words.as_slice().as_ptr().align_offset(64), 0);
             assert!(words.as_slice().iter().all(|&word| word == 0));
             words.as_mut_slice().fill(7);
-            assert!(Words::new(length).unwrap().as_slice().iter().all(|&word| word == 0));
+            assert!(PanelMemory::new(length).unwrap().as_slice().iter().all(|&word| word == 0));
             assert_eq!(words.as_slice(), vec![7; length]);
         }
     }
@@ -101,7 +217,40 @@ mod tests {
     fn too_much_is_an_error() {
         // More than there are numbers, and more than an address space of 47 bits.
         for length in [usize::MAX / 2, 1 << 50] {
-            assert!(matches!(Words::new(length), Err(Error::OutOfMemory { .. })));
+            assert!(matches!(PanelMemory::new(length), Err(Error::OutOfMemory { .. })));
         }
+    }
+
+    #[test]
+    fn a_buffer_is_aligned_and_keeps_what_it_has() {
+        let mut buffer = Buffer::default();
+        buffer.of::<f32>(3).unwrap().copy_from_slice(&[1.0, 2.0, 3.0]);
+        let longer = buffer.of::<f32>(100).unwrap();
+        assert_eq!(longer.as_ptr().align_offset(64), 0);
+        assert_eq!(longer[..4], [1.0, 2.0, 3.0, 0.0]);
+        assert!(buffer.bytes() >= 400);
+        assert!(matches!(buffer.of::<f32>(usize::MAX / 2), Err(Error::OutOfMemory { .. })));
+    }
+
+    #[test]
+    fn buffers_of_an_arena_are_apart_and_keep_what_they_have() {
+        let mut arena = Arena::default();
+        for (length, first) in [(5_usize, 0.0), (5, 1.0), (100_000, 0.0), (5, 7.0)] {
+            let mut carver = arena.reserve(&[4 * length, 2 * length]).unwrap();
+            let (floats, halves) = (carver.take::<f32>(length), carver.take::<u16>(length));
+            // SAFETY: nobody else has them.
+            unsafe {
+                assert_eq!(floats.read(0..1)[0], first);
+                floats.write(0..length).fill(if length == 5 { 1.0 } else { 7.0 });
+                halves.write(0..length).fill(3);
+                assert_eq!(floats.read(length - 1..length), [if length == 5 { 1.0 } else { 7.0 }]);
+            }
+            for place in [floats.pointer().addr(), halves.pointer().addr()] {
+                assert_eq!(place % 64, 0);
+            }
+            assert_ne!(floats.pointer().addr() % 4096, halves.pointer().addr() % 4096);
+        }
+        assert!(arena.bytes() >= 600_000);
+        assert!(matches!(arena.reserve(&[usize::MAX, 1]), Err(Error::OutOfMemory { .. })));
     }
 }

@@ -7,78 +7,95 @@
 
 use once_cell::sync::Lazy;
 
-use super::kernels::{self, Attend, Linear, Norm, Scratch};
+use super::jobs::{Attend, Linear, Norm, Scratch};
+use super::kernels;
+use super::number::Precision;
 use super::simd::{Four, Simd};
 use crate::Error;
 
-/// Number format of the weights and of what they are multiplied with. Sums, residuals, layer
-/// normalisation and softmax are f32 in every precision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    F32,
-    /// Factors rounded to bfloat16 (8 bits of precision), sums in f32.
-    Bf16,
-}
-
-/// The entry points of one tier.
+/// A way to run the model on this CPU.
 #[derive(Clone, Copy)]
 pub(crate) struct Tier {
     /// As `embed_model()` shows it.
     pub name: &'static str,
     pub precision: Precision,
+    /// Whether this process may run it; asked when it is chosen.
+    permitted: fn() -> bool,
+    pub(super) pass: PassKind,
+}
+
+/// Which pass a tier runs.
+#[derive(Clone, Copy)]
+pub(super) enum PassKind {
+    /// Row-major hidden states and these kernels.
+    General(Kernels),
+    /// Tiles, from end to end.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+/// The entry points of one instruction set.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    pub precision: Precision,
     /// Columns of a weight panel.
     pub panel_width: usize,
     /// Rows of a register tile.
     pub tile_rows: usize,
-    /// 32-bit words of a weight panel's column of `k` values.
-    pub words: fn(k: usize) -> usize,
-    /// Whether this process may run it; asked when it is chosen.
-    permitted: fn() -> bool,
-    pub(super) linear: unsafe fn(&Linear, &mut Scratch),
-    pub(super) attend: unsafe fn(&Attend, &mut Scratch),
-    pub(super) normalise: unsafe fn(&Norm),
+    pub linear: unsafe fn(&Linear, &mut Scratch) -> Result<(), Error>,
+    pub attend: unsafe fn(&Attend, &mut Scratch) -> Result<(), Error>,
+    pub normalise: unsafe fn(&Norm),
 }
 
-impl Tier {
+impl Kernels {
+    /// 32-bit words of a weight panel's column of `k` values.
+    pub fn packed_depth(&self, k: usize) -> usize {
+        match self.precision {
+            Precision::F32 => k,
+            Precision::Bf16 => k / 2,
+        }
+    }
+
     const fn of<V: Simd>(
-        name: &'static str,
-        linear: unsafe fn(&Linear, &mut Scratch),
-        attend: unsafe fn(&Attend, &mut Scratch),
+        linear: unsafe fn(&Linear, &mut Scratch) -> Result<(), Error>,
+        attend: unsafe fn(&Attend, &mut Scratch) -> Result<(), Error>,
         normalise: unsafe fn(&Norm),
-    ) -> Tier {
-        Tier {
-            name,
+    ) -> Kernels {
+        Kernels {
             precision: Precision::F32,
             panel_width: kernels::panel_width::<V>(),
             tile_rows: V::MR,
-            words: |k| k,
-            permitted: || true,
             linear,
             attend,
             normalise,
         }
+    }
+
+    fn tier(self, name: &'static str) -> Tier {
+        let permitted = || true;
+        Tier { name, precision: self.precision, permitted, pass: PassKind::General(self) }
     }
 }
 
 /// Compiles the kernels for one instruction set.
 macro_rules! tier {
     ($module:ident, $vector:ty $(, $feature:literal)?) => {
-        mod $module {
+        pub(super) mod $module {
             use super::*;
 
             /// # Safety
             /// As [`kernels::linear`].
             $(#[target_feature(enable = $feature)])?
-            pub unsafe fn linear(job: &Linear, _: &mut Scratch) {
+            pub unsafe fn linear(job: &Linear, _: &mut Scratch) -> Result<(), Error> {
                 // SAFETY: the caller's word; the features are enabled here.
-                unsafe { kernels::linear::<$vector>(job) }
+                unsafe { kernels::linear::<$vector>(job) };
+                Ok(())
             }
 
             /// # Safety
             /// As [`kernels::attend`].
             $(#[target_feature(enable = $feature)])?
-            pub unsafe fn attend(job: &Attend, scratch: &mut Scratch) {
+            pub unsafe fn attend(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
                 // SAFETY: the caller's word; the features are enabled here.
                 unsafe { kernels::attend::<$vector>(job, scratch) }
             }
@@ -99,16 +116,6 @@ tier!(avx512, std::arch::x86_64::__m512, "avx512f,avx512dq,avx512bw,avx512vl,avx
 #[cfg(target_arch = "x86_64")]
 tier!(avx2, std::arch::x86_64::__m256, "avx2,fma");
 tier!(baseline, Four);
-
-impl Precision {
-    /// As the setting and `embed_model()` write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-}
 
 /// The fastest tier of a precision, or the one with that name. Without either: the fastest there
 /// is, whose vectors have a cosine of at least 0.9999 to the reference's in any case.
@@ -140,44 +147,27 @@ fn available() -> Vec<Tier> {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
         {
-            let f32 =
-                Tier::of::<__m512>("avx512-f32", avx512::linear, avx512::attend, avx512::normalise);
-            tiers.push(f32);
+            let f32 = Kernels::of::<__m512>(avx512::linear, avx512::attend, avx512::normalise);
+            tiers.push(f32.tier("avx512-f32"));
             if is_x86_feature_detected!("avx512bf16") {
-                let bf16 = Tier {
-                    name: "avx512-bf16",
-                    precision: Precision::Bf16,
-                    words: |k| k / 2,
-                    linear: super::bf16::linear,
-                    ..f32
-                };
+                let precision = Precision::Bf16;
+                let bf16 = Kernels { precision, linear: super::bf16::linear, ..f32 };
                 // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs and half of it on Intel's.
-                tiers.insert(if is_amd() { 0 } else { 1 }, bf16);
+                tiers.insert(if is_amd() { 0 } else { 1 }, bf16.tier("avx512-bf16"));
                 if super::amx::available() {
-                    let amx = Tier {
-                        name: "amx-bf16",
-                        panel_width: super::amx::WIDTH,
-                        tile_rows: super::amx::ROWS,
-                        words: super::amx::padded_words,
-                        permitted: super::amx::permitted,
-                        linear: super::amx::linear,
-                        attend: super::amx::attend,
-                        ..bf16
-                    };
-                    tiers.insert(0, amx);
+                    let name = "amx-bf16";
+                    let (permitted, pass) = (super::amx::permitted, PassKind::Amx);
+                    tiers.insert(0, Tier { name, precision, permitted, pass });
                 }
             }
         }
         if fma {
-            tiers.push(Tier::of::<__m256>("avx2-f32", avx2::linear, avx2::attend, avx2::normalise));
+            let f32 = Kernels::of::<__m256>(avx2::linear, avx2::attend, avx2::normalise);
+            tiers.push(f32.tier("avx2-f32"));
         }
     }
-    tiers.push(Tier::of::<Four>(
-        "portable-f32",
-        baseline::linear,
-        baseline::attend,
-        baseline::normalise,
-    ));
+    let f32 = Kernels::of::<Four>(baseline::linear, baseline::attend, baseline::normalise);
+    tiers.push(f32.tier("portable-f32"));
     tiers
 }
 

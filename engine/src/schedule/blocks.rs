@@ -6,13 +6,24 @@ use std::ops::Range;
 /// speed at about 50 rows. Above 512 rows the hidden states of a block do not fit into the cache.
 const MAX_BLOCK_TOKENS: usize = 512;
 
-/// Divides texts of these lengths into ranges. The texts of a range share a forward pass.
-pub(crate) fn plan(lengths: &[usize]) -> Vec<Range<usize>> {
+/// Fewest tokens of a block that is made smaller so that every thread has some.
+const MIN_BLOCK_TOKENS: usize = 64;
+
+/// Divides texts of these lengths into ranges. The texts of a range share a forward pass. Each of
+/// the threads gets two blocks where there is enough to do: threads with a block each never wait for
+/// one another, and those of one block do.
+pub(crate) fn plan(lengths: &[usize], threads: usize) -> Vec<Range<usize>> {
+    let limit = if threads == 1 {
+        MAX_BLOCK_TOKENS
+    } else {
+        let share = lengths.iter().sum::<usize>().div_ceil(2 * threads);
+        share.clamp(MIN_BLOCK_TOKENS, MAX_BLOCK_TOKENS)
+    };
     let mut blocks = Vec::new();
     let mut start = 0;
     let mut tokens = 0;
     for (i, &length) in lengths.iter().enumerate() {
-        if i > start && tokens + length > MAX_BLOCK_TOKENS {
+        if i > start && tokens + length > limit {
             blocks.push(start..i);
             (start, tokens) = (i, 0);
         }
@@ -32,7 +43,7 @@ mod tests {
     fn covers_every_text_once_within_the_token_limit() {
         let lengths: Vec<usize> = (0..500).map(|i| 2 + (i * 7919) % 700).collect();
         let mut next = 0;
-        for block in plan(&lengths) {
+        for block in plan(&lengths, 1) {
             assert_eq!(block.start, next);
             assert!(!block.is_empty());
             let tokens: usize = lengths[block.clone()].iter().sum();
@@ -44,12 +55,12 @@ mod tests {
 
     #[test]
     fn short_texts_fill_a_block() {
-        assert_eq!(plan(&[128; 9]), vec![0..4, 4..8, 8..9]);
-        assert_eq!(plan(&[600, 2]), vec![0..1, 1..2]);
+        assert_eq!(plan(&[128; 9], 1), vec![0..4, 4..8, 8..9]);
+        assert_eq!(plan(&[600, 2], 1), vec![0..1, 1..2]);
     }
 
     #[test]
     fn nothing_to_plan() {
-        assert!(plan(&[]).is_empty());
+        assert!(plan(&[], 2).is_empty());
     }
 }

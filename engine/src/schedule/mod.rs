@@ -2,4 +2,5 @@
 
 pub(crate) mod blocks;
 pub(crate) mod run;
+pub(crate) mod team;
 pub(crate) mod threads;

@@ -1,109 +1,107 @@
-//! Runs the blocks of a call: on the threads of the private pool, or on the calling thread.
+//! Runs the blocks of a call on the calling thread and its helpers.
 
 use std::ops::{ControlFlow, Range};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
+use super::team::{Crew, GoOn};
 use super::threads::Threads;
 use crate::{DIMS, Error};
 
-/// How long the calling thread waits for results before it calls `go_on` again.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The largest forward pass, in tokens, that the calling thread runs itself when a call has one
-/// thread. The pool would wake a sleeping thread on another core with cold caches, and then this
-/// one. That takes 50 µs, and a pass over 12 tokens takes 1.5 ms. One operation on 128 tokens takes
-/// up to 15 ms, during which `go_on` is not called.
-const MAX_TOKENS_ON_CALLER: usize = 128;
-
-/// A callback that a pass calls between its operations. The pass ends with its error.
-type GoOn<'a> = &'a mut dyn FnMut() -> Result<(), Error>;
-
-/// One forward pass over lists of token ids with a number of threads. Returns one vector for each
+/// One forward pass over lists of token ids, on the threads of a crew. Returns one vector for each
 /// list.
 pub(crate) type Pass<'a> =
-    dyn Fn(&[&[u32]], usize, GoOn) -> Result<Vec<[f32; DIMS]>, Error> + Sync + 'a;
+    dyn Fn(&[&[u32]], &mut Crew, GoOn) -> Result<Vec<[f32; DIMS]>, Error> + Sync + 'a;
 
-/// Runs one pass for each block of `ids` and gives the block and its vectors to `done`, in the
-/// order in which the passes end. `go_on` is called on the calling thread.
+/// Runs one pass for each block of `ids` and gives the block and its vectors to `done`. `go_on` is
+/// called on the calling thread, which works as well.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when `go_on` breaks; the first error of a pass; [`Error::Internal`] when
-/// a pass panics.
+/// a pass panics on a helper.
 pub(crate) fn run_blocks(
     threads: &Threads,
+    members: usize,
     pass: &Pass,
     ids: &[&[u32]],
     blocks: &[Range<usize>],
     go_on: &mut dyn FnMut() -> ControlFlow<()>,
     done: &mut dyn FnMut(Range<usize>, Vec<[f32; DIMS]>),
 ) -> Result<(), Error> {
-    let thread_count = threads.for_call();
-    if let [block] = blocks
-        && thread_count == 1
-        && ids.iter().map(|ids| ids.len()).sum::<usize>() <= MAX_TOKENS_ON_CALLER
-    {
-        let mut go_on = || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) };
-        done(block.clone(), pass(ids, 1, &mut go_on)?);
-        return Ok(());
-    }
-    // Blocks that run side by side never wait for each other. The work inside a block is divided
-    // among threads only when there are fewer blocks than keep all threads busy.
-    let (workers, threads_per_block) =
-        if blocks.len() >= 2 * thread_count { (thread_count, 1) } else { (1, thread_count) };
-    let pool = threads.pool(thread_count)?;
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let (sender, receiver) = mpsc::channel();
-    pool.in_place_scope(|scope| {
-        let _stop_at_exit = SetOnDrop(&stop);
-        for _ in 0..workers {
-            let (sender, next, stop) = (sender.clone(), &next, &stop);
-            scope.spawn(move |_| {
-                let mut go_on = || match stop.load(Ordering::Relaxed) {
-                    true => Err(Error::Interrupted),
-                    false => Ok(()),
-                };
-                while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let ids = &ids[block.clone()];
-                    // A panic becomes an error.
-                    let run = AssertUnwindSafe(|| pass(ids, threads_per_block, &mut go_on));
-                    let result = catch_unwind(run)
-                        .unwrap_or_else(|_| Err(Error::internal("the forward pass panicked")));
-                    let failed = result.is_err();
-                    if sender.send((block.clone(), result)).is_err() || failed {
-                        break;
-                    }
-                }
+    let mut go_on = || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) };
+    threads.with_crew(members, |mut crew| {
+        // Blocks that run side by side never wait for each other. The work inside a block is divided
+        // among threads only when there are fewer blocks than keep all threads busy.
+        if crew.members() == 1 || blocks.len() < 2 * crew.members() {
+            for block in blocks {
+                done(block.clone(), pass(&ids[block.clone()], &mut crew, &mut go_on)?);
+            }
+            return Ok(());
+        }
+        let queue = Queue {
+            pass,
+            ids,
+            blocks,
+            next: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            results: Mutex::new(Vec::with_capacity(blocks.len())),
+        };
+        let helper = || {
+            queue.work(&mut || match queue.stop.load(Ordering::Relaxed) {
+                true => Err(Error::Interrupted),
+                false => Ok(()),
             });
-        }
-        let mut missing = blocks.len();
-        while missing > 0 {
-            if go_on().is_break() {
-                return Err(Error::Interrupted);
-            }
-            match receiver.recv_timeout(POLL_INTERVAL) {
-                Ok((block, result)) => {
-                    done(block, result?);
-                    missing -= 1;
+        };
+        crew.side_by_side(&helper, || queue.work(&mut go_on))?;
+        let mut failure = None;
+        for (block, result) in queue.results.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            match result {
+                Ok(vectors) => done(block, vectors),
+                // Those that stopped because another one failed are not the cause.
+                Err(error) if matches!(failure, None | Some(Error::Interrupted)) => {
+                    failure = Some(error);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::internal("the threads of the model are gone"));
-                }
+                Err(_) => {}
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     })
 }
 
-/// Sets a flag when it is dropped, also when a panic unwinds: the threads must not go on working
-/// for a call that has ended.
-struct SetOnDrop<'a>(&'a AtomicBool);
+type Outcome = (Range<usize>, Result<Vec<[f32; DIMS]>, Error>);
 
-impl Drop for SetOnDrop<'_> {
+/// Blocks that threads take one after the other.
+struct Queue<'a> {
+    pass: &'a Pass<'a>,
+    ids: &'a [&'a [u32]],
+    blocks: &'a [Range<usize>],
+    next: AtomicUsize,
+    stop: AtomicBool,
+    results: Mutex<Vec<Outcome>>,
+}
+
+impl Queue<'_> {
+    /// Takes blocks until there are none, or one has failed.
+    fn work(&self, go_on: GoOn) {
+        let stop = StopOnDrop(&self.stop);
+        while let Some(block) = self.blocks.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let result = (self.pass)(&self.ids[block.clone()], &mut Crew::alone(), go_on);
+            let failed = result.is_err();
+            let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+            results.push((block.clone(), result));
+            if failed {
+                return;
+            }
+        }
+        std::mem::forget(stop);
+    }
+}
+
+/// Sets a flag when it is dropped, also when a panic unwinds: the other threads must not go on
+/// working for a call that has ended.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -1,18 +1,16 @@
-//! The private thread pool, and the number of threads of a call.
+//! The number of threads of a call, and the helpers of an encoder.
 //!
-//! rayon's global pool is not used. Its threads have the caller's signal mask, so the signal
-//! handlers of a database backend could run on them. The threads of the private pool block all
-//! signals and sleep when there is no work. The pool is created for the first text that needs it.
-//! With one thread, the caller runs short texts itself.
+//! The calling thread is the first of its threads; only more than one need helpers. They block all
+//! signals, and none exists before the first call that needs one.
 
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use once_cell::sync::Lazy;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::team::{Crew, Team};
 use crate::Error;
 
 /// Most threads of the automatic rule. A text of 512 tokens has no work for more.
@@ -26,17 +24,21 @@ static CORES: Lazy<usize> =
 /// The threads of one encoder.
 pub(crate) struct Threads {
     /// The number that the caller set; 0 = automatic.
-    setting: AtomicUsize,
-    pool: Mutex<Option<Arc<ThreadPool>>>,
+    wanted: AtomicUsize,
+    /// Helpers that spin for the next call. They are no reason to use fewer threads.
+    spinning: Arc<AtomicUsize>,
+    team: Mutex<Team>,
 }
 
 impl Threads {
-    pub fn new(setting: usize) -> Threads {
-        Threads { setting: AtomicUsize::new(setting), pool: Mutex::new(None) }
+    pub fn new(wanted: usize) -> Threads {
+        let spinning = Arc::new(AtomicUsize::new(0));
+        let team = Mutex::new(Team::new(spinning.clone()));
+        Threads { wanted: AtomicUsize::new(wanted), spinning, team }
     }
 
-    pub fn set(&self, setting: usize) {
-        self.setting.store(setting, Ordering::Relaxed);
+    pub fn set(&self, wanted: usize) {
+        self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// Number of threads for a call that begins now.
@@ -45,26 +47,29 @@ impl Threads {
     /// to eight. One session alone gets all cores. Many sessions get one thread each, which gives
     /// the most texts per second.
     pub fn for_call(&self) -> usize {
-        match self.setting.load(Ordering::Relaxed) {
+        match self.wanted.load(Ordering::Relaxed) {
             0 => {
-                let (cores, others) = (*CORES, running_tasks().saturating_sub(1));
+                let spinning = self.spinning.load(Ordering::Relaxed);
+                let (cores, others) = (*CORES, running_tasks().saturating_sub(1 + spinning));
                 cores.min(MAX_AUTOMATIC).min(cores.saturating_sub(others)).max(1)
             }
-            setting => setting,
+            wanted => wanted,
         }
     }
 
-    /// A pool of at least `threads` threads. A larger pool replaces a pool that is too small.
-    pub fn pool(&self, threads: usize) -> Result<Arc<ThreadPool>, Error> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pool.as_ref()
-            && pool.current_num_threads() >= threads
-        {
-            return Ok(pool.clone());
+    /// Gives `use_crew` a crew of `members` threads, the calling one included; of fewer where the
+    /// system starts no more, and of this one where another call has the helpers.
+    pub fn with_crew<T>(&self, members: usize, use_crew: impl FnOnce(Crew) -> T) -> T {
+        if members <= 1 {
+            return use_crew(Crew::alone());
         }
-        let larger = Arc::new(private_pool(threads)?);
-        *pool = Some(larger.clone());
-        Ok(larger)
+        match self.team.try_lock() {
+            Ok(mut team) => use_crew(Crew::of(&mut team, members)),
+            Err(TryLockError::Poisoned(team)) => {
+                use_crew(Crew::of(&mut team.into_inner(), members))
+            }
+            Err(TryLockError::WouldBlock) => use_crew(Crew::alone()),
+        }
     }
 }
 
@@ -77,25 +82,14 @@ fn running_tasks() -> usize {
         .unwrap_or(1)
 }
 
-/// Makes a pool of `threads` threads that block all signals.
-pub(crate) fn private_pool(threads: usize) -> Result<ThreadPool, Error> {
-    let _blocked = SignalsBlocked::new()?;
-    ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("gte-small {index}"))
-        .stack_size(2 << 20)
-        .build()
-        .map_err(Error::internal)
-}
-
 /// Blocks all signals on this thread until it is dropped. A new thread inherits the mask of the
 /// thread that spawns it, so it never gets a signal.
-struct SignalsBlocked {
+pub(super) struct SignalsBlocked {
     previous: libc::sigset_t,
 }
 
 impl SignalsBlocked {
-    fn new() -> Result<SignalsBlocked, Error> {
+    pub fn new() -> Result<SignalsBlocked, Error> {
         // SAFETY: both sets are plain data that sigfillset and pthread_sigmask write before they
         // are read; the pointers are to live locals of the right type.
         let (status, previous) = unsafe {
@@ -133,13 +127,37 @@ mod tests {
     }
 
     #[test]
-    fn pool_threads_block_every_signal_and_the_caller_keeps_its_mask() {
+    fn helpers_block_every_signal_and_the_caller_keeps_its_mask() {
         let before = blocked_signals();
-        let inside = private_pool(1).unwrap().install(blocked_signals);
-        // SIGKILL (9) and SIGSTOP (19) can't be blocked, 32 and 33 belong to the C library.
-        for signal in (1..=64).filter(|signal| ![9, 19, 32, 33].contains(signal)) {
-            assert!(inside >> (signal - 1) & 1 == 1, "signal {signal} is not blocked");
+        let masks = Mutex::new(Vec::new());
+        Threads::new(2).with_crew(2, |mut crew| {
+            assert_eq!(crew.members(), 2);
+            crew.run(&mut || Ok(()), &|member| {
+                masks.lock().unwrap().push((member.index, blocked_signals()));
+                Ok(())
+            })
+            .unwrap();
+        });
+        for (index, mask) in masks.into_inner().unwrap() {
+            if index == 0 {
+                assert_eq!(mask, before);
+                continue;
+            }
+            // SIGKILL (9) and SIGSTOP (19) can't be blocked, 32 and 33 belong to the C library.
+            for signal in (1..=64).filter(|signal| ![9, 19, 32, 33].contains(signal)) {
+                assert!(mask >> (signal - 1) & 1 == 1, "signal {signal} is not blocked");
+            }
         }
         assert_eq!(before, blocked_signals());
+    }
+
+    #[test]
+    fn a_call_beside_another_one_runs_alone() {
+        let threads = Threads::new(3);
+        threads.with_crew(3, |crew| {
+            assert_eq!(crew.members(), 3);
+            threads.with_crew(3, |crew| assert_eq!(crew.members(), 1));
+        });
+        threads.with_crew(2, |crew| assert_eq!(crew.members(), 2));
     }
 }

@@ -1,0 +1,481 @@
+//! Products of activations with panels of weights.
+//!
+//! Panels outside, blocks of 32 rows inside, `k` always 384: a product with a longer `k` adds its
+//! parts to the residual stream. Four tiles sum up a block of 32 × 32. What follows a sum (bias,
+//! activation, rounding) runs in the shadow of the next block's tiles, two or three rows after each
+//! step.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::layout::{BLOCK, BLOCK_VALUES, PANEL_WORDS, SQUARE, TILE};
+use super::tile::{load, multiply, store};
+use crate::forward::bf16::round_pair;
+use crate::forward::math::{gelu_short, gelu_tanh};
+use crate::forward::prefetch::prefetch;
+use crate::forward::shared::Shared;
+
+/// Lines of a panel per step that one block of rows would have to prefetch.
+const LINES_PER_STEP: usize = PANEL_WORDS / 16 / 12;
+
+/// `a · W` for some blocks of rows and some panels.
+#[derive(Clone)]
+pub(super) struct Product<'a> {
+    /// Activations `[row blocks][12][32][32]`.
+    pub a: Shared<'a, u16>,
+    pub blocks: Range<usize>,
+    /// The last of the blocks has at most 16 rows.
+    pub half: bool,
+    /// `[panels][12][2][16][16]`.
+    pub weights: &'a [u32],
+    pub panels: Range<usize>,
+}
+
+/// What happens to a sum before it is rounded.
+pub(super) trait Activate {
+    /// # Safety
+    /// AVX-512 must be there.
+    unsafe fn apply(x: __m512) -> __m512;
+}
+
+pub(super) struct Plain;
+pub(super) struct Gelu;
+pub(super) struct GeluTanh;
+pub(super) struct Relu;
+
+impl Activate for Plain {
+    #[inline(always)]
+    unsafe fn apply(x: __m512) -> __m512 {
+        x
+    }
+}
+
+impl Activate for Gelu {
+    #[inline(always)]
+    unsafe fn apply(x: __m512) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { gelu_short(x) }
+    }
+}
+
+impl Activate for GeluTanh {
+    #[inline(always)]
+    unsafe fn apply(x: __m512) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { gelu_tanh(x) }
+    }
+}
+
+impl Activate for Relu {
+    #[inline(always)]
+    unsafe fn apply(x: __m512) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_max_ps(_mm512_setzero_ps(), x) }
+    }
+}
+
+/// Four tiles of sums `[2 row tiles][2 column tiles][16][16]`, and a place for a line of output that
+/// nobody wants.
+#[repr(C, align(64))]
+pub(super) struct TileSums {
+    sums: [f32; SQUARE],
+    nowhere: [u16; SQUARE],
+}
+
+impl Default for TileSums {
+    fn default() -> TileSums {
+        TileSums { sums: [0.0; SQUARE], nowhere: [0; SQUARE] }
+    }
+}
+
+/// Where the sums come from and go to.
+trait Sink {
+    /// Fills the tiles that sum up: two for one tile of rows, four for two.
+    ///
+    /// # Safety
+    /// Of this and all methods below: the tiles must be configured.
+    unsafe fn begin(&mut self, panel: usize, block: usize, one: bool);
+    /// Rows `8 * group + from .. 8 * group + to` of the block before, while the tiles are busy.
+    ///
+    /// # Safety
+    /// As [`Sink::begin`].
+    unsafe fn shadow<const FROM: usize, const TO: usize>(&mut self, group: usize);
+    /// Stores the sums.
+    ///
+    /// # Safety
+    /// As [`Sink::begin`].
+    unsafe fn end(&mut self, one: bool);
+}
+
+/// To activations: bias, activation, bf16. `place(panel, block)` is where the 32 lines of a square
+/// go in `out`.
+struct ToActivations<'a, P, A> {
+    bias: &'a [f32],
+    out: Shared<'a, u16>,
+    place: P,
+    scratch: &'a mut TileSums,
+    /// Where the block in the tiles goes, and the one before.
+    current: *mut u16,
+    before: *mut u16,
+    activate: std::marker::PhantomData<A>,
+}
+
+impl<P: Fn(usize, usize) -> usize, A: Activate> Sink for ToActivations<'_, P, A> {
+    #[inline(always)]
+    unsafe fn begin(&mut self, panel: usize, block: usize, one: bool) {
+        let bias = self.bias[panel * BLOCK..][..BLOCK].as_ptr();
+        let place = (self.place)(panel, block);
+        self.current = self.out.part(place..place + SQUARE).pointer();
+        // SAFETY: a tile whose rows are 0 bytes apart has the same row of 16 values 16 times.
+        unsafe {
+            load!("tmm0", bias, 0);
+            load!("tmm1", bias.add(TILE), 0);
+            if !one {
+                load!("tmm2", bias, 0);
+                load!("tmm3", bias.add(TILE), 0);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn shadow<const FROM: usize, const TO: usize>(&mut self, group: usize) {
+        // SAFETY: rows of the sums, and of the square they go to.
+        unsafe {
+            let from = self.scratch.sums.as_ptr().add(group / 2 * (SQUARE / 2) + group % 2 * 128);
+            let to = self.before.add(group * 8 * BLOCK);
+            for row in FROM..TO {
+                let first = A::apply(_mm512_load_ps(from.add(row * TILE)));
+                let second = A::apply(_mm512_load_ps(from.add(row * TILE + TILE * TILE)));
+                _mm512_store_si512(to.add(row * BLOCK).cast(), round_pair(first, second));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end(&mut self, one: bool) {
+        let sums = self.scratch.sums.as_mut_ptr();
+        // SAFETY: the four tiles of the scratch.
+        unsafe {
+            store!("tmm0", sums);
+            store!("tmm1", sums.add(256));
+            if !one {
+                store!("tmm2", sums.add(512));
+                store!("tmm3", sums.add(768));
+            }
+        }
+        self.before = self.current;
+    }
+}
+
+/// Added to the residual stream, which has the form of the tiles.
+struct ToStream<'a> {
+    x: Shared<'a, f32>,
+    current: *mut f32,
+}
+
+impl Sink for ToStream<'_> {
+    #[inline(always)]
+    unsafe fn begin(&mut self, panel: usize, block: usize, one: bool) {
+        let place = block * BLOCK_VALUES + panel * SQUARE;
+        self.current = self.x.part(place..place + SQUARE).pointer();
+        // SAFETY: the square's four tiles.
+        unsafe {
+            load!("tmm0", self.current, 64);
+            load!("tmm1", self.current.add(256), 64);
+            if !one {
+                load!("tmm2", self.current.add(512), 64);
+                load!("tmm3", self.current.add(768), 64);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn shadow<const FROM: usize, const TO: usize>(&mut self, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn end(&mut self, one: bool) {
+        // SAFETY: as in `begin`.
+        unsafe {
+            store!("tmm0", self.current);
+            store!("tmm1", self.current.add(256));
+            if !one {
+                store!("tmm2", self.current.add(512));
+                store!("tmm3", self.current.add(768));
+            }
+        }
+    }
+}
+
+/// To rows of f32, for heads of another size than attention on tiles is made for.
+struct ToRows<'a> {
+    bias: &'a [f32],
+    out: Shared<'a, f32>,
+    columns: usize,
+    scratch: &'a mut TileSums,
+    panel: usize,
+    block: usize,
+}
+
+impl Sink for ToRows<'_> {
+    #[inline(always)]
+    unsafe fn begin(&mut self, panel: usize, block: usize, _: bool) {
+        (self.panel, self.block) = (panel, block);
+        let bias = self.bias[panel * BLOCK..][..BLOCK].as_ptr();
+        // SAFETY: as in `ToActivations`.
+        unsafe {
+            load!("tmm0", bias, 0);
+            load!("tmm1", bias.add(TILE), 0);
+            load!("tmm2", bias, 0);
+            load!("tmm3", bias.add(TILE), 0);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn shadow<const FROM: usize, const TO: usize>(&mut self, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn end(&mut self, _: bool) {
+        let sums = self.scratch.sums.as_mut_ptr();
+        // SAFETY: the four tiles of the scratch; the rows are asked for one by one.
+        unsafe {
+            store!("tmm0", sums);
+            store!("tmm1", sums.add(256));
+            store!("tmm2", sums.add(512));
+            store!("tmm3", sums.add(768));
+            for (i, from) in self.scratch.sums.as_chunks::<TILE>().0.iter().enumerate() {
+                let (row, tile) = (i / 32 * TILE + i % TILE, i / TILE % 2);
+                let place = (self.block * BLOCK + row) * self.columns + self.panel * BLOCK;
+                let to = self.out.part(place + tile * TILE..place + tile * TILE + TILE);
+                to.pointer().cast::<[f32; TILE]>().write(*from);
+            }
+        }
+    }
+}
+
+/// `activation(a · W + bias)` as bf16; the square of a panel and a block goes to `place`.
+///
+/// # Panics
+/// Where a panel, a block or a place lies outside of its buffer.
+///
+/// # Safety
+/// No other thread writes the blocks of `a`, nor reads or writes the places in `out`. The tiles must
+/// be configured, and the instructions there.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn to_activations<A: Activate>(
+    job: &Product,
+    bias: &[f32],
+    out: Shared<u16>,
+    place: impl Fn(usize, usize) -> usize,
+    scratch: &mut TileSums,
+) {
+    let nowhere = scratch.nowhere.as_mut_ptr();
+    let activate = std::marker::PhantomData::<A>;
+    let (current, before) = (nowhere, nowhere);
+    let mut sink = ToActivations { bias, out, place, scratch, current, before, activate };
+    // SAFETY: the caller's word.
+    unsafe {
+        run(job, &mut sink);
+        for group in 0..4 {
+            sink.shadow::<0, 8>(group);
+        }
+    }
+}
+
+/// `x += a · W`.
+///
+/// # Panics
+/// As [`to_activations`].
+///
+/// # Safety
+/// As [`to_activations`], for the blocks and panels of `x`.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn to_stream(job: &Product, x: Shared<f32>) {
+    // SAFETY: the caller's word.
+    unsafe { run(job, &mut ToStream { x, current: std::ptr::null_mut() }) };
+}
+
+/// `a · W + bias` as rows of f32 with so many columns, whole blocks of them.
+///
+/// # Panics
+/// As [`to_activations`].
+///
+/// # Safety
+/// As [`to_activations`].
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn to_rows(
+    job: &Product,
+    bias: &[f32],
+    out: Shared<f32>,
+    columns: usize,
+    scratch: &mut TileSums,
+) {
+    let mut sink = ToRows { bias, out, columns, scratch, panel: 0, block: 0 };
+    // SAFETY: the caller's word.
+    unsafe { run(&Product { half: false, ..job.clone() }, &mut sink) };
+}
+
+/// # Safety
+/// As [`to_activations`].
+#[inline(always)]
+unsafe fn run<S: Sink>(job: &Product, sink: &mut S) {
+    let Product { blocks, panels, half, .. } = job.clone();
+    if blocks.is_empty() || panels.is_empty() {
+        return;
+    }
+    let a = job.a.part(blocks.start * BLOCK_VALUES..blocks.end * BLOCK_VALUES).pointer();
+    let weights = &job.weights[..panels.end * PANEL_WORDS];
+    // One block reads the weights once, at the memory's rate; the CPU's own prefetching is better
+    // then.
+    let lines = if blocks.len() == 1 { 0 } else { LINES_PER_STEP.div_ceil(blocks.len()) };
+    // SAFETY: blocks and panels inside their buffers, as just checked.
+    unsafe {
+        let mut loaded = false;
+        for panel in panels.clone() {
+            let b = weights.as_ptr().add(panel * PANEL_WORDS);
+            let mut next = NextPanel { from: b.wrapping_add(PANEL_WORDS), lines };
+            for block in blocks.clone() {
+                let a_block = a.add((block - blocks.start) * BLOCK_VALUES);
+                let one = half && block + 1 == blocks.end;
+                sink.begin(panel, block, one);
+                if one {
+                    for group in 0..4 {
+                        let (a, b) = (a_block.add(group * 3 * SQUARE), b.add(group * 3 * 512));
+                        step_of_one(a, b);
+                        sink.shadow::<0, 3>(group);
+                        step_of_one(a.add(SQUARE), b.add(512));
+                        sink.shadow::<3, 6>(group);
+                        step_of_one(a.add(2 * SQUARE), b.add(1024));
+                        sink.shadow::<6, 8>(group);
+                    }
+                } else {
+                    for group in 0..4 {
+                        let (a, b) = (a_block.add(group * 3 * SQUARE), b.add(group * 3 * 512));
+                        if group == 0 && loaded {
+                            multiply_loaded();
+                        } else {
+                            step_of_two(a, b);
+                        }
+                        sink.shadow::<0, 3>(group);
+                        next.prefetch();
+                        step_of_two(a.add(SQUARE), b.add(512));
+                        sink.shadow::<3, 6>(group);
+                        next.prefetch();
+                        step_of_two(a.add(2 * SQUARE), b.add(1024));
+                        sink.shadow::<6, 8>(group);
+                        next.prefetch();
+                    }
+                }
+                // A store waits for its products, and a load behind it would wait too.
+                let last_block = block + 1 == blocks.end;
+                let after = if last_block { blocks.start } else { block + 1 };
+                let is_one = half && after + 1 == blocks.end;
+                loaded = !(is_one || last_block && panel + 1 == panels.end);
+                if loaded {
+                    let b = if last_block { b.add(PANEL_WORDS) } else { b };
+                    load_step(a.add((after - blocks.start) * BLOCK_VALUES), b);
+                }
+                sink.end(one);
+            }
+        }
+    }
+}
+
+/// Prefetches the next panel, a few lines at each step.
+struct NextPanel {
+    from: *const u32,
+    lines: usize,
+}
+
+impl NextPanel {
+    #[inline(always)]
+    fn prefetch(&mut self) {
+        for _ in 0..self.lines {
+            prefetch(self.from);
+            self.from = self.from.wrapping_add(16);
+        }
+    }
+}
+
+/// 32 rows += 32 of `k`. `tileloaddt1` keeps the rows out of the first cache level, which the panel
+/// needs: 12 to 17 % at 512 rows.
+///
+/// # Safety
+/// Two tiles at `a` and two at `b`; the tiles must be configured.
+#[inline(always)]
+unsafe fn step_of_two(a: *const u16, b: *const u32) {
+    // SAFETY: the caller's word.
+    unsafe {
+        std::arch::asm!(
+            "tileloaddt1 tmm4, [{a} + {stride}]",
+            "tileloadd tmm6, [{b} + {stride}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {stride} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloaddt1 tmm5, [{a} + {stride} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            a = in(reg) a, b = in(reg) b, stride = in(reg) 64_usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+}
+
+/// 16 rows += 32 of `k`.
+///
+/// # Safety
+/// A tile at `a` and two at `b`; the tiles must be configured.
+#[inline(always)]
+unsafe fn step_of_one(a: *const u16, b: *const u32) {
+    // SAFETY: the caller's word.
+    unsafe {
+        std::arch::asm!(
+            "tileloaddt1 tmm4, [{a} + {stride}]",
+            "tileloadd tmm6, [{b} + {stride}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {stride} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            a = in(reg) a, b = in(reg) b, stride = in(reg) 64_usize,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+}
+
+/// The loads of [`step_of_two`].
+///
+/// # Safety
+/// As [`step_of_two`].
+#[inline(always)]
+unsafe fn load_step(a: *const u16, b: *const u32) {
+    // SAFETY: the caller's word.
+    unsafe {
+        std::arch::asm!(
+            "tileloaddt1 tmm4, [{a} + {stride}]",
+            "tileloadd tmm6, [{b} + {stride}]",
+            "tileloadd tmm7, [{b} + {stride} + 1024]",
+            "tileloaddt1 tmm5, [{a} + {stride} + 1024]",
+            a = in(reg) a, b = in(reg) b, stride = in(reg) 64_usize,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+}
+
+/// The products of [`step_of_two`].
+///
+/// # Safety
+/// The tiles must be configured.
+#[inline(always)]
+unsafe fn multiply_loaded() {
+    // SAFETY: the caller's word.
+    unsafe {
+        multiply!("tmm0", "tmm4", "tmm6");
+        multiply!("tmm1", "tmm4", "tmm7");
+        multiply!("tmm2", "tmm5", "tmm6");
+        multiply!("tmm3", "tmm5", "tmm7");
+    }
+}

@@ -1,0 +1,208 @@
+//! Work on rows: layer normalisation, and forms in and out of the tiles'.
+
+#![allow(unsafe_code)]
+// Rows are counted where several arrays and pointers go on together.
+#![allow(clippy::needless_range_loop)]
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::layout::{BLOCK, PANELS, SQUARE, TILE, activation_row, stream_row, stream_vector};
+use crate::DIMS;
+use crate::forward::bf16::round_pair;
+use crate::forward::shared::Shared;
+
+/// Vectors of a row.
+const VECTORS: usize = DIMS / TILE;
+/// Rows that are normalised together: their chains of additions overlap.
+const TOGETHER: usize = 8;
+
+/// A layer normalisation with two outputs: what the next product reads, and the residual stream,
+/// which the product after that adds to and so has that product's bias in it.
+pub(super) struct Norm {
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    /// `bias` plus the bias of the next product that adds to the stream.
+    pub stream_bias: Vec<f32>,
+    pub eps: f32,
+}
+
+impl Norm {
+    /// # Panics
+    /// Where a vector has not 384 values.
+    pub fn new(weight: Vec<f32>, bias: Vec<f32>, next_bias: &[f32], eps: f32) -> Norm {
+        assert!([weight.len(), bias.len(), next_bias.len()] == [DIMS; 3]);
+        let stream_bias = bias.iter().zip(next_bias).map(|(a, b)| a + b).collect();
+        Norm { weight, bias, stream_bias, eps }
+    }
+}
+
+/// Normalises rows of the stream `from`: as bf16 to `activations`, and as f32 the columns of the
+/// panels in `keep` to the stream `to`.
+///
+/// # Panics
+/// Where a row is outside of a buffer.
+///
+/// # Safety
+/// No other thread writes these rows of `from`, nor reads or writes them in `activations`, nor the
+/// panels in `to`. The instructions must be there.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn normalise(
+    norm: &Norm,
+    from: Shared<f32>,
+    to: Shared<f32>,
+    activations: Shared<u16>,
+    rows: Range<usize>,
+    keep: Range<usize>,
+) {
+    let mut first = rows.start;
+    while first < rows.end {
+        // Within one tile, so that the rows are at one distance.
+        let count = (TOGETHER - first % TOGETHER).min(rows.end - first);
+        let end = stream_row(first + count - 1) + stream_vector(VECTORS - 1) + TILE;
+        let start = stream_row(first);
+        let (from, to) = (from.part(start..end).pointer(), to.part(start..end).pointer());
+        let start = activation_row(first);
+        let end = activation_row(first + count - 1) + (PANELS - 1) * SQUARE + BLOCK;
+        let activations = activations.part(start..end).pointer();
+        // SAFETY: the rows' own places, as just checked.
+        unsafe {
+            let mut means = [_mm512_setzero_ps(); TOGETHER];
+            let mut scales = [_mm512_setzero_ps(); TOGETHER];
+            for i in 0..count {
+                let row = from.add(i * TILE);
+                let mut sums = four(row);
+                for j in 1..VECTORS / 4 {
+                    for (sum, x) in sums.iter_mut().zip(four(row.add(j * 2 * SQUARE))) {
+                        *sum = _mm512_add_ps(*sum, x);
+                    }
+                }
+                means[i] = _mm512_set1_ps(total(sums) * (1.0 / DIMS as f32));
+            }
+            for i in 0..count {
+                let row = from.add(i * TILE);
+                let mut sums = [_mm512_setzero_ps(); 4];
+                for j in 0..VECTORS / 4 {
+                    for (sum, x) in sums.iter_mut().zip(four(row.add(j * 2 * SQUARE))) {
+                        let d = _mm512_sub_ps(x, means[i]);
+                        *sum = _mm512_fmadd_ps(d, d, *sum);
+                    }
+                }
+                let variance = total(sums) * (1.0 / DIMS as f32);
+                scales[i] = _mm512_set1_ps(1.0 / (variance + norm.eps).sqrt());
+            }
+            for panel in 0..PANELS {
+                let at = |values: &[f32], half: usize| values.as_ptr().add(panel * BLOCK + half);
+                let weights =
+                    [_mm512_loadu_ps(at(&norm.weight, 0)), _mm512_loadu_ps(at(&norm.weight, TILE))];
+                let biases =
+                    [_mm512_loadu_ps(at(&norm.bias, 0)), _mm512_loadu_ps(at(&norm.bias, TILE))];
+                let stream = [
+                    _mm512_loadu_ps(at(&norm.stream_bias, 0)),
+                    _mm512_loadu_ps(at(&norm.stream_bias, TILE)),
+                ];
+                for i in 0..count {
+                    let place = i * TILE + panel * SQUARE;
+                    let a = _mm512_sub_ps(_mm512_load_ps(from.add(place)), means[i]);
+                    let b = _mm512_sub_ps(_mm512_load_ps(from.add(place + 256)), means[i]);
+                    let a = _mm512_mul_ps(_mm512_mul_ps(a, scales[i]), weights[0]);
+                    let b = _mm512_mul_ps(_mm512_mul_ps(b, scales[i]), weights[1]);
+                    let rounded =
+                        round_pair(_mm512_add_ps(a, biases[0]), _mm512_add_ps(b, biases[1]));
+                    _mm512_store_si512(activations.add(panel * SQUARE + i * BLOCK).cast(), rounded);
+                    if keep.contains(&panel) {
+                        _mm512_store_ps(to.add(place), _mm512_add_ps(a, stream[0]));
+                        _mm512_store_ps(to.add(place + 256), _mm512_add_ps(b, stream[1]));
+                    }
+                }
+            }
+        }
+        first += count;
+    }
+}
+
+/// Four neighbouring vectors of a row.
+///
+/// # Safety
+/// AVX-512 must be there, and two squares from `row` on.
+#[inline(always)]
+unsafe fn four(row: *const f32) -> [__m512; 4] {
+    // SAFETY: the caller's word.
+    unsafe {
+        let [first, second] = [row, row.add(SQUARE)];
+        [
+            _mm512_load_ps(first),
+            _mm512_load_ps(first.add(TILE * TILE)),
+            _mm512_load_ps(second),
+            _mm512_load_ps(second.add(TILE * TILE)),
+        ]
+    }
+}
+
+/// Sum of four vectors, in one fixed order.
+///
+/// # Safety
+/// AVX-512 must be there.
+#[inline(always)]
+unsafe fn total(sums: [__m512; 4]) -> f32 {
+    // SAFETY: the caller's word.
+    unsafe {
+        let [a, b, c, d] = sums;
+        _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)))
+    }
+}
+
+/// A row of 384 floats into the stream.
+///
+/// # Panics
+/// Where the row is outside of the buffer.
+///
+/// # Safety
+/// No other thread reads or writes the row.
+pub(super) unsafe fn write_row(values: &[f32; DIMS], to: Shared<f32>, row: usize) {
+    for (i, values) in values.as_chunks::<TILE>().0.iter().enumerate() {
+        let place = stream_row(row) + stream_vector(i);
+        // SAFETY: the caller's word.
+        unsafe { to.write(place..place + TILE) }.copy_from_slice(values);
+    }
+}
+
+/// A row of the stream as 384 floats.
+///
+/// # Panics
+/// As [`write_row`].
+///
+/// # Safety
+/// No other thread writes the row.
+pub(super) unsafe fn read_row(from: Shared<f32>, row: usize, values: &mut [f32; DIMS]) {
+    for (i, values) in values.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+        let place = stream_row(row) + stream_vector(i);
+        // SAFETY: the caller's word.
+        values.copy_from_slice(unsafe { from.read(place..place + TILE) });
+    }
+}
+
+/// Rows of 384 floats as activations.
+///
+/// # Panics
+/// Where a row is outside of a buffer.
+///
+/// # Safety
+/// No other thread writes these rows of `from`, nor reads or writes them in `to`. The instructions
+/// must be there.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn round_rows(from: Shared<f32>, to: Shared<u16>, rows: Range<usize>) {
+    for row in rows {
+        // SAFETY: the caller's word; whole lines of the row.
+        unsafe {
+            let from = from.read(row * DIMS..(row + 1) * DIMS).as_ptr();
+            for panel in 0..PANELS {
+                let place = activation_row(row) + panel * SQUARE;
+                let to = to.write(place..place + BLOCK).as_mut_ptr();
+                let first = _mm512_loadu_ps(from.add(panel * BLOCK));
+                let second = _mm512_loadu_ps(from.add(panel * BLOCK + TILE));
+                _mm512_store_si512(to.cast(), round_pair(first, second));
+            }
+        }
+    }
+}

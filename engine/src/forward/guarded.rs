@@ -1,0 +1,47 @@
+//! Memory for tests that ends where a page begins that nobody may touch.
+
+#![allow(unsafe_code, clippy::unwrap_used)]
+
+use std::ptr::NonNull;
+
+use super::shared::Plain;
+
+/// Memory that ends where a page begins that nobody may touch: a kernel that reads or writes behind
+/// its buffer dies there.
+pub(super) struct Guarded {
+    mapped: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Guarded {
+    const PAGE: usize = 1 << 16;
+
+    /// Room for so many bytes.
+    pub fn new(bytes: usize) -> Guarded {
+        let bytes = bytes.next_multiple_of(Self::PAGE);
+        // SAFETY: a new private mapping, whose last page is then closed.
+        let mapped = unsafe {
+            let (all, access) = (bytes + Self::PAGE, libc::PROT_READ | libc::PROT_WRITE);
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let mapped = libc::mmap(std::ptr::null_mut(), all, access, flags, -1, 0);
+            assert_ne!(mapped, libc::MAP_FAILED);
+            assert_eq!(libc::mprotect(mapped.byte_add(bytes), Self::PAGE, libc::PROT_NONE), 0);
+            mapped
+        };
+        Guarded { mapped: NonNull::new(mapped.cast()).unwrap(), bytes }
+    }
+
+    /// The last `length` values before the closed page.
+    pub fn last<T: Plain>(&mut self, length: usize) -> &mut [T] {
+        let start = self.bytes.checked_sub(length * size_of::<T>()).unwrap();
+        // SAFETY: inside the mapping, which is zeros at first, and aligned as its end is.
+        unsafe { std::slice::from_raw_parts_mut(self.mapped.add(start).as_ptr().cast(), length) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, whole.
+        unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.bytes + Self::PAGE) };
+    }
+}

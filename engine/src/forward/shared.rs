@@ -1,0 +1,83 @@
+//! Buffers that the threads of a pass share.
+
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+/// A number of at most 32 bits, of which any bits are a value.
+pub(super) trait Plain: Copy + Send + Sync {}
+impl Plain for f32 {}
+impl Plain for u16 {}
+impl Plain for u32 {}
+
+/// A buffer that the threads of a pass share: each writes its part, and reads those of others after
+/// a barrier.
+pub(super) struct Shared<'a, T> {
+    start: NonNull<T>,
+    length: usize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<'_, T> {}
+
+// SAFETY: access is unsafe, and its caller says that no other thread's is in the way.
+unsafe impl<T: Plain> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Plain> Sync for Shared<'_, T> {}
+
+impl<'a, T: Plain> Shared<'a, T> {
+    pub fn new(buffer: &'a mut [T]) -> Shared<'a, T> {
+        let length = buffer.len();
+        Shared { start: NonNull::from(buffer).cast(), length, lifetime: PhantomData }
+    }
+
+    pub fn len(self) -> usize {
+        self.length
+    }
+
+    /// A part of it, for other uses.
+    ///
+    /// # Panics
+    /// Where the range is not inside.
+    pub fn part(self, range: Range<usize>) -> Shared<'a, T> {
+        assert!(range.start <= range.end && range.end <= self.length);
+        // SAFETY: inside the buffer.
+        let start = unsafe { self.start.add(range.start) };
+        Shared { start, length: range.len(), lifetime: PhantomData }
+    }
+
+    /// Its start. Using it is as reading or writing, see [`Shared::read`] and [`Shared::write`].
+    pub fn pointer(self) -> *mut T {
+        self.start.as_ptr()
+    }
+
+    /// # Panics
+    /// Where the range is not inside.
+    ///
+    /// # Safety
+    /// No thread writes there as long as the slice is in use.
+    pub unsafe fn read(self, range: Range<usize>) -> &'a [T] {
+        let part = self.part(range);
+        // SAFETY: inside the buffer; the caller's word.
+        unsafe { std::slice::from_raw_parts(part.start.as_ptr(), part.length) }
+    }
+
+    /// # Panics
+    /// Where the range is not inside.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes there as long as the slice is in use.
+    pub unsafe fn write(self, range: Range<usize>) -> &'a mut [T] {
+        let part = self.part(range);
+        // SAFETY: inside the buffer; the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(part.start.as_ptr(), part.length) }
+    }
+}

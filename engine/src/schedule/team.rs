@@ -1,0 +1,471 @@
+//! Threads that run one function together, and meet at barriers in it.
+//!
+//! The calling thread is one of them: a text that needs one thread wakes none. Who waits spins for a
+//! short while, because a barrier between two operations is a matter of microseconds, and then
+//! sleeps. The helpers block every signal: one that was delivered to them would run a database
+//! backend's handlers there.
+
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::threads::SignalsBlocked;
+use crate::Error;
+
+/// How long a thread spins before it sleeps. Waking it takes some 50 µs; the threads of a pass arrive
+/// at a barrier within 100 µs of each other.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// What helpers run: the index of the helper comes in, from 1.
+type Work<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// Helpers of the calling thread. They sleep between two jobs.
+pub(crate) struct Team {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    job: Mutex<Job>,
+    given_out: Condvar,
+    /// Number of the job, as in `job`, for those who spin.
+    number: AtomicUsize,
+    /// Helpers that are still in the job.
+    running: AtomicUsize,
+    done: Condvar,
+    panicked: AtomicBool,
+    /// Helpers that spin for the next job.
+    spinning: Arc<AtomicUsize>,
+}
+
+struct Job {
+    number: usize,
+    members: usize,
+    /// Valid while `running` is not 0.
+    work: Option<Work<'static>>,
+    closed: bool,
+}
+
+impl Team {
+    /// `spinning` counts the helpers that spin.
+    pub fn new(spinning: Arc<AtomicUsize>) -> Team {
+        let job = Job { number: 0, members: 0, work: None, closed: false };
+        let shared = Shared {
+            job: Mutex::new(job),
+            given_out: Condvar::new(),
+            number: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            done: Condvar::new(),
+            panicked: AtomicBool::new(false),
+            spinning,
+        };
+        Team { shared: Arc::new(shared), helpers: Vec::new() }
+    }
+
+    /// Starts helpers until there are `members` threads with the caller. Returns how many there
+    /// are: fewer where the system starts no more.
+    pub fn grow(&mut self, members: usize) -> usize {
+        while self.helpers.len() + 1 < members {
+            let (shared, index) = (self.shared.clone(), self.helpers.len() + 1);
+            let Ok(_blocked) = SignalsBlocked::new() else { break };
+            let started = std::thread::Builder::new()
+                .name(format!("gte-small {index}"))
+                .stack_size(2 << 20)
+                .spawn(move || help(&shared, index));
+            match started {
+                Ok(helper) => self.helpers.push(helper),
+                Err(_) => break,
+            }
+        }
+        members.min(self.helpers.len() + 1)
+    }
+
+    /// Runs `work(1..members)` on helpers and `own` here, and waits for all, also where `own`
+    /// unwinds.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where a helper panicked.
+    fn run(&mut self, members: usize, work: Work<'_>, own: impl FnOnce()) -> Result<(), Error> {
+        assert!(members <= self.helpers.len() + 1);
+        // SAFETY: only the lifetime changes. The helpers have done with it when `Wait` is dropped,
+        // which happens before this function returns or unwinds.
+        let work = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
+        let shared = &self.shared;
+        shared.panicked.store(false, Ordering::Relaxed);
+        shared.running.store(members - 1, Ordering::Relaxed);
+        {
+            let mut job = shared.lock();
+            job.number += 1;
+            (job.members, job.work) = (members, Some(work));
+            shared.number.store(job.number, Ordering::Release);
+        }
+        shared.given_out.notify_all();
+        let wait = Wait(shared);
+        own();
+        drop(wait);
+        match shared.panicked.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::internal("the forward pass panicked")),
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.number.fetch_add(1, Ordering::Release);
+        self.shared.given_out.notify_all();
+        for helper in self.helpers.drain(..) {
+            // A helper catches the panics of its work.
+            let _ = helper.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Job> {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the helpers when it goes.
+struct Wait<'a>(&'a Shared);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let finished = || self.0.running.load(Ordering::Acquire) == 0;
+        if !spin(finished) {
+            let mut job = self.0.lock();
+            while !finished() {
+                job = self.0.done.wait(job).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        self.0.lock().work = None;
+    }
+}
+
+/// What a helper does.
+fn help(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    loop {
+        shared.spinning.fetch_add(1, Ordering::Relaxed);
+        spin(|| shared.number.load(Ordering::Acquire) != seen);
+        shared.spinning.fetch_sub(1, Ordering::Relaxed);
+        let work = {
+            let mut job = shared.lock();
+            while job.number == seen && !job.closed {
+                job = shared.given_out.wait(job).unwrap_or_else(PoisonError::into_inner);
+            }
+            if job.closed {
+                return;
+            }
+            seen = job.number;
+            job.work.filter(|_| index < job.members)
+        };
+        let Some(work) = work else { continue };
+        if catch_unwind(AssertUnwindSafe(|| work(index))).is_err() {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        if shared.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            drop(shared.lock());
+            shared.done.notify_all();
+        }
+    }
+}
+
+/// Spins until it is so, or for [`SPIN`]; whether it is so.
+fn spin(so: impl Fn() -> bool) -> bool {
+    let began = Instant::now();
+    loop {
+        for _ in 0..64 {
+            if so() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if began.elapsed() >= SPIN {
+            return false;
+        }
+    }
+}
+
+/// Where the threads of a job wait for each other.
+struct Barrier {
+    members: usize,
+    arrived: AtomicUsize,
+    round: AtomicUsize,
+    /// A member has left, so nobody needs to wait.
+    broken: AtomicBool,
+    asleep: Mutex<()>,
+    opened: Condvar,
+}
+
+impl Barrier {
+    fn new(members: usize) -> Barrier {
+        Barrier {
+            members,
+            arrived: AtomicUsize::new(0),
+            round: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            asleep: Mutex::new(()),
+            opened: Condvar::new(),
+        }
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        if self.members == 1 {
+            return Ok(());
+        }
+        let round = self.round.load(Ordering::Acquire);
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
+            self.arrived.store(0, Ordering::Relaxed);
+            self.round.store(round.wrapping_add(1), Ordering::Release);
+            self.wake();
+            return self.whole();
+        }
+        let open =
+            || self.round.load(Ordering::Acquire) != round || self.broken.load(Ordering::Acquire);
+        if !spin(open) {
+            let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+            while !open() {
+                asleep = self.opened.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        self.whole()
+    }
+
+    fn whole(&self) -> Result<(), Error> {
+        if self.broken.load(Ordering::Acquire) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Taking the lock makes sure that who is about to sleep sees what was stored before.
+    fn wake(&self) {
+        drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
+        self.opened.notify_all();
+    }
+}
+
+/// Breaks the barrier when it goes: also where a panic unwinds nobody waits for this thread.
+struct BreakOnDrop<'a>(&'a Barrier);
+
+impl Drop for BreakOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.broken.store(true, Ordering::Release);
+        self.0.wake();
+    }
+}
+
+/// The caller's question whether to go on, as an error where it is not.
+pub(crate) type GoOn<'a> = &'a mut dyn FnMut() -> Result<(), Error>;
+
+/// One thread of those that run a pass together.
+pub(crate) struct Member<'a> {
+    /// From 0, which is the calling thread.
+    pub index: usize,
+    /// How many there are.
+    pub members: usize,
+    barrier: &'a Barrier,
+    go_on: GoOn<'a>,
+}
+
+impl Member<'_> {
+    /// Waits for the other members. What each wrote before, all may read afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where another one has left.
+    pub fn meet(&self) -> Result<(), Error> {
+        self.barrier.wait()
+    }
+
+    /// Asks whether to go on; call it every few milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where not.
+    pub fn ask(&mut self) -> Result<(), Error> {
+        (self.go_on)()
+    }
+
+    /// This member's part of `0..count`.
+    pub fn share(&self, count: usize) -> Range<usize> {
+        count * self.index / self.members..count * (self.index + 1) / self.members
+    }
+}
+
+/// The threads for one pass.
+pub(crate) struct Crew<'a> {
+    team: Option<&'a mut Team>,
+    members: usize,
+}
+
+impl<'a> Crew<'a> {
+    /// The calling thread.
+    pub fn alone() -> Crew<'static> {
+        Crew { team: None, members: 1 }
+    }
+
+    /// The calling thread and `members - 1` helpers, or as many as can be had.
+    pub fn of(team: &'a mut Team, members: usize) -> Crew<'a> {
+        let members = team.grow(members);
+        Crew { team: Some(team), members }
+    }
+
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
+    /// Runs `work` on every thread. `go_on` is asked on the calling thread, which is member 0.
+    ///
+    /// # Errors
+    /// The first that a member gives; the others then leave at their next barrier or question.
+    pub fn run(
+        &mut self,
+        go_on: GoOn,
+        work: &(dyn Fn(&mut Member) -> Result<(), Error> + Sync),
+    ) -> Result<(), Error> {
+        let members = self.members;
+        let barrier = &Barrier::new(members);
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        let run = |index: usize, go_on: GoOn| {
+            let breaks = BreakOnDrop(barrier);
+            match work(&mut Member { index, members, barrier, go_on }) {
+                Ok(()) => std::mem::forget(breaks),
+                Err(error) => {
+                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Those that leave because another one did are not the cause.
+                    if matches!(*failure, None | Some(Error::Interrupted)) {
+                        *failure = Some(error);
+                    }
+                }
+            }
+        };
+        match &mut self.team {
+            Some(team) if members > 1 => {
+                team.run(members, &|index| run(index, &mut || barrier.whole()), || run(0, go_on))?;
+            }
+            _ => run(0, go_on),
+        }
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `helper` on every thread but this one, and `own` here.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where a helper panicked.
+    pub fn side_by_side(
+        &mut self,
+        helper: &(dyn Fn() + Sync),
+        own: impl FnOnce(),
+    ) -> Result<(), Error> {
+        match &mut self.team {
+            Some(team) if self.members > 1 => team.run(self.members, &|_| helper(), own),
+            _ => {
+                own();
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fine() -> impl FnMut() -> Result<(), Error> {
+        || Ok(())
+    }
+
+    #[test]
+    fn members_see_what_the_others_wrote_before_a_barrier() {
+        let mut team = Team::new(Arc::default());
+        for members in [1, 2, 3, 5] {
+            let mut crew = Crew::of(&mut team, members);
+            assert_eq!(crew.members(), members);
+            let cells: Vec<AtomicUsize> = (0..members).map(|_| AtomicUsize::new(0)).collect();
+            crew.run(&mut fine(), &|member| {
+                for round in 1..500 {
+                    cells[member.index].store(round, Ordering::Relaxed);
+                    member.meet()?;
+                    assert!(cells.iter().all(|cell| cell.load(Ordering::Relaxed) == round));
+                    member.meet()?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_leaves_or_panics_stops_the_others() {
+        let mut team = Team::new(Arc::default());
+        for leaver in 0..3 {
+            for panics in [false, true] {
+                let mut crew = Crew::of(&mut team, 3);
+                let work = |member: &mut Member| {
+                    for round in 0.. {
+                        if round == 7 && member.index == leaver {
+                            if panics {
+                                std::panic::resume_unwind(Box::new("of a member"));
+                            }
+                            return Err(Error::internal("left"));
+                        }
+                        member.meet()?;
+                        member.ask()?;
+                    }
+                    Ok(())
+                };
+                let result = catch_unwind(AssertUnwindSafe(|| crew.run(&mut fine(), &work)));
+                match result {
+                    Ok(result) => {
+                        let text = result.unwrap_err().to_string();
+                        assert!(text.ends_with(if panics { "panicked" } else { "left" }), "{text}");
+                    }
+                    Err(_) => assert!(panics && leaver == 0),
+                }
+            }
+        }
+        Crew::of(&mut team, 3).run(&mut fine(), &|member| member.meet()).unwrap();
+    }
+
+    #[test]
+    fn the_caller_is_asked_on_its_own_thread_and_helpers_hear_its_no() {
+        let mut team = Team::new(Arc::default());
+        let caller = std::thread::current().id();
+        let mut asked = 0;
+        let mut third = || {
+            assert_eq!(std::thread::current().id(), caller);
+            asked += 1;
+            if asked == 3 { Err(Error::Interrupted) } else { Ok(()) }
+        };
+        let result = Crew::of(&mut team, 2).run(&mut third, &|member| {
+            loop {
+                member.ask()?;
+            }
+        });
+        assert!(matches!(result, Err(Error::Interrupted)));
+        assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn sleepers_wake_up() {
+        let mut team = Team::new(Arc::default());
+        for _ in 0..3 {
+            std::thread::sleep(2 * SPIN);
+            Crew::of(&mut team, 2)
+                .run(&mut fine(), &|member| {
+                    if member.index == 0 {
+                        std::thread::sleep(3 * SPIN);
+                    }
+                    member.meet()
+                })
+                .unwrap();
+        }
+    }
+}
