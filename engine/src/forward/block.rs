@@ -56,11 +56,11 @@ impl Embeddings {
         rows: Range<usize>,
         write: &mut dyn FnMut(usize, &[f32; DIMS]),
     ) -> Result<(), Error> {
-        let mut values = [0.0; DIMS];
+        let (mut bytes, mut values) = ([0; 4 * DIMS], [0.0; DIMS]);
         for (ids, text) in block.texts.iter().zip(&block.rows) {
             for row in text.start.max(rows.start)..text.end.min(rows.end) {
                 let position = row - text.start;
-                self.checkpoint.word(ids[position], &mut values)?;
+                self.checkpoint.word(ids[position], &mut bytes, &mut values)?;
                 let place = &self.positions[position * DIMS..][..DIMS];
                 for (i, value) in values.iter_mut().enumerate() {
                     *value = *value + self.token_type[i] + place[i];

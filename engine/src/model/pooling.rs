@@ -2,23 +2,50 @@
 
 use crate::{DIMS, Error};
 
-/// The mean of the rows of `[s, 384]`, scaled to unit length. As sentence-transformers'
+/// The mean of rows of 384 values, as sentence-transformers'
 /// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py)
 /// with `pooling_mode_mean_tokens`, then `Normalize`. The sums are in f64: the reference adds f32
 /// values in blocks, and a plain sum of 512 of them would lose the last bits.
-pub(crate) fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
-    let mut sums = [0f64; DIMS];
-    for row in states.as_chunks::<DIMS>().0 {
-        for (sum, &value) in sums.iter_mut().zip(row) {
+pub(crate) struct Mean {
+    sums: [f64; DIMS],
+}
+
+impl Mean {
+    pub fn new() -> Mean {
+        Mean { sums: [0.0; DIMS] }
+    }
+
+    /// Adds a row.
+    pub fn add(&mut self, row: &[f32; DIMS]) {
+        for (sum, &value) in self.sums.iter_mut().zip(row) {
             *sum += f64::from(value);
         }
     }
-    // The number of rows cancels out in the norm.
-    let norm = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
-    if !(norm.is_finite() && norm > 0.0) {
-        return Err(Error::internal("the hidden state is not finite"));
+
+    /// The mean at unit length.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where it has no direction: it is zero or not finite.
+    pub fn normalise(&self) -> Result<[f32; DIMS], Error> {
+        // The number of rows cancels out in the norm.
+        let norm = self.sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
+        if !(norm.is_finite() && norm > 0.0) {
+            return Err(Error::internal("the hidden state is not finite"));
+        }
+        Ok(self.sums.map(|sum| (sum / norm) as f32))
     }
-    Ok(sums.map(|sum| (sum / norm) as f32))
+}
+
+/// The mean of the rows of `[s, 384]`, scaled to unit length.
+///
+/// # Errors
+/// As [`Mean::normalise`].
+pub(crate) fn mean_and_normalise(states: &[f32]) -> Result<[f32; DIMS], Error> {
+    let mut mean = Mean::new();
+    for row in states.as_chunks::<DIMS>().0 {
+        mean.add(row);
+    }
+    mean.normalise()
 }
 
 #[cfg(test)]

@@ -17,9 +17,13 @@ use std::time::{Duration, Instant};
 use super::threads::SignalsBlocked;
 use crate::Error;
 
-/// How long a thread spins before it sleeps. Waking it takes some 50 µs; the threads of a pass arrive
-/// at a barrier within 100 µs of each other.
-const SPIN: Duration = Duration::from_micros(200);
+/// How long a thread waits awake before it sleeps. Waking it takes some 50 µs; the threads of a pass
+/// arrive at a barrier within 100 µs of each other.
+const AWAKE: Duration = Duration::from_micros(200);
+
+/// How long of this it keeps its core. Then it offers the core at each turn: where there are more
+/// threads than cores, the one it waits for may have none.
+const SPIN: Duration = Duration::from_micros(20);
 
 /// What helpers run: the index of the helper comes in, from 1.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
@@ -178,18 +182,20 @@ fn help(shared: &Shared, index: usize) {
     }
 }
 
-/// Spins until it is so, or for [`SPIN`]; whether it is so.
+/// Waits awake until it is so, or for [`AWAKE`]; whether it is so.
 fn spin(so: impl Fn() -> bool) -> bool {
     let began = Instant::now();
     loop {
-        for _ in 0..64 {
+        for _ in 0..32 {
             if so() {
                 return true;
             }
             std::hint::spin_loop();
         }
-        if began.elapsed() >= SPIN {
-            return false;
+        match began.elapsed() {
+            waited if waited < SPIN => {}
+            waited if waited < AWAKE => std::thread::yield_now(),
+            _ => return so(),
         }
     }
 }
@@ -457,11 +463,11 @@ mod tests {
     fn sleepers_wake_up() {
         let mut team = Team::new(Arc::default());
         for _ in 0..3 {
-            std::thread::sleep(2 * SPIN);
+            std::thread::sleep(2 * AWAKE);
             Crew::of(&mut team, 2)
                 .run(&mut fine(), &|member| {
                     if member.index == 0 {
-                        std::thread::sleep(3 * SPIN);
+                        std::thread::sleep(3 * AWAKE);
                     }
                     member.meet()
                 })

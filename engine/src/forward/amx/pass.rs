@@ -25,7 +25,7 @@ use crate::forward::shared::Shared;
 use crate::forward::tier::avx512;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{Activation, ModelConfig};
-use crate::model::pooling::mean_and_normalise;
+use crate::model::pooling::Mean;
 use crate::schedule::team::{Crew, GoOn, Member};
 use crate::{DIMS, Error};
 
@@ -49,7 +49,8 @@ pub(in crate::forward) struct AmxPass {
 #[derive(Clone, Copy)]
 struct States<'a> {
     by_rows: bool,
-    /// The residual stream, and where the next of it is written.
+    /// The residual stream, and where a normalisation writes it: the same place where rows are shared
+    /// out, else another, because all threads read all of it.
     streams: [Shared<'a, f32>; 2],
     /// Rounded hidden states, which products read; for each thread where panels are shared out.
     activations: Shared<'a, u16>,
@@ -123,14 +124,14 @@ impl AmxPass {
             Ok(())
         })?;
         let stream = states.streams[0];
-        let mut hidden = Vec::new();
         let vectors = block.rows.iter().map(|text| {
-            hidden.resize(text.len() * DIMS, 0.0);
-            for (row, values) in text.clone().zip(hidden.as_chunks_mut::<DIMS>().0) {
+            let (mut mean, mut values) = (Mean::new(), [0.0; DIMS]);
+            for row in text.clone() {
                 // SAFETY: the other threads are done.
-                unsafe { rows::read_row(stream, row, values) };
+                unsafe { rows::read_row(stream, row, &mut values) };
+                mean.add(&values);
             }
-            mean_and_normalise(&hidden)
+            mean.normalise()
         });
         let vectors = vectors.collect();
         if arena.bytes() <= KEPT_BYTES {
@@ -150,6 +151,7 @@ impl AmxPass {
         let values = rows.next_multiple_of(BLOCK) * DIMS;
         let copies = if by_rows { 1 } else { members };
         let parts = if by_rows { 1 } else { self.weights.parts };
+        let second = if by_rows { 0 } else { values };
         // A text may start at any row, and its queries are read 16 at a time.
         let head_stride = (rows.next_multiple_of(BLOCK) + TILE) * HEAD;
         let part = PANELS * head_stride;
@@ -159,7 +161,7 @@ impl AmxPass {
         let row_major = if on_tiles { 0 } else { values };
         let mut carver = arena.reserve(&[
             4 * values,
-            4 * values,
+            4 * second,
             2 * values * copies,
             2 * values,
             2 * values * parts,
@@ -167,7 +169,8 @@ impl AmxPass {
             3 * 4 * row_major,
             4 * row_major,
         ])?;
-        let streams = [carver.take(values), carver.take(values)];
+        let (stream, other) = (carver.take(values), carver.take(second));
+        let streams = [stream, if by_rows { stream } else { other }];
         let activations = carver.take(values * copies);
         let context = carver.take(values);
         let inner = carver.take(values * parts);

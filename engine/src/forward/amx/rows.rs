@@ -55,69 +55,91 @@ pub(super) unsafe fn normalise(
     rows: Range<usize>,
     keep: Range<usize>,
 ) {
-    let mut first = rows.start;
-    while first < rows.end {
-        // Within one tile, so that the rows are at one distance.
-        let count = (TOGETHER - first % TOGETHER).min(rows.end - first);
-        let end = stream_row(first + count - 1) + stream_vector(VECTORS - 1) + TILE;
-        let start = stream_row(first);
+    let mut row = rows.start;
+    while row < rows.end {
+        // Eight rows from a multiple of eight on lie in one tile, at one distance.
+        let whole = row.is_multiple_of(TOGETHER) && row + TOGETHER <= rows.end;
+        let count = if whole { TOGETHER } else { 1 };
+        let end = stream_row(row + count - 1) + stream_vector(VECTORS - 1) + TILE;
+        let start = stream_row(row);
         let (from, to) = (from.part(start..end).pointer(), to.part(start..end).pointer());
-        let start = activation_row(first);
-        let end = activation_row(first + count - 1) + (PANELS - 1) * SQUARE + BLOCK;
+        let start = activation_row(row);
+        let end = activation_row(row + count - 1) + (PANELS - 1) * SQUARE + BLOCK;
         let activations = activations.part(start..end).pointer();
         // SAFETY: the rows' own places, as just checked.
         unsafe {
-            let mut means = [_mm512_setzero_ps(); TOGETHER];
-            let mut scales = [_mm512_setzero_ps(); TOGETHER];
-            for i in 0..count {
-                let row = from.add(i * TILE);
-                let mut sums = four(row);
-                for j in 1..VECTORS / 4 {
-                    for (sum, x) in sums.iter_mut().zip(four(row.add(j * 2 * SQUARE))) {
-                        *sum = _mm512_add_ps(*sum, x);
-                    }
-                }
-                means[i] = _mm512_set1_ps(total(sums) * (1.0 / DIMS as f32));
+            if whole {
+                normalise_rows::<TOGETHER>(norm, from, to, activations, &keep);
+            } else {
+                normalise_rows::<1>(norm, from, to, activations, &keep);
             }
-            for i in 0..count {
-                let row = from.add(i * TILE);
-                let mut sums = [_mm512_setzero_ps(); 4];
-                for j in 0..VECTORS / 4 {
-                    for (sum, x) in sums.iter_mut().zip(four(row.add(j * 2 * SQUARE))) {
-                        let d = _mm512_sub_ps(x, means[i]);
-                        *sum = _mm512_fmadd_ps(d, d, *sum);
-                    }
+        }
+        row += count;
+    }
+}
+
+/// [`normalise`] for rows of one tile. Each sum has one order, whatever the number of rows.
+///
+/// # Safety
+/// The rows must be there, from these places on; AVX512-BF16 must be there.
+#[inline(always)]
+unsafe fn normalise_rows<const COUNT: usize>(
+    norm: &Norm,
+    from: *const f32,
+    to: *mut f32,
+    activations: *mut u16,
+    keep: &Range<usize>,
+) {
+    // SAFETY: the caller's word.
+    unsafe {
+        let mut means = [_mm512_setzero_ps(); COUNT];
+        let mut scales = [_mm512_setzero_ps(); COUNT];
+        for i in 0..COUNT {
+            let row = from.add(i * TILE);
+            let mut sums = four(row);
+            for j in 1..VECTORS / 4 {
+                for (sum, x) in sums.iter_mut().zip(four(row.add(j * 2 * SQUARE))) {
+                    *sum = _mm512_add_ps(*sum, x);
                 }
-                let variance = total(sums) * (1.0 / DIMS as f32);
-                scales[i] = _mm512_set1_ps(1.0 / (variance + norm.eps).sqrt());
             }
-            for panel in 0..PANELS {
-                let at = |values: &[f32], half: usize| values.as_ptr().add(panel * BLOCK + half);
-                let weights =
-                    [_mm512_loadu_ps(at(&norm.weight, 0)), _mm512_loadu_ps(at(&norm.weight, TILE))];
-                let biases =
-                    [_mm512_loadu_ps(at(&norm.bias, 0)), _mm512_loadu_ps(at(&norm.bias, TILE))];
-                let stream = [
-                    _mm512_loadu_ps(at(&norm.stream_bias, 0)),
-                    _mm512_loadu_ps(at(&norm.stream_bias, TILE)),
-                ];
-                for i in 0..count {
-                    let place = i * TILE + panel * SQUARE;
-                    let a = _mm512_sub_ps(_mm512_load_ps(from.add(place)), means[i]);
-                    let b = _mm512_sub_ps(_mm512_load_ps(from.add(place + 256)), means[i]);
-                    let a = _mm512_mul_ps(_mm512_mul_ps(a, scales[i]), weights[0]);
-                    let b = _mm512_mul_ps(_mm512_mul_ps(b, scales[i]), weights[1]);
-                    let rounded =
-                        round_pair(_mm512_add_ps(a, biases[0]), _mm512_add_ps(b, biases[1]));
-                    _mm512_store_si512(activations.add(panel * SQUARE + i * BLOCK).cast(), rounded);
-                    if keep.contains(&panel) {
-                        _mm512_store_ps(to.add(place), _mm512_add_ps(a, stream[0]));
-                        _mm512_store_ps(to.add(place + 256), _mm512_add_ps(b, stream[1]));
-                    }
+            means[i] = _mm512_set1_ps(total(sums) * (1.0 / DIMS as f32));
+        }
+        for i in 0..COUNT {
+            let row = from.add(i * TILE);
+            let mut sums = [_mm512_setzero_ps(); 4];
+            for j in 0..VECTORS / 4 {
+                for (sum, x) in sums.iter_mut().zip(four(row.add(j * 2 * SQUARE))) {
+                    let d = _mm512_sub_ps(x, means[i]);
+                    *sum = _mm512_fmadd_ps(d, d, *sum);
+                }
+            }
+            let variance = total(sums) * (1.0 / DIMS as f32);
+            scales[i] = _mm512_set1_ps(1.0 / (variance + norm.eps).sqrt());
+        }
+        let [weight, bias, stream_bias] =
+            [&norm.weight, &norm.bias, &norm.stream_bias].map(|values| values.as_ptr());
+        for panel in 0..PANELS {
+            let pair = |values: *const f32| {
+                let at = values.add(panel * BLOCK);
+                [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(TILE))]
+            };
+            let (weights, biases, stream) = (pair(weight), pair(bias), pair(stream_bias));
+            let kept = keep.contains(&panel);
+            for i in 0..COUNT {
+                let place = i * TILE + panel * SQUARE;
+                let a = _mm512_sub_ps(_mm512_load_ps(from.add(place)), means[i]);
+                let b = _mm512_sub_ps(_mm512_load_ps(from.add(place + TILE * TILE)), means[i]);
+                let a = _mm512_mul_ps(_mm512_mul_ps(a, scales[i]), weights[0]);
+                let b = _mm512_mul_ps(_mm512_mul_ps(b, scales[i]), weights[1]);
+                let rounded = round_pair(_mm512_add_ps(a, biases[0]), _mm512_add_ps(b, biases[1]));
+                _mm512_store_si512(activations.add(panel * SQUARE + i * BLOCK).cast(), rounded);
+                if kept {
+                    let to = to.add(place);
+                    _mm512_store_ps(to, _mm512_add_ps(a, stream[0]));
+                    _mm512_store_ps(to.add(TILE * TILE), _mm512_add_ps(b, stream[1]));
                 }
             }
         }
-        first += count;
     }
 }
 
