@@ -93,7 +93,7 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
         Error::OutOfMemory { .. } => error(
             PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             message,
-            "The model was not loaded.",
+            "Nothing was embedded.",
             "Load it once for all sessions with shared_preload_libraries = 'gte-small', or give the server more memory.",
         ),
         Error::Interrupted => error(

@@ -65,8 +65,8 @@ pub enum Error {
         /// Names of the kernels that this CPU can run.
         available: String,
     },
-    /// The system has no memory for the weights.
-    #[error("out of memory: {bytes} bytes for the weights of the model")]
+    /// The system has no memory for the weights, or for the hidden states of a text.
+    #[error("out of memory: {bytes} bytes for the model")]
     OutOfMemory {
         /// Size of the memory.
         bytes: usize,

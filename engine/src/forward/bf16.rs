@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::jobs::{Linear, Scratch};
+use super::jobs::{Attend, Linear, Scratch};
 use super::kernels::{self, MAX_TILE};
 use super::number::pair;
 use super::prefetch::{Prefetch, Tile};
@@ -70,6 +70,19 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// As [`kernels::attend`], in f32 but for the exponential.
+///
+/// # Errors
+/// As [`kernels::attend`].
+///
+/// # Safety
+/// As [`kernels::attend`].
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn attend(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
+    // SAFETY: the caller's word.
+    unsafe { kernels::attend::<__m512, true>(job, scratch) }
 }
 
 /// Two vectors rounded to 32 bf16, the first in the low half.

@@ -13,6 +13,8 @@ use crate::DIMS;
 pub(super) enum Activation {
     None,
     Gelu,
+    /// GELU for results that are rounded to bf16.
+    GeluShort,
     GeluTanh,
     Relu,
 }

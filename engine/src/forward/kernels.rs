@@ -92,6 +92,7 @@ pub(super) unsafe fn finish<V: Simd>(
                 let v = match job.activation {
                     Activation::None => v,
                     Activation::Gelu => gelu(v),
+                    Activation::GeluShort => v.gelu_short(),
                     Activation::GeluTanh => gelu_tanh(v),
                     Activation::Relu => v.max(V::splat(0.0)),
                 };
@@ -118,7 +119,8 @@ pub(super) unsafe fn finish<V: Simd>(
     }
 }
 
-/// Softmax(Q Kᵀ) V, head by head. The scale is in the queries' weights.
+/// Softmax(Q Kᵀ) V, head by head. The scale is in the queries' weights. `SHORT` takes the exponential
+/// that is good enough for bf16.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
@@ -130,7 +132,10 @@ pub(super) unsafe fn finish<V: Simd>(
 /// No other thread writes the rows of `qkv`, nor reads or writes the columns of these heads in the
 /// rows of `out`; the instruction set of `V` must be there.
 #[inline(always)]
-pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
+pub(super) unsafe fn attend<V: Simd, const SHORT: bool>(
+    job: &Attend,
+    scratch: &mut Scratch,
+) -> Result<(), Error> {
     job.check();
     let (length, size) = (job.rows.len(), job.head_size);
     let key_width = panel_width::<V>();
@@ -170,7 +175,7 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) -> Res
                 }
                 let mut scales = [0.0; 8];
                 for (i, scale) in scales.iter_mut().enumerate().take(count) {
-                    *scale = exponentiate::<V>(scores.add(i * padded), length, padded);
+                    *scale = exponentiate::<V, SHORT>(scores.add(i * padded), length, padded);
                 }
                 for panel in 0..value_panels {
                     let mut tile = [0.0; MAX_TILE];
@@ -205,7 +210,11 @@ pub(super) unsafe fn attend<V: Simd>(job: &Attend, scratch: &mut Scratch) -> Res
 /// # Safety
 /// The row must have `padded` floats, a multiple of the lanes; the instruction set must be there.
 #[inline(always)]
-unsafe fn exponentiate<V: Simd>(scores: *mut f32, length: usize, padded: usize) -> f32 {
+unsafe fn exponentiate<V: Simd, const SHORT: bool>(
+    scores: *mut f32,
+    length: usize,
+    padded: usize,
+) -> f32 {
     // SAFETY: the caller's word.
     unsafe {
         for i in length..padded {
@@ -220,7 +229,8 @@ unsafe fn exponentiate<V: Simd>(scores: *mut f32, length: usize, padded: usize) 
         let largest = V::splat(a.max(b).max(c.max(d)).largest());
         let mut sums = [V::splat(0.0); 4];
         for (nth, i) in (0..padded).step_by(V::LANES).enumerate() {
-            let e = exp_of_negative(V::load(scores.add(i)).sub(largest));
+            let below = V::load(scores.add(i)).sub(largest);
+            let e = if SHORT { below.exp_of_negative_short() } else { exp_of_negative(below) };
             e.store(scores.add(i));
             sums[nth % 4] = sums[nth % 4].add(e);
         }

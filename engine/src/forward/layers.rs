@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::block::{Block, Embeddings};
 use super::jobs::{Activation, Attend, Linear, Norm, Scratch};
 use super::memory::{Arena, PanelMemory};
+use super::number::Precision;
 use super::panels::{LinearWeights, Packer};
 use super::shared::Shared;
 use super::tier::Kernels;
@@ -134,6 +135,10 @@ impl GeneralPass {
             head_size,
             intermediate: config.intermediate,
             activation: match config.activation {
+                // The next product rounds it in a bf16 tier.
+                config::Activation::Gelu if kernels.precision == Precision::Bf16 => {
+                    Activation::GeluShort
+                }
                 config::Activation::Gelu => Activation::Gelu,
                 config::Activation::GeluTanh => Activation::GeluTanh,
                 config::Activation::Relu => Activation::Relu,
@@ -244,7 +249,7 @@ impl Run<'_, '_, '_> {
         share.start * unit..(share.end * unit).min(rows)
     }
 
-    fn meet_unless_by_rows(&self) -> Result<(), Error> {
+    fn meet_unless_by_rows(&mut self) -> Result<(), Error> {
         if self.states.by_rows { Ok(()) } else { self.member.meet() }
     }
 

@@ -97,7 +97,7 @@ macro_rules! tier {
             $(#[target_feature(enable = $feature)])?
             pub unsafe fn attend(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
                 // SAFETY: the caller's word; the features are enabled here.
-                unsafe { kernels::attend::<$vector>(job, scratch) }
+                unsafe { kernels::attend::<$vector, false>(job, scratch) }
             }
 
             /// # Safety
@@ -151,7 +151,8 @@ fn available() -> Vec<Tier> {
             tiers.push(f32.tier("avx512-f32"));
             if is_x86_feature_detected!("avx512bf16") {
                 let precision = Precision::Bf16;
-                let bf16 = Kernels { precision, linear: super::bf16::linear, ..f32 };
+                let (linear, attend) = (super::bf16::linear, super::bf16::attend);
+                let bf16 = Kernels { precision, linear, attend, ..f32 };
                 // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs and half of it on Intel's.
                 tiers.insert(if is_amd() { 0 } else { 1 }, bf16.tier("avx512-bf16"));
                 if super::amx::available() {

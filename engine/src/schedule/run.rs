@@ -2,9 +2,9 @@
 
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::team::{Crew, GoOn};
+use super::team::{Crew, GoOn, POLL_INTERVAL};
 use super::threads::Threads;
 use crate::{DIMS, Error};
 
@@ -45,14 +45,13 @@ pub(crate) fn run_blocks(
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             results: Mutex::new(Vec::with_capacity(blocks.len())),
+            done: Condvar::new(),
         };
-        let helper = || {
-            queue.work(&mut || match queue.stop.load(Ordering::Relaxed) {
-                true => Err(Error::Interrupted),
-                false => Ok(()),
-            });
-        };
-        crew.side_by_side(&helper, || queue.work(&mut go_on))?;
+        let helper = || queue.work(&mut || queue.stopped());
+        crew.side_by_side(&helper, || {
+            queue.work(&mut || queue.stopped().and_then(|()| go_on()));
+            queue.wait(&mut go_on);
+        })?;
         let mut failure = None;
         for (block, result) in queue.results.into_inner().unwrap_or_else(PoisonError::into_inner) {
             match result {
@@ -78,6 +77,7 @@ struct Queue<'a> {
     next: AtomicUsize,
     stop: AtomicBool,
     results: Mutex<Vec<Outcome>>,
+    done: Condvar,
 }
 
 impl Queue<'_> {
@@ -87,11 +87,37 @@ impl Queue<'_> {
         while let Some(block) = self.blocks.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let result = (self.pass)(&self.ids[block.clone()], &mut Crew::alone(), go_on);
             let failed = result.is_err();
-            let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-            results.push((block.clone(), result));
+            self.push(block.clone(), result);
             if failed {
                 return;
             }
+        }
+        std::mem::forget(stop);
+    }
+
+    fn push(&self, block: Range<usize>, result: Result<Vec<[f32; DIMS]>, Error>) {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).push((block, result));
+        self.done.notify_all();
+    }
+
+    /// An error where another thread has failed.
+    fn stopped(&self) -> Result<(), Error> {
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Calls `go_on` until the other threads have done their last blocks.
+    fn wait(&self, go_on: GoOn) {
+        let stop = StopOnDrop(&self.stop);
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        while results.len() < self.blocks.len() && self.stopped().is_ok() {
+            let waited = self.done.wait_timeout(results, POLL_INTERVAL);
+            (results, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            drop(results);
+            if let Err(error) = go_on() {
+                self.push(0..0, Err(error));
+                return;
+            }
+            results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::forget(stop);
     }

@@ -25,6 +25,9 @@ const AWAKE: Duration = Duration::from_micros(200);
 /// threads than cores, the one it waits for may have none.
 const SPIN: Duration = Duration::from_micros(20);
 
+/// How often the calling thread calls `go_on` while it waits for the others.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
 /// What helpers run: the index of the helper comes in, from 1.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
@@ -155,11 +158,14 @@ impl Drop for Wait<'_> {
 
 /// What a helper does.
 fn help(shared: &Shared, index: usize) {
-    let mut seen = 0;
+    let (mut seen, mut member) = (0, false);
     loop {
-        shared.spinning.fetch_add(1, Ordering::Relaxed);
-        spin(|| shared.number.load(Ordering::Acquire) != seen);
-        shared.spinning.fetch_sub(1, Ordering::Relaxed);
+        // Who had no part in the last job has none in the next, most likely.
+        if member {
+            shared.spinning.fetch_add(1, Ordering::Relaxed);
+            spin(|| shared.number.load(Ordering::Acquire) != seen);
+            shared.spinning.fetch_sub(1, Ordering::Relaxed);
+        }
         let work = {
             let mut job = shared.lock();
             while job.number == seen && !job.closed {
@@ -169,7 +175,8 @@ fn help(shared: &Shared, index: usize) {
                 return;
             }
             seen = job.number;
-            job.work.filter(|_| index < job.members)
+            member = index < job.members;
+            job.work.filter(|_| member)
         };
         let Some(work) = work else { continue };
         if catch_unwind(AssertUnwindSafe(|| work(index))).is_err() {
@@ -223,7 +230,8 @@ impl Barrier {
         }
     }
 
-    fn wait(&self) -> Result<(), Error> {
+    /// `go_on` is called from time to time, where there is one.
+    fn wait(&self, go_on: Option<GoOn>) -> Result<(), Error> {
         if self.members == 1 {
             return Ok(());
         }
@@ -237,12 +245,23 @@ impl Barrier {
         let open =
             || self.round.load(Ordering::Acquire) != round || self.broken.load(Ordering::Acquire);
         if !spin(open) {
-            let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-            while !open() {
-                asleep = self.opened.wait(asleep).unwrap_or_else(PoisonError::into_inner);
-            }
+            self.sleep(open, go_on)?;
         }
         self.whole()
+    }
+
+    /// Sleeps until it is `open`.
+    fn sleep(&self, open: impl Fn() -> bool, mut go_on: Option<GoOn>) -> Result<(), Error> {
+        let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        while !open() {
+            let waited = self.opened.wait_timeout(asleep, POLL_INTERVAL);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            if let Some(go_on) = &mut go_on {
+                go_on()?;
+            }
+            asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
     }
 
     fn whole(&self) -> Result<(), Error> {
@@ -283,9 +302,10 @@ impl Member<'_> {
     /// Waits for the other members. What each wrote before, all may read afterwards.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] where another one has left.
-    pub fn meet(&self) -> Result<(), Error> {
-        self.barrier.wait()
+    /// [`Error::Interrupted`] where another one has left, or the caller shall not go on.
+    pub fn meet(&mut self) -> Result<(), Error> {
+        let calls = self.index == 0;
+        self.barrier.wait(calls.then_some(&mut *self.go_on))
     }
 
     /// Asks whether to go on; call it every few milliseconds.

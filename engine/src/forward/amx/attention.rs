@@ -142,6 +142,8 @@ pub(super) unsafe fn attend(job: &Attention, workspace: &mut Workspace) -> Resul
                 middle::<false>(exponentiated, scores, to, multiplied, from, output);
             }
             if finished.done && !job.output(finished, &rings.outputs[odd]) {
+                let bytes = size_of::<Item>();
+                untrusted.try_reserve(1).map_err(|_| Error::OutOfMemory { bytes })?;
                 untrusted.push(*finished);
             }
         }

@@ -116,8 +116,8 @@ impl AmxPass {
         crew.run(go_on, &|member| {
             let mut own = OWN.take().unwrap_or_default();
             // SAFETY: the tier was chosen because they are there and permitted.
-            let _tiles = unsafe { Tiles::configure() };
-            Run::new(self, block, states, member, &mut own).layers(embeddings)?;
+            let tiles = unsafe { Tiles::configure() };
+            Run::new(self, block, states, member, &mut own, &tiles).layers(embeddings)?;
             if own.bytes() <= KEPT_BYTES {
                 OWN.set(Some(own));
             }
@@ -200,6 +200,7 @@ struct Run<'a, 'b, 'm> {
     states: States<'a>,
     member: &'b mut Member<'m>,
     own: &'b mut Own,
+    tiles: &'b Tiles,
     /// Blocks of rows of this thread, and their rows.
     blocks: Range<usize>,
     rows: Range<usize>,
@@ -218,6 +219,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         states: States<'a>,
         member: &'b mut Member<'m>,
         own: &'b mut Own,
+        tiles: &'b Tiles,
     ) -> Run<'a, 'b, 'm> {
         let rows = block.len();
         let all = rows.div_ceil(BLOCK);
@@ -232,6 +234,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             block,
             states,
             own,
+            tiles,
             rows: blocks.start * BLOCK..(blocks.end * BLOCK).min(rows),
             half: blocks.end == all && (rows - 1) % BLOCK < TILE,
             blocks,
@@ -260,7 +263,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             self.meet_unless_by_rows()?;
             self.to_stream(self.states.context, weights.output(i), x);
             self.meet_unless_by_rows()?;
-            self.member.ask()?;
+            self.ask()?;
             self.normalise(&layer.attention_norm, x, y, self.panels.clone());
             self.feed_forward(i, y)?;
             self.meet_unless_by_rows()?;
@@ -271,11 +274,32 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
                 self.normalise(&layer.norm, y, x, keep);
             }
         }
-        self.member.ask()
+        self.ask()
     }
 
-    fn meet_unless_by_rows(&self) -> Result<(), Error> {
-        if self.states.by_rows { Ok(()) } else { self.member.meet() }
+    /// Waits for the other threads. As [`Run::ask`] on the calling thread.
+    fn meet(&mut self) -> Result<(), Error> {
+        self.member.meet()?;
+        self.reconfigure();
+        Ok(())
+    }
+
+    fn meet_unless_by_rows(&mut self) -> Result<(), Error> {
+        if self.states.by_rows { Ok(()) } else { self.meet() }
+    }
+
+    /// Asks whether to go on.
+    fn ask(&mut self) -> Result<(), Error> {
+        self.member.ask()?;
+        self.reconfigure();
+        Ok(())
+    }
+
+    /// The callback may have used the tiles, or called what did. No tile holds anything then.
+    fn reconfigure(&self) {
+        if self.member.index == 0 {
+            self.tiles.again();
+        }
     }
 
     fn product(&self, a: Shared<'a, u16>, weights: &'a [u32]) -> Product<'a> {
@@ -303,12 +327,12 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         let rows = self.block.len();
         if self.member.members == 1 && rows >= HEAD_BY_HEAD {
             for head in 0..PANELS {
-                self.member.ask()?;
+                self.ask()?;
                 self.attend_heads(i, head..head + 1, true)?;
             }
             Ok(())
         } else {
-            self.member.ask()?;
+            self.ask()?;
             self.attend_heads(i, self.panels.clone(), false)
         }
     }
@@ -332,8 +356,8 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             product::to_activations::<Plain>(&product, bias, all, place, &mut self.own.sums);
         }
         if self.states.by_rows {
-            self.member.meet()?;
-            self.member.ask()?;
+            self.meet()?;
+            self.ask()?;
         }
         let job = Attention {
             queries: all.part(0..part),
@@ -360,15 +384,15 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         };
         let product = Product { panels, ..self.product(self.activations, weights.qkv(i)) };
         let bias = weights.layers[i].qkv_bias.as_slice();
+        self.ask()?;
         let sums = &mut self.own.sums;
-        self.member.ask()?;
         // SAFETY: as in `attend_heads`. Heads are shared out between two barriers.
         unsafe { product::to_rows(&product, bias, row_major.qkv, 3 * DIMS, sums) };
-        self.member.meet()?;
+        self.meet()?;
         let head_size = DIMS / self.pass.heads;
         for text in &self.block.rows {
             for head in self.member.share(self.pass.heads) {
-                self.member.ask()?;
+                self.ask()?;
                 let job = Attend {
                     qkv: row_major.qkv,
                     out: row_major.context,
@@ -380,7 +404,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
                 unsafe { avx512::attend(&job, &mut self.own.kernels) }?;
             }
         }
-        self.member.meet()?;
+        self.meet()?;
         let rows = match self.states.by_rows {
             true => self.rows.clone(),
             false => self.member.share(self.block.len()),
@@ -397,7 +421,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         let bias = weights.layers[i].up_bias.as_slice();
         let values = self.block.len().next_multiple_of(BLOCK) * DIMS;
         for part in 0..weights.parts {
-            self.member.ask()?;
+            self.ask()?;
             let bias = &bias[part * DIMS..][..DIMS];
             // Rows of this thread stay in the cache; where panels are shared out, the next product
             // needs those of all threads.
@@ -411,7 +435,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             }
         }
         if !self.states.by_rows {
-            self.member.meet()?;
+            self.meet()?;
             for part in 0..weights.parts {
                 let inner = self.states.inner.part(part * values..(part + 1) * values);
                 self.to_stream(inner, weights.down(i, part), y);

@@ -29,13 +29,22 @@ static FULL: Configuration = Configuration {
 
 /// The tiles of this thread, ready for use. Given back on drop: with tiles in use each switch of
 /// tasks and each signal frame copies 8 kB more.
-pub(super) struct Tiles;
+pub(super) struct Tiles(());
 
 impl Tiles {
     /// # Safety
     /// [`super::available`] and [`super::permitted`] must have said so.
     pub unsafe fn configure() -> Tiles {
-        // SAFETY: reads the 64 bytes of a valid configuration.
+        let tiles = Tiles(());
+        tiles.again();
+        tiles
+    }
+
+    /// Configures them again: by the calling convention a function that is called may change the
+    /// configuration. They are zero then.
+    pub fn again(&self) {
+        // SAFETY: the instruction is there, as `configure` was told; it reads the 64 bytes of a valid
+        // configuration.
         unsafe {
             asm!(
                 "ldtilecfg [{}]", in(reg) &raw const FULL,
@@ -44,7 +53,6 @@ impl Tiles {
                 options(nostack, readonly, preserves_flags)
             );
         }
-        Tiles
     }
 }
 
