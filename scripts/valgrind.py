@@ -1,8 +1,8 @@
-"""`make valgrind`: tests of the unsafe code under valgrind's memcheck, which knows every byte they may touch.
+"""`make valgrind`: runs tests of the unsafe code under valgrind's memcheck, which checks every memory access.
 
-The engine's kernels (valgrind shows no AVX-512, so AVX2 and the portable ones run), its threads and interrupts, and the
-reader of pgvector's layout. Takes some ten minutes of processor time. Linux with valgrind installed; elsewhere it says
-so and does nothing.
+These are the tests of the engine's kernels, threads and interrupts, and of the reader of pgvector's layout. valgrind has
+no AVX-512 and no AMX, so the AVX2 and portable kernels run. It takes about ten minutes of processor time. It needs Linux
+and valgrind; without them it reports that and does nothing.
 """
 
 import json
@@ -15,12 +15,12 @@ import build
 import state
 from state import CLONE, Failure, say
 
-# Targets whose tests run: unit tests of both crates, and files of tests/.
+# Test targets: the unit tests of both crates, and files of tests/.
 TESTS = ["pgvector_compat", "any_bytes", "gte_engine", "interruption", "kernels"]
-# valgrind keeps signal 64 for itself.
-SKIPPED = ["--skip", "pool_threads_block_every_signal"]
-# Fewer random cases, as each takes fifty times as long. candle's own threads would spin for each other on the one core
-# that valgrind gives to all.
+# valgrind uses signal 64 itself, so helpers can't block it.
+SKIPPED = ["--skip", "helpers_block_every_signal"]
+# Fewer random cases, because each takes fifty times as long. One thread for candle, because its threads would wait for
+# each other on the one core that valgrind simulates.
 VARIABLES = {"PROPTEST_CASES": "300", "RAYON_NUM_THREADS": "1"}
 
 
@@ -53,8 +53,8 @@ def main() -> int:
             clean = False
             print(done.stdout)
         print(f"{name:<18}{passed.group(1) if passed else '?':>4} tests passed "
-              f"{errors.group(1) if errors else '?':>4} errors of memory", flush=True)
-    print("nothing was read or written that should not be" if clean else "NOT clean; what valgrind says is above")
+              f"{errors.group(1) if errors else '?':>4} memory errors", flush=True)
+    print("no invalid memory access" if clean else "NOT clean; valgrind's report is above")
     return 0 if clean else 1
 
 
