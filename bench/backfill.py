@@ -1,10 +1,10 @@
-"""`make bench-backfill`: embed_backfill() beside Python + ONNX Runtime doing read, embed, write on the same table.
+"""`make bench-backfill`: compares embed_backfill() with Python + ONNX Runtime that read, embed and write the same table.
 
-A throw-away server with MiniLM; 20,000 rows of medical abstracts and Banking77 (shared/data beside the clone; text made
-up where they are absent), shuffled. Each contender gets a fresh copy of the table, with the trigger, without an HNSW
-index and once with one; with one session and with two, one thread each. They run in turn; a figure is the best of the
-rounds, because whatever else the machine does only slows them down. Models are loaded before the clock runs. Results:
-target/bench/backfill.json.
+It uses a throw-away server with MiniLM and 20,000 shuffled rows of medical abstracts and Banking77 (from shared/data
+beside the clone, else invented texts). Each contender gets a new copy of the table with the trigger: without and with an
+HNSW index, with one and with two sessions, one thread each. The contenders run in turn. A figure is the best of the
+rounds, because other work of the machine only slows them down. Models are loaded before the time is taken. Results are
+written to target/bench/backfill.json.
 
     bench/backfill.py [--rows 20000] [--rounds 1] [--sessions 1,2] [--index without,with]
 """
@@ -31,7 +31,7 @@ from session import Session
 from state import CLONE, SHARED, Failure, say
 
 PEER = CLONE / "bench" / "backfill_peer.py"
-# Of tokenizers alone: what it depends on is for downloading from a hub.
+# tokenizers without its dependencies, which serve downloads from a hub only.
 TOKENIZERS = "tokenizers==0.22.1"
 WHEELS = {
     "linux-x86_64": ("manylinux_2_17_x86_64", "e2ef6063d7a84994129732b47e7915e8710f27f99f3a3260b8a38fc7ccd083f4"),
@@ -50,7 +50,7 @@ def shared(file: str, column: str) -> list:
 
 
 def texts(count: int) -> list:
-    """Each is different, and the same on every run. Where there are too few, the ends of abstracts come too."""
+    """Different texts, the same in every run. If there are too few, the ends of abstracts are added."""
     abstracts = shared("medical/medical_tc_test.csv", "medical_abstract")
     short = shared("banking77/train.csv", "text") + shared("banking77/test.csv", "text")
     ends = [text.partition(". ")[2] for text in abstracts]
@@ -113,7 +113,7 @@ class Bench:
                 arguments = [str(part) for part in [*command, share, sessions, 1]]
                 there.append(subprocess.Popen(arguments, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                               encoding="utf-8"))
-                # One after the other: each tries its group sizes on a quiet machine.
+                # One after the other, so that each tries its group sizes on an idle machine.
                 ready = there[-1].stdout.readline()
                 if not ready:
                     raise Failure("the Python contender ended; what it says above names the cause")
@@ -132,7 +132,7 @@ class Bench:
                 process.communicate()
 
     def check(self, who: str) -> None:
-        """A contender that left rows out, or wrote other vectors, is not timed."""
+        """Fails if a contender left rows out or wrote wrong vectors."""
         with Session(self.cluster, "postgres") as session:
             missing = session.value("select count(*) from docs where embedding is null")
             wrong = session.value("select wrong from embed_verify('docs', 300)")

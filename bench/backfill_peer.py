@@ -1,11 +1,11 @@
-"""The Python side of `make bench-backfill`: reads rows without an embedding, embeds them by ONNX Runtime, writes them.
+"""The Python side of `make bench-backfill`: reads rows without an embedding, embeds them with ONNX Runtime, writes them.
 
     backfill_peer.py DSN GRAPH TOKENIZER SHARE OF THREADS
 
-One line of JSON when it is ready, a line to start it, one when it is done. What a careful program does: keyset reads of
-512 rows, a fast tokenizer, groups sorted by length so that little is padded, of the size that is fastest here (tried
-before the clock runs), one UPDATE for all vectors of a read. SHARE OF are its part of the ids where several run.
-Needs numpy, onnxruntime, psycopg and tokenizers.
+It prints one line of JSON when it is ready, starts when it reads a line, and prints one line when it is done. It works
+as a careful program does: keyset reads of 512 rows, a fast tokenizer, groups sorted by length for little padding, the
+group size that is fastest on this machine (tried before the time is taken), one UPDATE for all vectors of a read. If
+several processes run, SHARE OF selects the ids of this one. It needs numpy, onnxruntime, psycopg and tokenizers.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`make bench`: the engine alone, by criterion (engine/benches). What stands after `bench/bench.py` chooses by name."""
+"""`make bench`: the engine alone, by criterion (engine/benches). Arguments of `bench/bench.py` select benchmarks by name."""
 
 import os
 import subprocess

@@ -1,8 +1,8 @@
-"""`make bench-cancel`: how long after pg_cancel_backend does a statement that embeds end?
+"""`make bench-cancel`: the time from pg_cancel_backend to the end of a statement that embeds.
 
-Two statements that would take minutes on all-MiniLM-L6-v2, embed(text[]) and a COPY whose rows the trigger embeds, each
-cancelled 200 times at random moments. The time is from the call of pg_cancel_backend in one session to the error in the
-other. The exit code says whether 99 of 100 end within a tenth of a second. TRIES=n for another number.
+Two statements that would take minutes on all-MiniLM-L6-v2, embed(text[]) and a COPY whose rows the trigger embeds, are
+cancelled 200 times each, at random moments. The time is measured from the call of pg_cancel_backend in one session to
+the error in the other. The exit code says whether 99 of 100 end within a tenth of a second. TRIES=n sets another number.
 """
 
 import os
@@ -35,7 +35,7 @@ def statements(work) -> dict:
 
 
 def cancel_once(psycopg, busy, watcher) -> float:
-    """Milliseconds from the call to the error of the statement under way."""
+    """Milliseconds from the call to the error of the running statement."""
     began = time.perf_counter()
     cancelled = watcher.execute("select pg_cancel_backend(%s)", [busy.info.backend_pid]).fetchone()[0]
     states = []
@@ -56,7 +56,7 @@ def measure(psycopg, cluster, statement: str) -> list:
         for _ in range(TRIES):
             busy.pgconn.send_query(statement.encode())
             busy.pgconn.flush()
-            # Past the start of the statement; then any moment of a window of texts and its forward passes.
+            # After the start of the statement, at any moment of a window of texts and its forward passes.
             time.sleep(0.03 + 0.5 * moments.random())
             times.append(cancel_once(psycopg, busy, watcher))
         dims = busy.execute("select vector_dims(embed('the next call'))").fetchone()[0]

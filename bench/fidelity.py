@@ -1,8 +1,8 @@
-"""`make fidelity`: does search through SQL find what the published figures of all-MiniLM-L6-v2 say it finds?
+"""`make fidelity`: compares the quality of search through SQL with the published figures of all-MiniLM-L6-v2.
 
-XQuAD English (scripts/xquad.py): 1190 questions, 240 paragraphs, one right paragraph each. Everything
-is embedded and searched by SQL on a throw-away server, exactly (no index), in f32 and in bf16; the exit code says
-whether both are near the published figures.
+The data is XQuAD English (scripts/xquad.py): 1190 questions, 240 paragraphs, one right paragraph for each question. SQL
+on a throw-away server embeds and searches it, exactly (without an index), in f32 and in bf16. The exit code says whether
+both are near the published figures.
 """
 
 import json
@@ -20,7 +20,7 @@ import xquad
 from session import Session
 from state import Failure
 
-# What sentence-transformers gets on the same data; how far off is still the same search.
+# The figures of sentence-transformers on the same data, and the allowed difference.
 PUBLISHED = {"nDCG@10": (0.94357, 0.003), "recall@1": (0.88523, 0.005)}
 PRECISIONS = ("f32", "bf16")
 FOUND = 10

@@ -1,12 +1,12 @@
-"""`make bench-peers`: this engine beside ONNX Runtime and stock candle, on the same weights and the same token ids.
+"""`make bench-peers`: this engine, ONNX Runtime and stock candle on the same weights and the same token ids.
 
-Everybody is a process of its own that is handed token ids and reports its own time: tokenizing and talking are not in
-it. They run in turn (A B C A B C ...), because a machine's speed drifts more than they differ; a figure is the median
-of the rounds, a ratio that of two medians.
+Each contender is a process of its own that gets token ids and reports its own time, without tokenizing and
+communication. The contenders run in turn (A B C A B C ...), because a machine's speed drifts more than they differ. A
+figure is the median of the rounds, a ratio is that of two medians.
 
 Workloads: W1 one text of 12 tokens, W2 of 128, W3 of 512, W4 64 texts of mixed length (lognormal, median 60, longest
 512) in batches. ONNX Runtime and candle get W4 sorted by length, in padded groups of the size that is fastest for each
-on this machine (it is tried before the rounds); this engine batches by itself.
+on this machine (it is tried before the rounds). This engine makes its own batches.
 
 Models: random weights in gte-small's shape (12 layers), and all-MiniLM-L6-v2 (6 layers). Results:
 target/bench/peers.json and peers.svg. Builds are of the profile `fast`: what `make install` builds is as fast or faster.
@@ -41,12 +41,12 @@ PEERS_ONNX = CLONE / "bench" / "peers_onnx.py"
 RESULTS = CLONE / "target" / "bench"
 RANDOM, MINILM = "gte-small-shape", model.MINILM
 
-# Rounds, and runs in each round, whose median is the round's figure: short workloads are repeated against jitter.
+# Rounds, and runs in each round. The median of the runs is the round's figure; short workloads run more often, against jitter.
 WORKLOADS = {"W1": (21, 7), "W2": (11, 3), "W3": (9, 1), "W4": (5, 1)}
-# All 64 in one group is how a naive caller runs ONNX Runtime; candle would take a minute for each try.
+# A simple caller runs ONNX Runtime with all 64 in one group. candle would take a minute for each try of this.
 GROUPS = {"ort-fp32": (1, 8, 64), "ort-int8": (1, 8, 64), "candle": (1, 8)}
 TIERS = {"amx-bf16": "bf16", "avx512-bf16": "bf16", "avx512-f32": "f32", "avx2-f32": "f32", "portable-f32": "f32"}
-# Least cosine to ONNX Runtime fp32 with which a contender still computes the same thing; int8 is only reported.
+# A contender with a lower cosine to ONNX Runtime fp32 does not compute the same model; int8 is only reported.
 AGREES = {"f32": 0.99999, "bf16": 0.9995, "int8": 0.9}
 
 
@@ -57,7 +57,7 @@ def workloads() -> dict:
     def text(length: int) -> list:
         return [101, *(chance.randrange(1000, 30000) for _ in range(length - 2)), 102]
 
-    # Evenly spaced quantiles instead of draws: the median is 60 and the longest has 512, exactly.
+    # Evenly spaced quantiles and not random draws: so the median is exactly 60 and the longest text has exactly 512.
     quantiles = [statistics.NormalDist().inv_cdf((i + 0.5) / 64) for i in range(64)]
     spread = math.log(512 / 60) / quantiles[-1]
     lengths = [max(3, round(60 * math.exp(spread * z))) for z in quantiles]
@@ -67,7 +67,7 @@ def workloads() -> dict:
 
 
 class Process:
-    """One contender's process, spoken to in lines of JSON."""
+    """One contender's process. Questions and answers are lines of JSON."""
 
     def __init__(self, command, env=None):
         self._process = subprocess.Popen([str(part) for part in command], env={**os.environ, **(env or {})},
@@ -97,11 +97,11 @@ class Process:
 
 
 class Contender:
-    """An engine with its number format; `forced` where a tier was named that is not the fastest."""
+    """An engine with its number format; `forced` if a tier was named that is not the fastest."""
 
     def __init__(self, engine: str, precision: str, start, forced: bool = False, padded: bool = True):
         self.engine, self.precision, self.forced, self.padded = engine, precision, forced, padded
-        # From a number of threads to the process that runs so many: most take any, candle one.
+        # The process for each number of threads. Most processes run any number; candle needs one process for each.
         self._start, self._processes = start, {}
         self.groups, self.tried, self.rounds, self.cosine = {}, {}, {}, None
         self.about = self.process(1).about
@@ -127,7 +127,7 @@ class Contender:
         return statistics.median(self.process(threads).ask(question)["ms"])
 
     def choose_group(self, workload: str, threads: int) -> None:
-        """The size of padded groups that is fastest here."""
+        """Finds the size of padded groups that is fastest on this machine."""
         took = self.tried[workload, threads] = {}
         for size in GROUPS[self.engine]:
             self.groups[workload, threads] = size
@@ -153,14 +153,14 @@ def same_for_all(command, env=None):
 
 
 def one_each(command):
-    """A process per number of threads, which rayon reads once."""
+    """One process for each number of threads: rayon, which candle uses, reads the number once."""
     def start(threads, there):
         return there.get(threads) or Process(command, {"RAYON_NUM_THREADS": str(threads)})
     return start
 
 
 def examples() -> dict:
-    """The two programs of this project, built if need be."""
+    """The two programs of this project. Builds them if needed."""
     command = [build.cargo(), "build", "--quiet", "--profile", "fast", "-p", "gte-engine", "--example", "peer",
                "--example", "tiny-model", "--message-format=json-render-diagnostics"]
     done = subprocess.run(command, cwd=CLONE, env=build.environment(), stdout=subprocess.PIPE, encoding="utf-8")
@@ -204,7 +204,7 @@ def contenders(directory: Path, programs: dict, python: dict):
 
 
 def check_agreement(there: list) -> None:
-    """Sets each contender's least cosine to ONNX Runtime fp32 and fails where they do not compute the same."""
+    """Sets each contender's least cosine to ONNX Runtime fp32. Fails if a contender does not compute the same model."""
     reference = there[0].vectors()
     for contender in there:
         products = [sum(a * b for a, b in zip(*pair)) for pair in zip(reference, contender.vectors())]
@@ -225,7 +225,7 @@ def race(there: list, options) -> None:
                 if workload == "W4" and contender.padded:
                     contender.choose_group(workload, threads)
                 else:
-                    contender.run(workload, threads)  # warms its caches and its pool
+                    contender.run(workload, threads)  # warms its caches and starts its threads
             for _ in range(rounds):
                 for contender in there:
                     contender.rounds.setdefault((workload, threads), []).append(contender.run(workload, threads, times))
@@ -333,7 +333,7 @@ def main() -> int:
         finally:
             for contender in there:
                 contender.end()
-    # The fastest tiers in gte-small's shape come first: what most readers look for.
+    # The fastest tiers in gte-small's shape come first, because most readers look for them.
     found.sort(key=lambda entry: (entry["forced"], entry["model"] != RANDOM))
     (RESULTS / "peers.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (RESULTS / "peers.svg").write_text(peers_plot.svg(found), encoding="utf-8")

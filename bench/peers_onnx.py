@@ -7,7 +7,7 @@ that runs it.
 The graph is what ONNX Runtime's own optimizer for transformers makes of an exported BERT: its fused operators
 EmbedLayerNormalization, Attention (Q, K and V in one product), BiasGelu and SkipLayerNormalization (bias and residual
 included), then masked mean and L2 norm. Sessions optimize it further at the highest level. Needs numpy, onnx and
-onnxruntime; everything else here is of the standard library.
+onnxruntime; everything else is from the standard library.
 """
 
 import json
@@ -40,7 +40,7 @@ def safetensors(path: Path) -> dict:
 
 
 class Graph:
-    """Nodes and constants, added in the order they run."""
+    """Nodes and constants, added in the order in which they run."""
 
     def __init__(self, weights: dict):
         from onnx import helper, numpy_helper
@@ -55,7 +55,7 @@ class Graph:
         return self.constant(name, self.weights[name])
 
     def transposed(self, name: str) -> str:
-        """A linear layer's weight as MatMul wants it: [in, out]."""
+        """A linear layer's weight in the form of MatMul: [in, out]."""
         return self.constant(name, self.weights[name].T)
 
     def node(self, op: str, inputs, output: str, domain: str = "", **attributes) -> str:
@@ -74,7 +74,7 @@ def bert(weights: dict, config: dict):
         "EmbedLayerNormalization", ["ids", "", *(graph.weight(f"embeddings.{name}") for name in names[:2]), "",
                                     *(graph.weight(f"embeddings.{name}") for name in names[3:])],
         ["embedded", "unused"], name="embed", domain=FUSED, epsilon=epsilon))
-    # All tokens are of type 0: its row is added to each position's.
+    # All tokens have type 0, so its row is added to each position's row.
     types = weights["embeddings.token_type_embeddings.weight"][0]
     positions = weights["embeddings.position_embeddings.weight"] + types
     graph.constants[1].CopyFrom(graph._numpy.from_array(positions, "embeddings.position_embeddings.weight"))
@@ -84,7 +84,7 @@ def bert(weights: dict, config: dict):
     graph.node("Cast", ["mask"], "real", to=TensorProto.FLOAT)
     graph.node("Unsqueeze", ["real", graph.constant("last_axis", np.array([2]))], "weighting")
     graph.node("Mul", [state, "weighting"], "kept")
-    # The mean's divisor cancels in the norm.
+    # The norm cancels the divisor of the mean, so the mean is a sum here.
     graph.node("ReduceSum", ["kept", graph.constant("sequence_axis", np.array([1]))], "sum", keepdims=0)
     graph.node("LpNormalization", ["sum"], "vectors", axis=-1, p=2)
     shape = ["b", "s"]
@@ -122,8 +122,8 @@ def build(model_dir: Path, graphs: Path) -> None:
     graphs.mkdir(parents=True, exist_ok=True)
     fp32 = graphs / "fp32.onnx"
     onnx.save(bert(safetensors(model_dir / "model.safetensors"), config), str(fp32))
-    # A scale per output channel: Q, K and V share a tensor. Types behind ONNX Runtime's own operators are unknown to
-    # onnx, so the one there is needs to be said.
+    # One scale per output channel, because Q, K and V share a tensor. onnx does not know the types of the results of ONNX
+    # Runtime's own operators, so the type is given here.
     quantize_dynamic(str(fp32), str(graphs / "int8.onnx"), weight_type=QuantType.QInt8, per_channel=True,
                      op_types_to_quantize=["MatMul", "Attention"],
                      extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
@@ -141,13 +141,13 @@ class Runner:
         self.about = {"kernels": "CPUExecutionProvider", "version": onnxruntime.__version__}
 
     def session(self, threads: int):
-        """One per number of threads, kept."""
+        """The session for this number of threads; it is kept."""
         if threads not in self._sessions:
             options = self._ort.SessionOptions()
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_ALL
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
-            # Its threads spin while they wait for work; after a run they would take the next contender's time.
+            # Its threads spin while they wait for work. After a run they would slow down the next contender.
             options.add_session_config_entry("session.force_spinning_stop", "1")
             self._sessions[threads] = self._ort.InferenceSession(str(self._graph), options,
                                                                 providers=["CPUExecutionProvider"])
@@ -174,7 +174,7 @@ class Runner:
             inputs = self.groups(self._texts[question["vectors"]], 1)
             vectors = [self.session(1).run(None, one)[0][0].tolist() for one in inputs]
             return {"vectors": vectors}
-        # Neither sorting nor padding is what is measured.
+        # Sorting and padding are not measured.
         texts = sorted(self._texts[question["run"]], key=len)
         inputs = self.groups(texts, question["group"])
         session, times = self.session(question["threads"]), []

@@ -43,7 +43,7 @@ def _panel(entries: list, series: list, title: str, top: float, highest: float) 
 
 
 def svg(found: list) -> str:
-    """The fastest tiers of this engine beside the others; forced tiers are left to the table."""
+    """The fastest tiers of this engine and the other engines. Forced tiers are in the table only."""
     entries = [entry for entry in found if not entry["forced"]]
     series = [name for name in COLOURS if any(_series(entry) == name for entry in entries)]
     labels = {**LABELS, **{_series(e): f"gte-small {e['kernels']}" for e in entries if e["engine"] == "gte-small"}}

@@ -1,9 +1,9 @@
-"""`make bench-sql`: what the extension costs its user through SQL, beside the engine alone, in interleaved rounds.
+"""`make bench-sql`: compares the extension, used through SQL, with the engine alone, in interleaved rounds.
 
-On a throw-away server with MiniLM, measured by pgbench (median of its transaction log) and /proc/PID/smaps_rollup;
-`gte_small.memo_size = 0` throughout. The server runs without fsync, synchronous commits and autovacuum, so that the
-figures are the extension's and not the disk's. The engine runs the same texts, tokenizing included, in a process of its own
-(engine/examples/peer.rs), in turn with each round of pgbench. Results go to target/bench/sql.json.
+It measures on a throw-away server with MiniLM, by pgbench (median of its transaction log) and /proc/PID/smaps_rollup,
+always with `gte_small.memo_size = 0`. The server runs without fsync, synchronous commits and autovacuum, so that the
+figures do not depend on the disk. The engine runs the same texts, tokenizing included, in a process of its own
+(engine/examples/peer.rs), in turn with each round of pgbench. Results are written to target/bench/sql.json.
 
     bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions]
 """
@@ -27,7 +27,7 @@ from session import Session
 from state import Failure, say
 
 PARTS = ("latency", "insert", "array", "first", "memory", "sessions")
-# Words that are one token each, so that a text has as many tokens as asked for.
+# Words of one token each, so that the number of tokens of a text is known.
 WORDS = ("water", "house", "night", "music", "paper", "river", "stone", "light", "green", "market", "school", "winter",
          "mother", "street", "window", "garden", "letter", "summer", "doctor", "engine", "people", "system", "number")
 LENGTHS = (12, 32, 128, 256)
@@ -40,12 +40,12 @@ def text(tokens: int, seed: int = 0) -> str:
 
 
 def rows() -> list:
-    """Texts as tables have them: 8 to 127 tokens, about 40 in the middle."""
+    """Texts as in usual tables: 8 to 127 tokens, with a median of about 40."""
     return [text(8 + (i * i * 17 + i) % 40 + (80 if i % 8 == 0 else 0), i) for i in range(200)]
 
 
 class Bench:
-    """The server, the engine beside it, and what was found."""
+    """The server, the engine's process and the results."""
 
     def __init__(self, cluster, engine, work: Path, scale: float):
         self.cluster, self.engine, self.work, self.scale = cluster, engine, work, scale
@@ -65,7 +65,7 @@ class Bench:
                 "pgbench", "-n", "-M", "simple", "-f", str(Path(folder) / "script.sql"), "-c", str(clients),
                 "-j", str(min(clients, 2)), "--random-seed=1", *length, *(["-C"] if reconnect else []), "-l",
                 "--log-prefix", str(Path(folder) / "log"), "-U", "postgres", "postgres", env=env)
-            # PostgreSQL 14 does not count them: an error ends its run.
+            # pgbench 14 does not count them: there an error ends the run.
             if re.search(r"failed transactions: (?!0 \()", done.stdout):
                 raise Failure(f"transactions failed:\n{done.stdout}")
             logged = [line.split() for file in Path(folder).glob("log*") for line in file.read_text().splitlines()]
@@ -81,7 +81,7 @@ def embed_call(content: str) -> str:
     return f"select embed('{content}');\n"
 
 
-# A statement that computes for so many microseconds and nothing else.
+# A statement that computes for this number of microseconds and does nothing else.
 BUSY = """create or replace function busy(us int) returns int language plpgsql as $$
 declare until timestamptz := clock_timestamp() + us * interval '1 microsecond';
 begin while clock_timestamp() < until loop end loop; return us; end $$;"""
@@ -89,7 +89,7 @@ begin while clock_timestamp() < until loop end loop; return us; end $$;"""
 
 @contextlib.contextmanager
 def on_cores(bench: Bench, cores: set):
-    """Keeps the client, the server's sessions to come and the engine on these cores."""
+    """Restricts the client, the server's later sessions and the engine to these cores."""
     def move(to: set) -> None:
         for pid in (os.getpid(), bench.cluster.pid(), bench.engine.pid):
             for task in Path(f"/proc/{pid}/task").iterdir():
@@ -103,7 +103,7 @@ def on_cores(bench: Bench, cores: set):
 
 
 def places(bench: Bench) -> dict:
-    """Where to measure: the cores to keep to, or None; on one alone only where processes may be moved."""
+    """Where to measure: a set of cores, or None for any. One core only if the system lets processes be restricted to it."""
     found = {"any core": None}
     try:
         one = {min(os.sched_getaffinity(0))}
@@ -115,12 +115,12 @@ def places(bench: Bench) -> dict:
 
 
 def latency(bench: Bench) -> None:
-    """One query by length: pgbench's median against the engine's, in turn.
+    """One query by length: pgbench's median and the engine's, in turn.
 
-    A client that has waited a millisecond is woken later than one that waited for `select 1`: its core has gone to
-    sleep, longer the longer it waited. So that this part of the difference can be told, a statement that is merely busy
-    for the engine's time runs in turn as well, and all of it also with client, session and engine on one core, which
-    never sleeps. The verdicts are on the whole difference.
+    A client that has waited a millisecond wakes up later than one that waited for `select 1`, because its core sleeps
+    deeper after a longer wait. To measure this part of the difference, a statement that is only busy for the engine's
+    time runs in turn as well. All of it also runs with client, session and engine on one core, which never sleeps. The
+    verdicts are about the whole difference.
     """
     bench.cluster.psql(BUSY)
     chosen = places(bench)
@@ -159,7 +159,7 @@ def fill_texts(bench: Bench) -> list:
 
 
 def insert(bench: Bench) -> None:
-    """Single-row INSERTs through the trigger, autocommit, no index; and one INSERT of all rows."""
+    """INSERTs through the trigger without an index: single rows in autocommit mode, and one INSERT of all rows."""
     contents = fill_texts(bench)
     singles = "\n".join(f"insert into filled (content) values ('{content}');" for content in contents)
     for what, script, warm in [
@@ -177,7 +177,7 @@ def insert(bench: Bench) -> None:
 
 
 def array(bench: Bench) -> None:
-    """embed(text[]) of 200 texts in one call against the engine's batch and the single form."""
+    """embed(text[]) of 200 texts in one call, the engine's batch, and one call per text."""
     contents = fill_texts(bench)
     script = "select embed((select array_agg(content) from texts)) is null;\n"
     sql, batch, single = [], [], []
@@ -191,7 +191,7 @@ def array(bench: Bench) -> None:
 
 
 def first(bench: Bench, preloaded: bool) -> None:
-    """What the first embed() adds to a new connection."""
+    """The time that the first embed() adds to a new connection."""
     with_embed, without = [], []
     for _ in range(bench.times(5)):
         without += [ms for _, ms in bench.pgbench("select 1;\n", transactions=20, reconnect=True)]
@@ -208,9 +208,9 @@ def private_kb(pid: int) -> int:
 
 
 def memory(bench: Bench, preloaded: bool) -> None:
-    """Private memory that connections have more than ones that never embed: a session alone, and four at once.
+    """Private memory of connections, less that of connections that never embed: one session alone, and four at once.
 
-    Alone it owns what four share, such as the pages of the library that the server did not touch before.
+    A session alone owns pages that four sessions share, such as pages of the library that the server did not use before.
     """
     many = ", ".join(f"'{content}'" for content in rows())
     steps = [("a text of 12 tokens", embed_call(text(12))), ("then one of 512", embed_call(text(512))),
@@ -240,7 +240,7 @@ def memory(bench: Bench, preloaded: bool) -> None:
 
 
 def sessions(bench: Bench) -> None:
-    """Texts a second of 1 to 16 sessions, with one thread, two threads and the automatic rule, in turn."""
+    """Texts per second of 1 to 16 sessions, with one thread, two threads and the automatic rule, in turn."""
     fill_texts(bench)
     script = "\\set i random(1, 200)\nselect embed(content) from texts where id = :i;\n"
     rates = {}
