@@ -1,10 +1,10 @@
-"""Build the extension for one PostgreSQL and put it there.
+"""Build the extension for one PostgreSQL and install it there.
 
     build.py install      build and install
-    build.py uninstall    remove what install put there
+    build.py uninstall    remove the installed files
 
-Needs cargo, a C compiler and PostgreSQL's headers; no cargo-pgrx. libclang, which bindgen reads those headers
-with, comes pinned from PyPI unless LIBCLANG_PATH names one.
+It needs cargo, a C compiler and PostgreSQL's headers, but no cargo-pgrx. bindgen reads the headers with libclang, which is
+fetched from PyPI, pinned, unless LIBCLANG_PATH names one.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import state
 from state import CLONE, Failure, say
 
 LIBCLANG = "libclang==18.1.1"
-# On macOS the command line tools bring a libclang that bindgen finds by itself.
+# On macOS bindgen finds the libclang of the command line tools.
 LIBCLANG_WHEELS = {
     "linux-x86_64": ("manylinux2010_x86_64", "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b"),
     "linux-aarch64": ("manylinux2014_aarch64", "54dda940a4a0491a9d1532bf071ea3ef26e6dbaf03b5000ed94dd7174e8f9592"),
@@ -32,7 +32,7 @@ CONTROL = "gte-small.control"
 
 
 def cargo() -> str:
-    """The cargo on PATH, else the one rustup puts into the home directory without a new shell knowing it."""
+    """The cargo on PATH, else the one in the home directory: after rustup's installation an open shell has no PATH to it."""
     home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
     found = shutil.which("cargo") or shutil.which(str(home / "bin" / "cargo"))
     if not found:
@@ -41,7 +41,7 @@ def cargo() -> str:
 
 
 def _compiler_headers() -> str:
-    """Where stddef.h is: the libclang from PyPI is only a library, without the headers a compiler carries."""
+    """The directory of stddef.h: the libclang from PyPI has no compiler headers."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if not compiler:
         raise Failure("there is no C compiler, so Rust cannot link; install gcc")
@@ -49,7 +49,7 @@ def _compiler_headers() -> str:
 
 
 def environment(pg_config=None) -> dict:
-    """What cargo needs to build anything here; with pg_config also the extension."""
+    """The environment variables for cargo; with pg_config also those for building the extension."""
     env = dict(os.environ)
     cargo_bin = str(Path(cargo()).parent)
     if cargo_bin not in env.get("PATH", "").split(os.pathsep):
@@ -73,7 +73,7 @@ def environment(pg_config=None) -> dict:
 
 
 def _feature(pg_config: Path) -> str:
-    """The cargo feature of this PostgreSQL, checked against those Cargo.toml knows."""
+    """The cargo feature of this PostgreSQL. Fails if Cargo.toml has none."""
     version = postgres.pg_version(pg_config)
     known = re.findall(r"^pg(\d+) *=", (CLONE / "Cargo.toml").read_text(encoding="utf-8"), re.MULTILINE)
     if str(version) not in known:
@@ -83,13 +83,13 @@ def _feature(pg_config: Path) -> str:
 
 
 def build(pg_config: Path, profile: str = "fast") -> Path:
-    """Build the extension; returns the library. Cargo does nothing where nothing changed."""
+    """Build the extension; returns the library. Cargo does nothing if nothing changed."""
     feature = _feature(pg_config)
     headers = Path(postgres.config(pg_config, "--includedir-server")) / "postgres.h"
     if not headers.is_file():
         raise Failure(f"{headers} is missing, so nothing can be built for this PostgreSQL; install its development "
                       f"files (Debian and Ubuntu: postgresql-server-dev-{feature[2:]})")
-    # JSON on standard output names the artifact; progress and messages go to standard error as ever.
+    # JSON on standard output names the artifact; progress and messages go to standard error as usual.
     command = [cargo(), "build", "--profile", profile, "-p", "gte-small", "--lib", "--no-default-features",
                "--features", feature, "--message-format=json-render-diagnostics"]
     library = None
@@ -118,7 +118,7 @@ def _sql() -> str:
 
 
 def _install_script() -> Path:
-    """The same as a file with the name PostgreSQL looks for."""
+    """The install script as a file with the name that PostgreSQL expects."""
     version = re.search(r"^default_version *= *'(.+)'", (CLONE / CONTROL).read_text(encoding="utf-8"), re.MULTILINE)[1]
     script = state.directory("sql") / f"gte-small--{version}.sql"
     if not script.is_file() or script.read_text(encoding="utf-8") != _sql():
@@ -127,7 +127,7 @@ def _install_script() -> Path:
 
 
 def sql_fingerprint() -> str:
-    """Changes with the extension's SQL, also where its version does not."""
+    """A hash that changes with the extension's SQL, also if the version stays the same."""
     return hashlib.sha256(_sql().encode()).hexdigest()
 
 
@@ -141,7 +141,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _put(source: Path, target: Path, mode: int) -> None:
-    """Write beside and rename: servers keep the library they have mapped, and nobody sees half a file."""
+    """Write a temporary file and rename it: servers keep the library they have mapped, and no reader sees half a file."""
     handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as out, open(source, "rb") as file:
@@ -154,7 +154,7 @@ def _put(source: Path, target: Path, mode: int) -> None:
 
 
 def install(pg_config: Path, library: Path) -> bool:
-    """Put library, control and SQL into this PostgreSQL; True if the library changed. Same files are left alone."""
+    """Install library, control and SQL in this PostgreSQL; True if the library changed. Equal files are not written again."""
     place = library_place(pg_config)
     wanted = {place: library, **_files(pg_config)}
     changed = {target: source for target, source in wanted.items() if not _same(target, source)}
@@ -163,7 +163,7 @@ def install(pg_config: Path, library: Path) -> bool:
             commands = "\n".join(
                 f"  sudo install -m {'755' if t == place else '644'} {shlex.quote(str(s))} {shlex.quote(str(t))}"
                 for t, s in changed.items())
-            raise Failure(f"{folder} is not yours to write, so gte-small is built but not installed; "
+            raise Failure(f"you may not write to {folder}, so gte-small is built but not installed; "
                           f"install it and repeat the command:\n{commands}")
     for target, source in changed.items():
         _put(source, target, 0o755 if target == place else 0o644)
@@ -171,7 +171,7 @@ def install(pg_config: Path, library: Path) -> bool:
 
 
 def uninstall(pg_config: Path) -> list:
-    """Remove what install put there, and the SQL of every other version; returns the paths."""
+    """Remove the installed files and the SQL of every other version; returns the paths."""
     extension = Path(postgres.config(pg_config, "--sharedir")) / "extension"
     there = [library_place(pg_config), extension / CONTROL, *sorted(extension.glob("gte-small--*.sql"))]
     there = [path for path in there if path.exists()]
@@ -179,12 +179,12 @@ def uninstall(pg_config: Path) -> list:
         try:
             path.unlink()
         except PermissionError:
-            raise Failure(f"{path} is not yours to remove; sudo rm it") from None
+            raise Failure(f"you may not remove {path}; remove it with sudo rm") from None
     return there
 
 
 def own_pg_config() -> Path:
-    """PG_CONFIG, else the pg_config on PATH: installing is about the user's PostgreSQL, never the embedded one."""
+    """PG_CONFIG, else the pg_config on PATH: the verbs of installing use the user's PostgreSQL, never the embedded one."""
     if not os.environ.get("PG_CONFIG") and not shutil.which("pg_config"):
         raise Failure("there is no pg_config on PATH, so there is no PostgreSQL to install into; "
                       "name one with PG_CONFIG=/path/to/pg_config")

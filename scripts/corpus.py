@@ -1,7 +1,7 @@
-"""The demo's rows: real text that every PostgreSQL carries, embedded by the trigger as they are inserted.
+"""The demo's rows: real text that every PostgreSQL contains. The trigger embeds them at the INSERT.
 
-What the settings do (pg_settings) and what the functions are for (comments in pg_description), each with the name
-of its setting or function in parentheses.
+The texts are the descriptions of settings (pg_settings) and of functions (pg_description), each with the name of the
+setting or function in parentheses.
 """
 
 import json
@@ -10,12 +10,12 @@ from postgres import quote_literal
 from session import Progress, Session
 from state import CLONE, Failure, say
 
-# Rows in a transaction: few enough that Ctrl-C loses under a second, enough that commits don't count.
+# Rows per transaction: Ctrl-C loses less than a second of work, and the time of commits does not matter.
 BATCH = 32
 
-# The name comes last and short, so that it helps people and hardly turns the vector: under MiniLM the mission's
-# statement finds work_mem at 0.823; with "work_mem: " in front it is 0.803, with extra_desc in the same row 0.67.
-# Left out: what says nothing ("I/O", 356 times), implementations of operators, other extensions' settings.
+# The name is at the end and short, so that it helps readers and changes the vector little. With MiniLM the statement
+# MISSION (tour.py) finds work_mem at 0.823; with "work_mem: " in front it is 0.803, with extra_desc in the same row 0.67.
+# Left out: texts that say nothing ("I/O", 356 times), implementations of operators, other extensions' settings.
 WANTED = r"""
 create temporary table wanted as
 select content, row_number() over (order by content collate "C") as n
@@ -35,7 +35,7 @@ from (
 
 
 def load(demo, session: Session) -> None:
-    """Create the table and fill it once; a load that was interrupted goes on after its last batch."""
+    """Create the table and fill it once. An interrupted load continues after its last batch."""
     schema = (CLONE / "sql" / "embeddings.sql").read_text(encoding="utf-8")
     session.run("set client_min_messages = warning;\n" + schema)
     empty = session.value("select not exists (select from embeddings)") == "t"
@@ -54,8 +54,8 @@ def load(demo, session: Session) -> None:
 
 
 def reembed(session: Session) -> None:
-    """The vectors of every table again, imported ones too; what was interrupted goes on where it was."""
-    # The old ones are of no use meanwhile: a search is embedded by the new model.
+    """Embed every table again, imported tables too. An interrupted run continues where it stopped."""
+    # The old vectors are useless meanwhile, because the new model embeds the searches.
     tables = session.value("select jsonb_agg(distinct tgrelid::regclass::text) from pg_trigger "
                            "where tgfoid = 'embed_trigger'::regproc and not tgisinternal and tgparentid = 0")
     for table in json.loads(tables or "[]"):
@@ -64,10 +64,10 @@ def reembed(session: Session) -> None:
 
 
 def same_model(demo, session: Session) -> None:
-    """Refuse to search vectors that another model made, as after a change of the files in MODEL_DIR."""
+    """Refuse to search vectors of another model, for example after a change of the files in MODEL_DIR."""
     cosine = session.value("select -(embedding <#> embed(content)) from embeddings "
                            "where embedding is not null order by id limit 1")
-    # The same model in another arithmetic stays above this, another model is near 0.
+    # The same model with other kernels is above this, another model is near 0.
     if cosine and float(cosine) < 0.99:
         raise Failure(f"the rows are not embedded by {demo.memory['model']['name']} as it is now (the first row's "
                       f"cosine with itself is {float(cosine):.3f}), so searching them means nothing; "

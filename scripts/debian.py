@@ -1,8 +1,8 @@
 """`make test-debian`: install into Debian 12's own PostgreSQL 15 and run the tests there, with those of pg_cron.
 
-Needs root and apt. The packages stay; gte-small and pgvector go again afterwards, and the tests' servers with their
-data. Debian 12 has no pgvector: its sources come from Debian 13, whose signature apt checks, through a list of
-sources that the system never sees.
+It needs root and apt. The packages stay installed. gte-small, pgvector and the tests' servers are removed at the end.
+Debian 12 has no pgvector, so its sources are fetched from Debian 13. apt checks their signature and uses a list of
+sources of its own, so the system's lists do not change.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 
 def require_debian() -> None:
-    """A clear error anywhere else than on Debian 12 as root; changes nothing."""
+    """Fails with a clear error unless root runs this on Debian 12. Changes nothing."""
     if os.geteuid() != 0:
         raise Failure("make test-debian installs packages with apt, which takes root; nothing was done. "
                       "make test needs neither")
@@ -48,7 +48,7 @@ def require_debian() -> None:
 
 
 def command(*words, **options) -> None:
-    """Runs a command that says what it does on standard error; its failure names it."""
+    """Runs a command with its output on standard error. A failure names the command."""
     words = [str(word) for word in words]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     if subprocess.run(words, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=env, **options).returncode != 0:
@@ -64,12 +64,12 @@ def installed_version(package: str) -> str:
 
 
 def install_packages() -> None:
-    """What is missing of PACKAGES; an installed server keeps its version, and gets headers of the same."""
+    """Installs the missing PACKAGES. An installed server keeps its version and gets headers of the same version."""
     missing = [package for package in PACKAGES if not installed_version(package)]
     if not missing:
         return
     server = installed_version(SERVER)
-    # The server's package makes and starts a cluster `main`; only one that was not there before is ours to drop.
+    # The server's package creates and starts a cluster `main`. It is dropped only if it did not exist before.
     had_main = Path("/etc/postgresql/15/main").exists()
     command("apt-get", "update")
     wanted = [f"{package}={server}" if server and package == HEADERS else package for package in missing]
@@ -79,7 +79,7 @@ def install_packages() -> None:
 
 
 def pgvector_source() -> Path:
-    """pgvector's sources, unpacked and built once."""
+    """The directory of pgvector's sources, unpacked and built once."""
     work = state.directory("debian")
     built = sorted(work.glob("pgvector-*/vector.so"))
     if built:
@@ -90,7 +90,7 @@ def pgvector_source() -> Path:
     (work / "pgvector.sources").write_text(SOURCES, encoding="utf-8")
     apt = ["apt-get", "-o", f"Dir::Etc::sourcelist={work / 'pgvector.sources'}", "-o", "Dir::Etc::sourceparts=/dev/null",
            "-o", f"Dir::State::lists={work / 'lists'}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
-           # Its unprivileged user can't write where root keeps this.
+           # apt's unprivileged user can't write to root's directory.
            "-o", "APT::Sandbox::User=root"]
     command(*apt, "update")
     command(*apt, "source", f"pgvector/{PGVECTOR_SUITE}", cwd=work)
@@ -100,7 +100,7 @@ def pgvector_source() -> Path:
 
 
 class Installed:
-    """What this put into the system's PostgreSQL, remembered on disk so that the run after a crash removes it too."""
+    """The names of what this script installed. They are on disk, so that the run after a crash removes it too."""
 
     def __init__(self):
         self._file = state.directory("debian") / "installed"
@@ -121,11 +121,11 @@ class Installed:
 
 
 def install(tally, ours: Installed) -> bool:
-    """Packages, pgvector and gte-small; whether all of it is there."""
+    """Installs packages, pgvector and gte-small; returns whether this succeeded."""
     ready = False
     with tally.step("packages of Debian"):
         install_packages()
-        # What an interrupted run left; only then is whatever else is there somebody else's.
+        # First the leftovers of an interrupted run: an installation found after this belongs to somebody else.
         ours.remove()
         if build.library_place(PG_CONFIG).exists():
             raise Failure(f"gte-small is installed in the PostgreSQL of {PG_CONFIG}, which this would replace;\n"
@@ -149,7 +149,7 @@ def install(tally, ours: Installed) -> bool:
 
 
 def make(verb: str, *variables: str) -> tuple:
-    """A verb of the Makefile for Debian's PostgreSQL, shown as it runs; (exit code, what it said)."""
+    """Runs a verb of the Makefile for Debian's PostgreSQL and shows its output; returns (exit code, output)."""
     return run(["make", "--no-print-directory", verb, f"PG_CONFIG={PG_CONFIG}", *variables])
 
 
@@ -178,6 +178,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # A plain kill cleans up like Ctrl-C.
+    # SIGTERM cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     state.verb(main)

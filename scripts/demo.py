@@ -2,10 +2,9 @@
 
     demo.py run|start|stop|psql|dsn|reembed|reset|clean
 
-PG=16 takes the embedded PostgreSQL 16 instead of 18, PG_CONFIG=/path/to/pg_config one's own. Each PostgreSQL has a
-demo of its own; without PG and PG_CONFIG the verbs after `run` mean the one that ran last.
-What a demo must remember is in its demo.json. Every step looks first whether it is done, so that a run which was
-interrupted anywhere is continued by the next.
+PG=16 uses the embedded PostgreSQL 16 instead of 18, PG_CONFIG=/path/to/pg_config the user's own. Each PostgreSQL has its
+own demo. Without PG and PG_CONFIG the verbs after `run` use the demo that ran last. The state of a demo is in its
+demo.json. Each step first checks whether it is done, so the next run continues an interrupted one.
 """
 
 import contextlib
@@ -36,7 +35,7 @@ LAST = DEMOS / "last"
 
 @contextlib.contextmanager
 def step(what: str):
-    """Says what is being done, and how long it took if anybody had to wait."""
+    """Reports a step, and its time if it took long."""
     say(f"{what} ...")
     began = time.monotonic()
     yield
@@ -46,7 +45,7 @@ def step(what: str):
 
 
 class Demo:
-    """One demo: a cluster of one PostgreSQL, its database, and what later runs must know of it."""
+    """One demo: a cluster of one PostgreSQL, its database, and its state for later runs."""
 
     def __init__(self, directory: Path, find_pg_config):
         self.directory, self._find = directory, find_pg_config
@@ -55,7 +54,7 @@ class Demo:
 
     @classmethod
     def asked(cls) -> "Demo":
-        """The demo of PG or PG_CONFIG; of neither, PostgreSQL 18."""
+        """The demo of PG or PG_CONFIG; without both, of PostgreSQL 18."""
         if os.environ.get("PG_CONFIG"):
             pg_config = postgres.find_pg_config()
             postgres.require_pgvector(pg_config)
@@ -69,7 +68,7 @@ class Demo:
 
     @classmethod
     def last(cls) -> "Demo":
-        """The demo of PG or PG_CONFIG; of neither, the one that ran last."""
+        """The demo of PG or PG_CONFIG; without both, the one that ran last."""
         if not os.environ.get("PG") and not os.environ.get("PG_CONFIG") and LAST.is_file():
             demo = cls(DEMOS / LAST.read_text(encoding="utf-8"), lambda: Path(demo.memory["pg_config"]))
             if demo.memory:
@@ -78,7 +77,7 @@ class Demo:
 
     @functools.cached_property
     def pg_config(self) -> Path:
-        """Fetched only when it is needed: the notice of a stand-in comes before everything that takes long."""
+        """Fetched only when it is needed: the notice of a stand-in comes before all long steps."""
         return self._find()
 
     @functools.cached_property
@@ -94,9 +93,9 @@ class Demo:
         LAST.write_text(self.directory.name, encoding="utf-8")
 
     def choose_model(self, tell) -> None:
-        """The remembered model; on the first run the one that is asked for or can be had.
+        """The stored model; on the first run the requested model or its stand-in.
 
-        `tell` gets the notice of a stand-in, before anything that takes long.
+        `tell` gets the notice of a stand-in, before all long steps.
         """
         kept, wanted = self.memory.get("model"), model.asked()
         if kept:
@@ -123,12 +122,12 @@ class Demo:
         self.remember(model=choice)
 
     def bring_up(self, tell) -> None:
-        """From nothing to a running server that has the extension, a model, and vectors of that model alone."""
+        """Sets up a running server with the extension, a model, and vectors of that model only."""
         self.choose_model(tell)
         self.set_up()
 
     def set_up(self) -> None:
-        """The same, once the model is chosen; each step looks first whether it is done."""
+        """The steps after the choice of the model. Each first checks whether it is done."""
         version = postgres.config(self.pg_config, "--version")
         with step(f"building gte-small for {version}; the first build takes minutes"):
             library = build.build(self.pg_config)
@@ -141,7 +140,7 @@ class Demo:
         elif self.memory.get("sql") != written:
             raise Failure("the extension's SQL is not what this demo was made with;  make reset  and  make run  start anew")
         self.remember()
-        # Sessions hold the library they began with; after this none has the old one.
+        # Sessions keep the library that they loaded; after a restart no session has the old one.
         if replaced and self.cluster.running():
             self.cluster.stop()
         self.cluster.start({"gte_small.model_path": self.memory["model"]["path"]})
@@ -165,12 +164,12 @@ def _say(text: str) -> None:
 
 
 def _identity(choice: dict) -> str:
-    """What one types to get this model: its name, or the path of a directory."""
+    """The variable that selects this model: by its name, or by the path of a directory."""
     return choice["asked"] if os.sep in choice["asked"] else choice["name"]
 
 
 def _choose(wanted: str) -> dict:
-    """What is asked for, or nothing: who names gte-small does not want another; who names none takes a stand-in."""
+    """The requested model, or none. A stand-in is used only if none is requested."""
     try:
         return model.choose(wanted, stand_in=not wanted)
     except model.Unreachable as error:
@@ -209,7 +208,7 @@ def psql() -> None:
     if not demo.cluster.running():
         raise Failure("the demo's server does not run; make run sets it up, make start only starts it")
     program = str(demo.cluster.bin / "psql")
-    # The user's own ~/.psqlrc and locale count here, unlike in the scripts.
+    # psql for the user reads ~/.psqlrc and the locale, unlike psql in the scripts.
     env = {k: v for k, v in demo.cluster.environment().items() if k != "PGCLIENTENCODING"}
     os.execve(program, ["psql", "-d", DATABASE], env)
 
@@ -224,14 +223,14 @@ def stop() -> None:
 
 
 def reembed() -> None:
-    """The same rows under another model, or again under this one."""
+    """Embeds the rows again, with another model or with the same."""
     with state.lock("demo"):
         demo = Demo.last()
         if not demo.cluster.exists():
             raise Failure("there is no demo yet, so there is nothing to embed again; make run makes one")
         wanted = model.asked() or _identity(demo.memory["model"])
         choice = _choose(wanted)
-        # Remembered before the first vector: whatever interrupts this, the next run finishes it.
+        # Stored before the first vector: the next run finishes an interrupted one.
         demo.remember(model=choice, reembedding=True)
         demo.cluster.stop()
         demo.set_up()
@@ -239,7 +238,7 @@ def reembed() -> None:
 
 
 def reset() -> None:
-    """Remove the demo: its server, its rows, the choice of its model. What was built and fetched stays."""
+    """Remove the demo: its server, its rows, the choice of its model. Built and fetched files stay."""
     with state.lock("demo"):
         demo = Demo.last()
         demo.cluster.destroy()
@@ -248,7 +247,7 @@ def reset() -> None:
 
 
 def clean() -> None:
-    """Remove everything that was made here: servers, models, PostgreSQL, what cargo built."""
+    """Remove all created files: servers, models, PostgreSQL, the output of cargo."""
     for cluster in postgres.clusters():
         cluster.destroy()
     target = CLONE / "target"

@@ -15,7 +15,7 @@ from tally import Tally, report
 HOME = CLONE / "tests" / "e2e"
 # Reads the server's log, so it runs last on each server.
 LAST = "test_zz_server_log.py"
-# What the slow files take on two cores; only the balance of the two parts depends on it.
+# Seconds of the slow files on two cores. Only the balance of the two parts depends on them.
 SECONDS = {
     "test_fidelity.py": 48, "test_chunk_text.py": 32, "test_backfill_shared.py": 22, "test_endings.py": 18,
     "test_backfill_obstacles.py": 18, "test_growth.py": 17, "test_backfill_force.py": 17, "test_import.py": 15,
@@ -26,7 +26,7 @@ OTHER_SECONDS = 4
 
 
 def number_of_servers(selected: str) -> int:
-    """A selection is too small to divide, and on one core a second server gains nothing."""
+    """One server for a selection, which is too small to divide, and on one core, where a second server gains nothing."""
     return 2 if not selected and (os.cpu_count() or 1) > 1 else 1
 
 

@@ -1,4 +1,4 @@
-"""`make help`: the verbs and variables, read from the Makefile so that none is forgotten."""
+"""`make help`: lists the verbs and variables that are in the Makefile."""
 
 import re
 
@@ -7,7 +7,7 @@ import state
 
 def main() -> int:
     text = (state.CLONE / "Makefile").read_text(encoding="utf-8")
-    print("gte-small: text in, meaning out, inside PostgreSQL\n")
+    print("gte-small: text embeddings inside PostgreSQL\n")
     for verb, what in re.findall(r"^([a-z-]+):\s+## (.*)$", text, re.MULTILINE):
         print(f"  make {verb:<14} {what.replace('$$', '$')}")
     print()

@@ -1,4 +1,4 @@
-"""Whether the hub can be reached at all, asked in seconds: gte-model, which knows better, takes minutes to build."""
+"""Checks within seconds whether the hub can be reached. gte-model checks more, but takes minutes to build."""
 
 import os
 import socket
@@ -11,12 +11,12 @@ SECONDS = 20
 
 
 def unreachable() -> str:
-    """Why nobody answers at the hub's address; empty if somebody does, or if only gte-model can tell."""
+    """Why the hub's address does not answer; empty if it does, or if only gte-model can find out."""
     cache = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     if Path(cache, "hub", "models--thenlper--gte-small").is_dir():
-        return ""  # gte-model takes what is in hf-hub's cache without asking anybody
+        return ""  # gte-model needs no network for files in hf-hub's cache
     if {"all", "https", "http"} & urllib.request.getproxies().keys():
-        return ""  # the hub is then the proxy's business
+        return ""  # then the proxy connects to the hub
     address = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     try:
         port = address.port or (80 if address.scheme == "http" else 443)

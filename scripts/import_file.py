@@ -1,8 +1,8 @@
-"""`make import FILE=notes.csv COLUMN=body`: a file of one's own in the demo's server, searchable by meaning.
+"""`make import FILE=notes.csv COLUMN=body`: loads a file into the demo's server and makes it searchable by meaning.
 
-CSV or JSON lines; TABLE=name names the table (of none, the file does), REPLACE=1 takes the place of one that is there.
-First all rows go in, in one transaction: an error in the file, or Ctrl-C, leaves nothing behind. Then they are
-embedded, a batch a transaction: Ctrl-C leaves all rows and the embeddings made so far, and says how to go on.
+The file is CSV or JSON lines. TABLE=name names the table (by default the file does), REPLACE=1 replaces an existing
+table. First all rows are loaded in one transaction: after an error in the file, or Ctrl-C, nothing is loaded. Then they
+are embedded, one transaction per batch: Ctrl-C leaves all rows and the embeddings made so far, and prints how to continue.
 """
 
 import os
@@ -18,20 +18,21 @@ from postgres import quote_literal
 from session import Progress, Session
 from state import Failure, say
 
-# Characters sent to the server at once: large enough that round trips don't count.
+# Characters sent to the server at once: enough that the time of round trips does not matter.
 CHUNK = 1 << 20
-# A transaction of the embedding, of which Ctrl-C loses one: that many rows, or texts of that many characters the model
-# reads (about 2,000 of each: 512 tokens), which take a second or two; and never more than that in the server's memory.
+# Limits of a transaction of the embedding: rows, characters that the model reads in all of them, characters that it reads
+# of one text (512 tokens have about 2,000), characters in the server's memory. A transaction takes a second or two, and
+# Ctrl-C loses one.
 BATCH, BATCH_READ, READ, BATCH_CHARACTERS = 128, 32 << 10, 2 << 10, 4 << 20
-# Reading shows its progress where it takes longer than a breath: 16 MB are a second.
+# Reading a file from this size on shows its progress: 16 MB take a second.
 LARGE = 16 << 20
-# What the search functions put in front of the table's name, in 63 bytes.
+# The names of the search functions have a prefix before the table's name; names have at most 63 bytes.
 LONGEST_TABLE = 63 - len("hybrid_")
 QUESTION_WORDS = 8
 
 
 class Table:
-    """The table to make: its name, and how SQL calls it and its text column."""
+    """The table to create: its name, and the SQL names of it and of its text column."""
 
     def __init__(self, name: str, column: str):
         if "\0" in name or not name.strip():
@@ -40,11 +41,11 @@ class Table:
             raise Failure(f"TABLE={name} has {len(name.encode())} bytes, and the search functions, which are named "
                           f"after the table, leave it {LONGEST_TABLE}; choose a shorter name")
         self.name, self.column = name, column
-        # Behind a schema and a dot even `order` needs no quotes.
+        # After a schema and a dot even `order` needs no quotes.
         self.sql = f"public.{name if re.fullmatch('[a-z_][a-z0-9_]*', name) else quoted(name)}"
 
     def enable(self, with_index: bool) -> str:
-        """The statement that makes it searchable; again, it mends what is missing."""
+        """The statement that makes it searchable. A second call repairs what is missing."""
         columns = quote_literal('{"' + re.sub(r'(["\\])', r"\\\1", self.column) + '"}')
         return (f"select enable_semantic_search({quote_literal(self.sql)}, {columns}, "
                 f"with_index => {'true' if with_index else 'false'});")
@@ -55,7 +56,7 @@ def quoted(name: str) -> str:
 
 
 def table_name(path: Path) -> str:
-    """A name that needs no quotes, unless it is a word of SQL's: `Meeting notes (1).csv` is meeting_notes_1."""
+    """A name that needs no quotes, unless it is a keyword of SQL: `Meeting notes (1).csv` becomes meeting_notes_1."""
     name = re.sub(r"\W+", "_", path.name.split(".")[0].lower()).strip("_") or "imported"
     return ("t_" + name if name[0].isdigit() else name).encode()[:LONGEST_TABLE].decode(errors="ignore")
 
@@ -75,7 +76,7 @@ def import_file(cluster, database: str, source, column: str = "", table: str = "
         raise Failure("interrupted before every row was in; nothing was loaded") from None
     try:
         with Session(cluster, database) as session:
-            # Long texts are counted and told at the end, whatever the database says of them.
+            # Long texts are counted and reported at the end, whatever the database's setting is.
             session.run("set client_min_messages = warning; set gte_small.on_truncate = 'silent';")
             truncated = embed(session, target, batches)
             finish(session, target)
@@ -86,14 +87,14 @@ def import_file(cluster, database: str, source, column: str = "", table: str = "
 
 
 def make_room(session: Session, target: Table, replace: bool) -> None:
-    """Drop the table that is to be replaced; it is back if this transaction ends without its commit."""
+    """Drop the table that is to be replaced. A rollback of this transaction brings it back."""
     if session.value("select to_regproc('enable_semantic_search') is null") == "t":
         raise Failure("this server's gte-small has no enable_semantic_search, because it was made by an earlier "
                       "version; nothing was loaded.\n  make reset    removes the demo's server and rows, "
                       "the next command makes them anew")
     kind = session.value(f"select relkind from pg_class where oid = to_regclass({quote_literal(target.sql)})")
     if not kind:
-        # A table brings a type of its name along, so it can't be called as one that is there.
+        # PostgreSQL creates a type with the table's name, so the name of an existing type is refused.
         if session.value(f"select to_regtype({quote_literal(target.sql)}) is not null") == "t":
             raise Failure(f"{target.name} is the name of a type, which no table can have; nothing was loaded. "
                           "TABLE= chooses another name")
@@ -108,7 +109,7 @@ def make_room(session: Session, target: Table, replace: bool) -> None:
 
 
 def load(session: Session, target: Table, source) -> list:
-    """Make the table and send it every row; the last id of each batch to embed, so at the end the number of rows."""
+    """Create the table and send it every row; returns the last id of each batch, the last of which is the number of rows."""
     columns = ", ".join(map(quoted, source.columns))
     session.run(f"create table {target.sql} (id bigint generated always as identity primary key, "
                 f"{', '.join(f'{quoted(name)} text' for name in source.columns)});\n"
@@ -158,8 +159,8 @@ def missing(target: Table) -> str:
 
 
 def embed(session: Session, target: Table, batches: list) -> int:
-    """Fill the embedding column, a batch a transaction; how many texts the model did not read to their end."""
-    # Ids count from 1 in the order of the file. The array form embeds a batch at once, with all cores.
+    """Fill the embedding column, one transaction per batch; returns how many texts were truncated."""
+    # Ids count from 1 in the order of the file. embed(text[]) embeds a batch in one call, on all cores.
     column = quoted(target.column)
     progress = Progress("embedding", batches[-1])
     first = 1
@@ -168,7 +169,7 @@ def embed(session: Session, target: Table, batches: list) -> int:
                     f"select unnest(ids) as id, unnest(vectors) as vector from (select array_agg(id order by id) as ids, "
                     f"embed(array_agg({column} order by id)) as vectors from {target.sql} "
                     f"where id between {first} and {last} and {column} is not null) as texts) as e where t.id = e.id;\n"
-                    # The trigger takes a vector that comes along for anybody's; these are the loaded model's.
+                    # The trigger does not know the model of a supplied vector; these are from the loaded model.
                     f"select embedding_written({quote_literal(target.sql)}) where exists (select from {target.sql} "
                     f"where id between {first} and {last} and embedding is not null);\ncommit;")
         progress.add(last - first + 1)
@@ -177,36 +178,36 @@ def embed(session: Session, target: Table, batches: list) -> int:
 
 
 def finish(session: Session, target: Table) -> None:
-    """The index, and what the planner needs to know. Built last, 10,000 rows take 1.7 s, one by one they took 6.8."""
+    """Build the index and ANALYZE. For 10,000 rows this takes 1.7 s; with an index from the start it took 6.8 s."""
     say("building the index ...")
-    # Alone: the shared memory that parallel workers want is often 64 MB in containers. It takes what it needs of this.
+    # Without parallel workers: they use shared memory, of which containers often have 64 MB. 512 MB is only a limit.
     session.run("set max_parallel_maintenance_workers = 0; set maintenance_work_mem = '512MB';\n"
                 f"{target.enable(with_index=True)}\nvacuum (analyze) {target.sql};")
 
 
 def unfinished(cluster, database: str, target: Table, rows: int, stopped: BaseException) -> str:
-    """What there is after an end on the way, and how to go on."""
+    """The message after an interrupted import: its state, and how to continue."""
     why = "interrupted" if isinstance(stopped, KeyboardInterrupt) else str(stopped)
     counted = cluster.psql(f"select count(*) {missing(target)}", dbname=database, args=("-At",), check=False)
     left = f"{counted.stdout.strip()} of them still without an embedding" if counted.returncode == 0 else "not all embedded"
     return (f"{why}\nThe table {target.name} has all {rows} rows, {left}. To go on, in  make psql :\n"
             f"  call embed_backfill({quote_literal(target.sql)});\n  {target.enable(with_index=True)}\n"
-            "or begin anew by the same command with REPLACE=1")
+            "or start again with the same command and REPLACE=1")
 
 
 def question(text: str) -> str:
-    """The first words of a text, as somebody might type them; of white space, nothing."""
+    """The first words of a text, as a user might type them; empty for white space."""
     words = re.findall(r"\w+(?:['’-]\w+)*", text)[:QUESTION_WORDS]
     return " ".join(words) or text.strip()[:40]
 
 
 def in_shell(text: str) -> str:
-    """Quoted for a shell, by double quotes where they do: SQL has single ones of its own."""
+    """Quoted for a shell, with double quotes if possible, because SQL contains single quotes."""
     return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
 def report(cluster, database: str, session: Session, target: Table, source, rows: int, truncated: int) -> None:
-    """What was loaded, how to search it, and one search."""
+    """Prints what was loaded, how to search it, and one search."""
     column = session.value(f"select quote_ident({quote_literal(target.column)})")
     function = session.value(f"select quote_ident({quote_literal('query_' + target.name)})")
     empty = int(session.value(f"select count(*) from {target.sql} where embedding is null"))
@@ -217,8 +218,8 @@ def report(cluster, database: str, session: Session, target: Table, source, rows
         tour.tell(f"{empty} of them have no text in {column}, so no search by meaning finds them.")
     if truncated:
         tour.tell(f"{truncated} texts are longer than the {limit} tokens this model reads; "
-                  "what comes after them has no say in a search.")
-    # From the middle: first rows are often titles and tests.
+                  "the rest of these texts is not searched by meaning.")
+    # From the middle, because first rows are often titles and tests.
     text = session.value(f"select {column} from {target.sql} where embedding is not null order by {column} !~ '\\w', "
                          f"{column} !~ '\\S', id < (select max(id) / 2 from {target.sql}), id limit 1")
     asked = question(text)
@@ -239,7 +240,7 @@ def main() -> int:
     path = os.environ.get("FILE", "")
     if not path:
         raise Failure("no file is named; make import FILE=notes.csv COLUMN=body")
-    # The file is looked at first: setting the server up may take minutes.
+    # The file is checked first, because setting up the server may take minutes.
     source = records.source(Path(path).expanduser())
     target = Table(os.environ.get("TABLE") or table_name(source.path), source.column(os.environ.get("COLUMN", "")))
     if target.name == "embeddings":

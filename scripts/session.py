@@ -1,4 +1,4 @@
-"""One psql kept open: a statement goes in, psql's own output comes back, and the model stays loaded between them."""
+"""A psql process that stays open: it runs statements, returns psql's own output, and keeps the model loaded."""
 
 import itertools
 import subprocess
@@ -11,7 +11,7 @@ _ids = itertools.count(1)
 
 
 class Session:
-    """A connection of the superuser to a database of a cluster; ends with the `with` block or at the first error."""
+    """A superuser's connection to a database of a cluster; ends with the `with` block or at the first error."""
 
     def __init__(self, cluster, dbname: str, *args: str):
         command = [str(cluster.bin / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "pager=off",
@@ -23,7 +23,7 @@ class Session:
         return self
 
     def __exit__(self, *_):
-        # An open transaction ends with its connection: rolled back.
+        # The end of the connection rolls back an open transaction.
         try:
             self._psql.stdin.close()
         except BrokenPipeError:
@@ -49,7 +49,7 @@ class Session:
             lines.append(line)
             if tell:
                 tell("  " + line.rstrip("\n"))
-        said = "".join(lines).strip() or "it ended without a word"
+        said = "".join(lines).strip() or "it ended without a message"
         raise Failure(f"psql stopped at\n{sql}\n{said}")
 
     def value(self, sql: str) -> str:

@@ -1,10 +1,10 @@
-"""Where the project keeps what it makes, and how it fetches packages from PyPI.
+"""The directory of all created files, and the fetching of packages from PyPI.
 
-Everything outside the sources lives in STATE: servers, models, the embedded PostgreSQL, Python packages.
-A plain user finds it in the clone's target/state. Root's is outside the clone and keyed by its path,
-because PostgreSQL refuses to run as root: the server runs as another user, who may not read the clone.
+STATE has everything outside the sources: servers, models, the embedded PostgreSQL, Python packages. For a plain user it
+is target/state in the clone. For root it is outside the clone, with a name made from the clone's path, because
+PostgreSQL refuses to run as root: the server runs as another user, who may have no access to the clone.
 
-Importing this module changes nothing; directories appear when something is put into them.
+Importing this module changes nothing; directories are created when they are needed.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ CLONE_KEY = hashlib.sha256(os.fsencode(CLONE)).hexdigest()[:12]
 
 
 class Failure(Exception):
-    """Something the user can act on; a verb prints it without a traceback."""
+    """An error that the user can act on; a verb prints it without a traceback."""
 
 
 def _state() -> Path:
@@ -42,12 +42,12 @@ STATE: Path = _state()
 
 
 def say(message: str) -> None:
-    """A line of progress: on standard error, because standard output belongs to a verb's result."""
+    """A line of progress: on standard error, because standard output is for a verb's result."""
     print(message, file=sys.stderr, flush=True)
 
 
 def server_user():
-    """The user a server must run as when root starts it; None when the caller runs it itself."""
+    """The user that a server runs as if root starts it; None if the caller runs it."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -61,7 +61,7 @@ def server_user():
 
 
 def directory(*parts: str) -> Path:
-    """STATE or a directory below it, made if absent, readable by the server's user whatever the umask."""
+    """STATE or a directory below it; created if absent, readable by the server's user with any umask."""
     path = STATE.joinpath(*parts)
     outside = [STATE.parent, STATE] if os.geteuid() == 0 else []
     below = [p for p in [path, *path.parents] if STATE in p.parents]
@@ -69,7 +69,7 @@ def directory(*parts: str) -> Path:
         if not step.is_dir():
             step.mkdir(parents=True, exist_ok=True)
             step.chmod(0o755)
-        # In a world-writable /var/tmp another user may have been there first.
+        # In /var/tmp, where all users can write, another user may have created it.
         if step in outside and step.stat().st_uid != 0:
             raise Failure(f"{step} belongs to another user, so root will not keep a server in it; remove it")
     path.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def directory(*parts: str) -> Path:
 
 @contextlib.contextmanager
 def lock(name: str):
-    """One process at a time between here and the end of the block; waits."""
+    """Lets one process at a time run the block; the others wait."""
     with open(directory("locks") / name, "w", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +96,7 @@ def environment() -> dict:
 
 
 def _pip_command() -> list:
-    """The first pip that answers: this Python's, one on PATH, or one put into STATE by ensurepip."""
+    """The first pip that works: this Python's, one on PATH, or one that ensurepip installs in STATE."""
     own = directory("python") / "pip"
     candidates = [[sys.executable, "-m", "pip"]]
     candidates += [[p] for p in (shutil.which("pip3"), shutil.which("pip")) if p]
@@ -105,7 +105,7 @@ def _pip_command() -> list:
         with contextlib.suppress(OSError):
             if subprocess.run([*command, "--version"], capture_output=True).returncode == 0:
                 return command
-    # A virtual environment of our own: `ensurepip` alone would write into the system's Python.
+    # In a virtual environment: `ensurepip` alone would write into the system's Python.
     made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(own)], capture_output=True, text=True)
     if made.returncode != 0:
         shutil.rmtree(own, ignore_errors=True)
@@ -115,8 +115,8 @@ def _pip_command() -> list:
 
 
 def pip(*args: str) -> None:
-    """Run pip; what it says goes to standard error, and its failure names what was asked."""
-    # Users may forbid pip outside a virtual environment; we only ever write below STATE.
+    """Run pip with its output on standard error. A failure names the package."""
+    # Users may forbid pip outside a virtual environment. This writes only below STATE.
     env = {**os.environ, "PIP_REQUIRE_VIRTUALENV": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1",
            "PIP_ROOT_USER_ACTION": "ignore"}
     done = subprocess.run([*_pip_command(), *args], stdout=sys.stderr, env=env, umask=0o022)
@@ -134,7 +134,7 @@ def sha256(path: Path) -> str:
 
 
 def machine() -> str:
-    """This machine as the wheels name it: linux-x86_64, linux-aarch64, macos-arm64."""
+    """This machine's name in the tables of wheels: linux-x86_64, linux-aarch64, macos-arm64."""
     system = {"Linux": "linux", "Darwin": "macos"}.get(platform.system(), platform.system().lower())
     cpu = platform.machine().lower()
     cpu = {"amd64": "x86_64", "arm64": "aarch64"}.get(cpu, cpu) if system == "linux" else cpu
@@ -153,7 +153,7 @@ def _unzip(archive: Path, target: Path) -> None:
 
 
 def wheel(requirement: str, sha256_hex: str, dest: Path, **platform_options: str) -> Path:
-    """Download one pinned wheel, verify it, unzip it into `dest`; a second call only looks at the marker.
+    """Download one pinned wheel, verify it, unzip it into `dest`; a second call only checks a marker.
 
     `platform_options` are pip's (python_version, implementation, abi, platform). `dest` appears complete or not at all.
     """
@@ -205,16 +205,16 @@ def python_packages(requirements) -> Path:
 
 
 def verb(main) -> None:
-    """Run a script's main: failures become one line and exit code 1, Ctrl-C says that nothing is lost."""
+    """Run a script's main. A failure becomes one line and exit code 1; after Ctrl-C a line says how to continue."""
     try:
         sys.exit(main())
     except Failure as failure:
         say(f"error: {failure}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say("\ninterrupted; the same command goes on from here")
+        say("\ninterrupted; the same command continues from here")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader (`| head`) left; Python would complain again while flushing at exit.
+        # The reader (`| head`) has ended; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

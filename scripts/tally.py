@@ -1,4 +1,4 @@
-"""The report of a test run: its steps, the output of what they run, and the counts of its last line."""
+"""The report of a test run: its steps, their output, and the counts in its last line."""
 
 import contextlib
 import subprocess
@@ -9,7 +9,7 @@ from state import CLONE, Failure
 
 
 class Tally:
-    """What passed, failed and was skipped so far, and how long each step took."""
+    """Counts passed, failed and skipped tests, and reports the time of each step."""
 
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
@@ -20,7 +20,7 @@ class Tally:
 
     @contextlib.contextmanager
     def step(self, title: str):
-        """A step of the run; its failure ends the step, not the run."""
+        """A step of the run. A failure ends the step, not the run."""
         report(f"\n=== {title}")
         began, failed = time.monotonic(), self.failed
         try:
@@ -61,7 +61,7 @@ def run(command, env=None, cwd=CLONE):
                 sys.stdout.flush()
                 lines.append(line)
         except BaseException:
-            # Ctrl-C reaches the whole group, a plain kill only this process.
+            # Ctrl-C reaches the whole process group, SIGTERM only this process.
             process.terminate()
             raise
     return process.returncode, "".join(lines)

@@ -1,13 +1,13 @@
-"""Everything behind `make check`, `make test`, `make test-pg` and `make installcheck`; the last line reads `N passed, M failed, K skipped`.
+"""`make check`, `make test`, `make test-pg` and `make installcheck`. The last line is `N passed, M failed, K skipped`.
 
-    scripts/test.py check                what needs no server: format, clippy, tests of the pure crates
+    scripts/test.py check                without a server: format, clippy, tests of the pure crates
     scripts/test.py test [--pg 16]       check, then everything else on a throw-away server
-    scripts/test.py test-pg --pg 16      of these, what depends on the version of PostgreSQL
+    scripts/test.py test-pg --pg 16      the part of test that depends on the version of PostgreSQL
     scripts/test.py installcheck         regression and end-to-end tests on a throw-away server of PG_CONFIG's PostgreSQL
 
-`--only regress,e2e` runs some of the steps, `-k WORD` only matching end-to-end tests, `--accept` takes what the
-regression tests print for what is expected, `--long` runs the tests of endurance at their full length. A step that
-cannot run counts as a failure.
+`--only regress,e2e` runs some of the steps, `-k WORD` only matching end-to-end tests. `--accept` writes the output of the
+regression tests as the expected output, `--long` runs the endurance tests at their full length. A step that cannot run
+counts as a failure.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def one_check(tally: Tally, title: str, command, env=None) -> None:
 
 
 def cargo_test(tally: Tally, title: str, *arguments, **variables) -> None:
-    """Cargo's tests, counted from its result lines; tests it ignores are run and counted by another step."""
+    """Cargo's tests, counted from its result lines. Another step runs and counts the ignored tests."""
     with tally.step(title):
         command = [build.cargo(), "test", "--profile", "fast", "--no-fail-fast", *arguments]
         code, output = run(command, {**build.environment(), **variables})
@@ -61,14 +61,14 @@ def cargo_test(tally: Tally, title: str, *arguments, **variables) -> None:
 
 
 def check(tally: Tally, version: int) -> None:
-    """Format, clippy over everything that is built, and the tests of the crates that know no Postgres."""
+    """Format, clippy on all crates, and the tests of the crates without Postgres."""
     one_check(tally, "format", [build.cargo(), "fmt", "--all", "--check"], build.environment())
     clippy(tally, version)
     cargo_test(tally, "pure crates", *PURE_CRATES)
 
 
 def clippy(tally: Tally, version: int) -> None:
-    """Over everything, with the feature of this PostgreSQL; cargo keeps what it knows of crates without that feature."""
+    """On all crates, with the feature of this PostgreSQL. Cargo checks crates without that feature once for all versions."""
     with tally.step("clippy"):
         env = build.environment(postgres.find_pg_config(version))
         code, _ = run([build.cargo(), "clippy", "--profile", "fast", "--workspace", "--all-targets",
@@ -96,7 +96,7 @@ def shared_tokens(tally: Tally, work: Path) -> None:
     for packed in (SHARED / "tokenizer").glob("*.jsonl.gz"):
         (tokens / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
     published = json.loads((SHARED / "tokenizer" / "transformersjs_bert_uncased.json").read_text(encoding="utf-8"))
-    # `embed` takes one text: the case of a text pair has no counterpart.
+    # The case with a pair of texts is left out, because `embed` takes one text.
     lines = [json.dumps({"text": case["text"], "ids": case["ids"]}) + "\n" for case in published
              if not case.get("text_pair")]
     (tokens / "published.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -105,7 +105,7 @@ def shared_tokens(tally: Tally, work: Path) -> None:
 
 
 def shared_chunks(tally: Tally, work: Path) -> None:
-    """Chunks of real texts beside the clone: XQuAD's passages, in other languages too, and medical abstracts."""
+    """Chunks of real texts beside the clone: XQuAD's passages in several languages, and medical abstracts."""
     if not (SHARED / "medical").is_dir():
         tally.skip(1, "chunks of shared/data, which is not beside the clone")
         return
@@ -137,7 +137,7 @@ def sql_regression(tally: Tally, cluster, work: Path, accepting: bool) -> None:
 
 
 def on_servers(tally: Tally, pg_config: Path, work: Path, options) -> None:
-    """Regression and end-to-end tests on new clusters, which are gone afterwards, whatever happens."""
+    """Regression and end-to-end tests on new clusters, which are removed afterwards in any case."""
     wanted = e2e.number_of_servers(options.k) if "e2e" in options.only else 1
     with contextlib.ExitStack() as stack:
         servers = []
@@ -173,7 +173,7 @@ def arguments():
     parser.add_argument("--pg", type=int, default=int(os.environ.get("PG") or 18), help="major version (18)")
     parser.add_argument("--only", default="", help=f"some of: {', '.join(STEPS)}")
     parser.add_argument("-k", default="", help="end-to-end tests whose name matches")
-    parser.add_argument("--long", action="store_true", help="all 200,000 calls, longer mischief, many more random cases")
+    parser.add_argument("--long", action="store_true", help="all 200,000 calls, longer concurrency tests, many more random cases")
     parser.add_argument("--accept", action="store_true", help="write the regression tests' expected output")
     options = parser.parse_args()
     options.only = [step for step in options.only.split(",") if step] or VERBS[options.verb]
@@ -186,7 +186,7 @@ def arguments():
 def main() -> int:
     options = arguments()
     if options.long:
-        # Read by the tests themselves; proptest's own default is 256.
+        # The tests read these; proptest's default is 256.
         os.environ.update(GTE_LONG="1", PROPTEST_CASES="5000")
     if options.verb == "installcheck":
         pg_config = build.own_pg_config()
@@ -223,6 +223,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # A plain kill cleans up like Ctrl-C.
+    # SIGTERM cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     state.verb(main)

@@ -1,4 +1,4 @@
-"""Throw-away servers with the extension, for tests and measurements; nothing of one is left when it ends."""
+"""Throw-away servers with the extension, for tests and measurements. All files of a server are removed at its end."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ import state
 from state import Failure
 from tally import run
 
-# Data that vanishes after the run needs no care for crashes.
+# The data is removed after the run, so it need not survive a crash.
 SERVER_SETTINGS = {
     "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "40",
     "max_wal_size": "4GB", "autovacuum": "off", "timezone": "UTC", "lc_messages": "C", "log_checkpoints": "off",
 }
-# Roles without any right, which the tests give some to.
+# Roles without rights; the tests grant what they need.
 ROLES = ["gte_plain", "gte_reader", "gte_owner"]
 
 
 def _private_copy(pg_config: Path, work: Path) -> Path:
-    """The embedded PostgreSQL again, by hard links: what is installed here does not reach a demo server in use."""
+    """A copy of the embedded PostgreSQL by hard links, so that an installation does not change a demo server in use."""
     release = pg_config.parents[1]
     root = release.parents[1]
     copy = work / "postgres"
@@ -56,7 +56,7 @@ def installed(version: int, work: Path) -> Path:
 
 
 def tiny_models(work: Path) -> dict:
-    """Two small models of random weights; their directories by the names the tests know."""
+    """Two small models of random weights; returns their directories by the names that the tests use."""
     models = {"tiny": ["--seed", "1"], "tiny_other": ["--seed", "2", "--f16"]}
     for name, options in models.items():
         command = [build.cargo(), "run", "--quiet", "--profile", "fast", "-p", "gte-engine", "--example", "tiny-model",
@@ -94,7 +94,7 @@ class TestServer:
         self._destroy_all()
 
     def _destroy_all(self) -> None:
-        """Its cluster, and those beside it that a test made and was stopped before it could destroy them."""
+        """Destroys its cluster, and the clusters beside it that an interrupted test left."""
         for cluster in postgres.clusters():
             if cluster.directory.parent == self.work:
                 cluster.destroy()
@@ -103,7 +103,7 @@ class TestServer:
 
 @contextlib.contextmanager
 def measured(name: str, **settings):
-    """A cluster with the extension and MiniLM for a measurement, and a directory; both are gone afterwards."""
+    """A cluster with the extension and MiniLM for a measurement, and a directory; both are removed afterwards."""
     version = int(os.environ.get("PG") or 18)
     with state.lock(name):
         work = state.directory(name)

@@ -1,4 +1,4 @@
-"""What `make run` shows: statements as one types them into psql, and psql's own answers with their times."""
+"""The output of `make run`: statements as a user types them into psql, and psql's answers with their times."""
 
 from session import Session
 
@@ -7,18 +7,18 @@ MISSION = "select content from query_embeddings(embed('maximum memory for query 
 QUESTIONS = [
     "how do I see what a query is waiting for",
     "how big is my table on disk",
-    # Nothing here is about food: shows what a threshold is for.
+    # No row is about food: this shows the purpose of a threshold.
     "what is for lunch today?",
 ]
 
-# The text is there twice and the model runs once: the second finds the first in the memo.
+# The statement has the text twice and the model runs once: the memo answers the second time.
 ASK = """select round(-(embedding <#> embed('{0}'))::numeric, 3) as similarity, content
 from query_embeddings('{0}', (embed_model()).suggested_threshold) limit 3;"""
 
 NEAREST = """select round(-(embedding <#> embed('{0}'))::numeric, 3) as nearest, content
 from embeddings order by embedding <#> embed('{0}') limit 1;"""
 
-# Among its neighbours on purpose: HNSW may miss a lone row that is far from all others at its default ef_search.
+# The new text is near other rows, because HNSW with its default ef_search may miss a single row far from all others.
 UPDATED = "how do I stop a query that runs too long"
 UPDATE = """update embeddings set content = 'stop a query that runs too long (function pg_cancel_backend)'
 where content like '%(function pg_cancel_backend)';"""
@@ -30,7 +30,7 @@ def tell(text: str) -> None:
 
 
 def typed(session: Session, sql: str) -> str:
-    """Show a statement the way it looks when typed, run it, show the answer."""
+    """Show a statement as a user types it, run it, show the answer."""
     tell("demo=# " + sql.replace("\n", "\ndemo-# "))
     answer = session.run(sql)
     tell(answer + "\n")

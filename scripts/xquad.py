@@ -21,7 +21,7 @@ def data_directory() -> Path:
 
 
 def texts(path: Path) -> dict:
-    """Text by id; a title, where there is one, is part of the text."""
+    """Text by id. The title, if there is one, is part of the text."""
     records = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
     return {r["_id"]: f"{r.get('title') or ''} {r['text']}".strip() for r in records}
 
