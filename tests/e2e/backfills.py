@@ -1,4 +1,4 @@
-"""What the tests of the backfill share: tables to fill, and the truth about them."""
+"""Helpers of the backfill tests: tables to fill, and checks of their rows."""
 
 import contextlib
 import time
@@ -16,7 +16,7 @@ def make(connection, rows, definition="id int primary key, content text", insert
 
 
 def wrong(connection, table="docs", text="content", embedding="embedding"):
-    """Rows whose vector is not, bit by bit, that of their text."""
+    """Rows whose vector differs in any bit from the vector of their text."""
     return one(connection, f"select count(*) from {table} where {embedding} is distinct from embed({text})")
 
 
@@ -47,7 +47,7 @@ def notices(connection):
 
 
 def wait_for(condition, seconds=60):
-    """Until it is true; the bound is for a test that would otherwise hang."""
+    """Waits until it is true. The time limit ends a test that would otherwise hang."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "what was waited for did not happen"

@@ -1,8 +1,7 @@
-"""The server `scripts/test.py` started, as fixtures.
+"""Fixtures on the server that `scripts/test.py` started.
 
-Every test gets a database of its own, copied from a template that already has the extension,
-so a test may do what it likes and none sees another's objects. Only the roles gte_plain, gte_reader
-and gte_owner are shared; they may log in and nothing else.
+Each test gets its own database, copied from a template that has the extension, so it sees no objects of other tests. Only
+the roles gte_plain, gte_reader and gte_owner are shared. They may log in and have no other rights.
 """
 
 import contextlib
@@ -47,7 +46,7 @@ class Server:
 
     def connect(self, dbname, user="postgres", **options):
         options.setdefault("autocommit", True)
-        # No hidden switch to prepared statements after five runs: the tests choose the protocol themselves.
+        # Without psycopg's switch to prepared statements after five runs: the tests choose the protocol.
         options.setdefault("prepare_threshold", None)
         return psycopg.connect(self.cluster.dsn(dbname=dbname, user=user), **options)
 
@@ -80,7 +79,7 @@ class Server:
 
 
 class Database:
-    """One database and the connections opened to it."""
+    """One database and its open connections."""
 
     def __init__(self, server, name):
         self.server = server
@@ -96,7 +95,7 @@ class Database:
         return self.server.cluster.psql(script, dbname=self.name, **options)
 
     def configure(self, setting, value):
-        """Sets a parameter for every later connection to this database."""
+        """Sets a parameter for all later connections to this database."""
         self.server.execute(
             sql.SQL("alter database {} set {} = {}").format(
                 sql.Identifier(self.name), sql.SQL(setting), sql.Literal(str(value))
@@ -162,7 +161,7 @@ def encoded(server):
 
 @pytest.fixture
 def model_copy(server):
-    """A copy of the tiny model, where a test may change things and the server may read."""
+    """A copy of the tiny model that a test may change and the server can read."""
     directory = server.scratch / f"model-{server.serial}"
     shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(server.tiny, directory)
@@ -181,7 +180,7 @@ def minilm_database(server):
 
 @pytest.fixture(scope="session")
 def minilm_connection(minilm_database):
-    """One backend on the real weights: loading them takes longer than most tests."""
+    """One backend on the real weights, because loading them takes longer than most tests."""
     return minilm_database.connect()
 
 

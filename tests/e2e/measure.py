@@ -1,4 +1,4 @@
-"""What the tests measure with: model runs, vectors as floats, a backend's memory and processor time, unfinished statements."""
+"""Measurements for the tests: model runs, vectors as floats, a backend's memory and processor time, running statements."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ DIMS = 384
 
 
 class Counted:
-    """How far the backend's counters moved inside a `counting` block."""
+    """The changes of the backend's counters inside a `counting` block."""
 
     calls = memo_hits = model_runs = texts = tokens = truncated_texts = None
 
@@ -42,7 +42,7 @@ def one(connection, statement, parameters=None):
 
 
 def vector(connection, expression, parameters=None):
-    """A vector expression's floats, in binary, so that no digit is lost on the way."""
+    """A vector expression's floats, transferred in binary, so that no digit is lost."""
     with connection.cursor(binary=True) as cursor:
         value = cursor.execute(f"select ({expression})::real[]", parameters).fetchone()[0]
     assert value is None or len(value) == DIMS
@@ -64,12 +64,12 @@ def max_abs(left, right):
 
 
 def unit_axis(axis):
-    """A vector literal: 1 in one place, 0 elsewhere."""
+    """A vector literal: 1 in one dimension, 0 in the others."""
     return "[" + ",".join("1" if place == axis else "0" for place in range(DIMS)) + "]"
 
 
 def processor_seconds(pid):
-    """User and system time of a process; unlike the clock, it does not see the machine's other work."""
+    """User and system time of a process. Unlike the clock, it does not depend on other processes."""
     fields = proc_file(pid, "stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -88,11 +88,11 @@ def proc_file(pid, name):
     return path.read_text()
 
 
-# --- statements under way ---
+# --- running statements ---
 
 
 def begin(connection, statement):
-    """Sends a statement and waits until it has had the processor for 0.1 s: it is embedding then."""
+    """Sends a statement and waits until it has used 0.1 s of processor time: then it embeds."""
     pid = connection.info.backend_pid
     before = processor_seconds(pid)
     connection.pgconn.send_query(statement.encode())
@@ -112,11 +112,11 @@ def wait_until_active(watcher, pid):
 
 
 def sqlstate(connection):
-    """Waits for the end of what was begun and returns the code of its first error; None when there was none."""
+    """Waits for the end of the statement that was begun; returns the code of its first error, or None."""
     errors = []
     while (result := connection.pgconn.get_result()) is not None:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             state = result.error_field(pq.DiagnosticField.SQLSTATE)
-            # libpq's own "server closed the connection" has none.
+            # libpq's own error "server closed the connection" has no code.
             errors.append(state.decode() if state else "gone")
     return errors[0] if errors else None

@@ -1,4 +1,4 @@
-"""embed_backfill and embed_backfill_step on every kind of table, in one session."""
+"""embed_backfill and embed_backfill_step on all kinds of tables, in one session."""
 
 import psycopg
 import pytest
@@ -50,7 +50,7 @@ def test_a_step_is_one_batch_of_the_callers_transaction(database, connection):
 
 
 def test_what_a_row_embeds_is_what_the_trigger_embeds(connection):
-    """Several columns, NULLs among them, padding, varchar and name."""
+    """Several columns, with NULLs, padding, varchar and name."""
     connection.execute(
         """create table docs (id int, "Über ""schrift" text, code char(8), tag varchar, kind name, embedding vector(384));
         insert into docs select i, case when i % 2 = 0 then 'title ' || i end, case when i % 3 = 0 then 'c' || i end,
@@ -158,7 +158,7 @@ def test_a_child_by_inheritance_is_another_table(connection):
     assert missing(connection, "only docs") == 0 and missing(connection, "child") == 30
 
 
-# --- how it goes wrong ---
+# --- errors ---
 
 
 def test_a_transaction_block_is_refused_before_any_work(database, connection):
@@ -261,7 +261,7 @@ def test_a_statement_timeout_leaves_whole_batches(connection):
     assert wrong(connection) == 0
 
 
-# --- who may, and what may be planted ---
+# --- rights and planted objects ---
 
 
 def test_a_role_fills_the_rows_it_may_see_and_change(database, connection):
@@ -284,7 +284,7 @@ PLANTED = """
 
 
 def test_planted_functions_and_operators_change_nothing(database, connection):
-    """What anybody with CREATE on public could put before pg_catalog's, for a search_path that allows it."""
+    """Objects that a role with CREATE on public can create to hide those of pg_catalog, if the search_path allows it."""
     make(connection, 120)
     connection.execute(PLANTED)
     trap = "begin insert into public.caught values ('{}'); return {}; end"

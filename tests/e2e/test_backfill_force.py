@@ -1,4 +1,4 @@
-"""embed_backfill(force => true): after a change of model every row is embedded again, once."""
+"""embed_backfill(force => true): after a change of the model each row is embedded again, once."""
 
 import json
 import threading
@@ -102,7 +102,7 @@ def test_it_resumes_where_it_ended_with_the_same_model(database, connection, oth
 
 
 def test_the_place_is_saved_while_it_runs(database, connection, other_model):
-    """Row locks that others hold make the walk wait, long enough to save its place and to look at it."""
+    """Row locks of others make the pass wait, long enough for the test to read the saved position."""
     make(connection, 2000)
     connection.execute("call embed_backfill('docs')")
     holder = database.connect(autocommit=False)
@@ -211,7 +211,7 @@ def test_a_comment_of_ones_own_on_the_trigger_stays(connection):
 
 
 def test_a_model_change_in_the_middle_is_an_error(database, connection):
-    """gte_small.model_path set for the server is taken up by a running session between two batches."""
+    """A running session uses a new gte_small.model_path of the server from the next batch on."""
     make(connection, 300)
     connection.execute(f"""create function switch() returns trigger language plpgsql as $$
         begin perform set_config('gte_small.model_path', '{database.server.tiny_other}', false); return new; end $$;

@@ -1,4 +1,4 @@
-"""What a backfill and a column's status say of hidden rows, renamed columns, superusers, standbys and inherited tables."""
+"""Backfill and status of a column with hidden rows, renamed columns, superusers, standbys and inherited tables."""
 
 import json
 
@@ -14,7 +14,7 @@ FORCE = "call embed_backfill('docs', force => true)"
 
 
 def guard(connection, table="docs"):
-    """The table is the owner's, who sees ids up to 10."""
+    """A table whose owner sees ids up to 10."""
     connection.execute(
         f"alter table docs owner to gte_owner; alter table {table} owner to gte_owner;"
         f"alter table {table} enable row level security, force row level security;"
@@ -44,7 +44,7 @@ def test_force_is_refused_where_policies_hide_rows_from_the_owner(database, conn
 def test_force_ends_where_policies_begin_to_hide_rows(connection):
     make(connection, 300)
     connection.execute("call embed_backfill('docs')")
-    # The walk runs the owner's trigger, which stands for another session: it sets the role that is hidden from.
+    # The backfill runs the owner's trigger, which here acts for another session: it sets the role that the rows are hidden from.
     connection.execute("""alter table docs enable row level security;
         grant gte_owner to postgres; alter table docs owner to gte_owner;
         create function becomes_owner() returns trigger language plpgsql as $$
@@ -74,7 +74,7 @@ def test_status_and_verification_say_that_they_saw_a_part(database, connection):
     assert heard == []
 
 
-# --- other columns than the vectors are of ---
+# --- vectors of other text columns ---
 
 
 def mark(connection, **keys):
@@ -120,7 +120,7 @@ def test_a_walk_over_other_columns_is_not_gone_on_with(database, connection):
     assert wrong(connection, text="title") == 0 and note(connection)["fingerprint"] == fingerprint(connection)
 
 
-# --- columns that are gone ---
+# --- dropped columns ---
 
 
 @pytest.mark.parametrize("change, named", [
@@ -148,7 +148,7 @@ def test_a_column_that_is_gone_is_reported(connection, change, named):
     assert [row[0] for row in connection.execute("select embedding from embedding_status('docs')")] == ["of_title"]
 
 
-# --- a superuser and another's table ---
+# --- a superuser and the table of another role ---
 
 
 def test_a_superuser_is_warned_of_another_owners_triggers(database, connection):
@@ -168,7 +168,7 @@ def test_a_superuser_is_warned_of_another_owners_triggers(database, connection):
     assert "WARNING" not in [severity for severity, _ in heard]
 
 
-# --- where nothing can be written ---
+# --- read-only servers ---
 
 
 def test_a_read_only_transaction_is_refused(database, connection):

@@ -1,4 +1,4 @@
-"""embed_backfill beside other sessions: other backfills, writers, DDL, kills and crashes."""
+"""embed_backfill together with other sessions: other backfills, writers, DDL, kills and crashes."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ from backfills import fingerprint, make, missing, note, notices, refused, wait_f
 from measure import one
 from test_backfill import PARTITIONED
 
-# The contract: nobody waits longer for a lock of a backfill.
+# The contract: no session waits longer for a lock of a backfill.
 LONGEST_WAIT = 2.0
 
 
 class Worker(threading.Thread):
-    """A thread with a connection of its own; `join` raises what went wrong in it."""
+    """A thread with its own connection; `join` raises the error of the thread."""
 
     def __init__(self, database, work):
         super().__init__()
@@ -93,7 +93,7 @@ def test_rows_that_stay_locked_are_left_out_with_a_notice(database, connection):
 
 
 class Writer:
-    """A statement again and again, with other rows, until told to stop; counts them and keeps the longest."""
+    """Repeats a statement with other rows until it is stopped; counts the statements and keeps the longest time."""
 
     def __init__(self, statement, setting="set gte_small.memo_size = 0"):
         self.statement, self.setting, self.stopped = statement, setting, threading.Event()
@@ -124,7 +124,7 @@ def writers():
 
 @pytest.mark.parametrize("call", ["call embed_backfill('docs')", "call embed_backfill('docs', force => true)"], ids=["missing", "force"])
 def test_writers_and_backfills_at_once(database, connection, call):
-    """No stale vector, nothing lost, and nobody waits for long."""
+    """No vector is outdated, no row is lost, and no session waits long."""
     make(connection, 4000, "id int primary key, content text, hits int default 0",
          "select i, 'text ' || i from generate_series(1, {}) i")
     connection.execute("create table refers (doc int primary key references docs (id) check (doc <= 3500))")
@@ -146,7 +146,7 @@ def test_writers_and_backfills_at_once(database, connection, call):
     assert all(count > 20 for count, _ in counts.values()), counts
     assert all(longest < LONGEST_WAIT for _, longest in counts.values()), counts
     assert one(connection, "select count(*) from docs where embedding is not null and embedding <> embed(content)") == 0
-    # What was deferred after the last pass.
+    # Rows that were deferred after the last pass.
     connection.execute("call embed_backfill('docs')")
     assert missing(connection) == 0 and wrong(connection) == 0
     assert one(connection, "select count(*) from docs where id <= 3500") == 3500
@@ -222,7 +222,7 @@ def test_a_killed_backfill_goes_on_where_it_was(database, connection, call):
 
 @pytest.fixture
 def crashing(server):
-    """A cluster of its own, with fsync, to stop the hard way."""
+    """A cluster with fsync, for immediate stops."""
     described = json.loads(os.environ["GTE_TEST"])
     directory = pathlib.Path(described["directory"])
     cluster = postgres.Cluster(pathlib.Path(described["pg_config"]), directory.with_name(directory.name + "-crash"),

@@ -1,4 +1,4 @@
-"""`embed` where no client is: in autovacuum workers and in those of logical replication; and called by other functions."""
+"""`embed` without a client: in workers of autovacuum and of logical replication; and called by other functions."""
 
 import psycopg
 import pytest
@@ -8,7 +8,7 @@ from measure import embedding, one, wait_until
 
 @pytest.fixture(scope="module")
 def staffed(server):
-    """A server with autovacuum and logical replication; the extension lies in a schema that no search_path has."""
+    """A server with autovacuum and logical replication. The extension is in a schema that is in no search_path."""
     settings = {"gte_small.model_path": str(server.tiny), "wal_level": "logical", "autovacuum": "on",
                 "autovacuum_naptime": "1s"}
     with server.another("workers", settings) as cluster:
@@ -18,7 +18,7 @@ def staffed(server):
 
 @pytest.fixture
 def make_database(staffed):
-    """Makes databases with the extension in a schema of its own."""
+    """Creates databases with the extension in its own schema."""
     connections = []
 
     def make(name):
@@ -36,7 +36,7 @@ def make_database(staffed):
 
 
 def test_autovacuum_analyzes_an_expression_index(staffed, make_database):
-    """The worker embeds a sample of the rows: as the table's owner, with a search_path of its own."""
+    """The worker embeds a sample of the rows, as the table's owner and with its own search_path."""
     connection = make_database("analyzed")
     connection.execute(
         "create table notes (content text); alter table notes owner to gte_plain; "
@@ -51,18 +51,18 @@ def test_autovacuum_analyzes_an_expression_index(staffed, make_database):
     statistics = "select avg_width from pg_stats where tablename = 'notes_by_meaning'"
     wait_until(lambda: connection.execute(statistics).fetchone() is not None)
     assert one(connection, "select autoanalyze_count > 0 from pg_stat_user_tables where relname = 'notes'")
-    # The size of a vector(384): the worker had all of them.
+    # The size of a vector(384): the worker had all dimensions.
     assert one(connection, statistics) == 8 + 4 * 384
     assert "ERROR" not in staffed.log.read_text(errors="replace")[said:]
 
 
 @pytest.fixture
 def replicated(staffed, make_database):
-    """A table whose texts are published in one database; another subscribes to them and embeds as they come."""
+    """A table whose texts are published in one database. Another database subscribes and embeds them on arrival."""
     publisher, subscriber = make_database("publisher"), make_database("subscriber")
     publisher.execute("create table notes (id int primary key, content text)")
     publisher.execute("insert into notes values (1, 'there before'); create publication texts for table notes")
-    # To the same server: the slot first, or making the subscription waits for itself.
+    # Publisher and subscriber are one server: without the slot first, CREATE SUBSCRIPTION waits for itself.
     publisher.execute("select pg_create_logical_replication_slot('texts', 'pgoutput')")
     subscriber.execute(
         "create table notes (id int primary key, content text, embedding ext.vector(384)); "
@@ -78,7 +78,7 @@ def replicated(staffed, make_database):
 
 
 def test_a_subscriber_embeds_what_it_receives(replicated):
-    """With ENABLE ALWAYS the trigger fires in the worker that copies the table and in the one that applies changes."""
+    """With ENABLE ALWAYS the trigger fires in the worker that copies the table and in the worker that applies changes."""
     publisher, subscriber = replicated
     right = "select count(*) from notes where embedding::text = ext.embed(content)::text and content = %s"
     wait_until(lambda: one(subscriber, right, ["there before"]) == 1)
@@ -90,7 +90,7 @@ def test_a_subscriber_embeds_what_it_receives(replicated):
 
 
 def test_a_worker_that_could_not_embed_goes_on_when_it_can(server, staffed, replicated):
-    """Without a model the apply worker fails and is started again: nothing is skipped, nothing is stored without a vector."""
+    """Without a model the apply worker fails and restarts: no row is skipped, and no row is stored without a vector."""
     publisher, subscriber = replicated
     wait_until(lambda: one(subscriber, "select count(*) from notes where embedding is not null") == 1)
     subscriber.execute("alter database subscriber set gte_small.model_path = '/nonexistent/model'")
@@ -107,7 +107,7 @@ def test_a_worker_that_could_not_embed_goes_on_when_it_can(server, staffed, repl
 
 
 def test_functions_that_embed(connection):
-    """SPI in its usual shapes: an expression, a query, dynamic SQL, a caught error, a cursor's loop."""
+    """The usual forms of SPI: an expression, a query, dynamic SQL, a caught error, a cursor's loop."""
     connection.execute("""
         create function shapes(content text) returns setof text language plpgsql as $$
         declare

@@ -1,4 +1,4 @@
-"""`token_count` and `chunk_text` through SQL: what goes in, what comes out, how much memory and for how long."""
+"""`token_count` and `chunk_text` through SQL: input, output, memory and time."""
 
 import random
 import threading
@@ -29,7 +29,7 @@ def refused(connection, call, *parameters):
 
 
 def holds(connection, text, *numbers):
-    """What is true of the chunks of any text, asked of the database itself."""
+    """Checks in the database what is true for the chunks of any text."""
     arguments = ", ".join(["%(text)s::text", *map(str, numbers)])
     wrong = connection.execute(
         f"select * from (select *, lag(start + length(chunk), 1, 1) over (order by ordinal) as reached, "
@@ -83,7 +83,7 @@ def test_null_gives_null_and_no_rows(connection):
 
 
 def test_the_model_s_limit_counts(minilm):
-    """all-MiniLM-L6-v2 reads 256 tokens: more are never in a chunk, so nothing is cut off when it is embedded."""
+    """all-MiniLM-L6-v2 reads 256 tokens. No chunk has more, so nothing is cut off when it is embedded."""
     text = "cat " * 2000
     assert chunks(minilm, text) == chunks(minilm, text, 256) == chunks(minilm, text, 100000)
     minilm.execute("set gte_small.on_truncate = error")
@@ -99,7 +99,7 @@ def test_bad_numbers(connection):
     for arguments in ("'a', 100, 98", "'a', 100, -1", "'a', 8, 6", "'a', 2147483647, 510", "'a', 100, 2147483647"):
         assert "overlap" in refused(connection, f"chunk_text({arguments})")
     assert len(chunks(connection, "a", 100, 97)) == 1
-    # In the right place, with the right types.
+    # At the right position, with the right types.
     with pytest.raises(psycopg.errors.UndefinedFunction):
         connection.execute("select * from chunk_text(1)")
 
@@ -114,7 +114,7 @@ def test_where_it_may_stand(connection):
     assert connection.execute(f"select chunk from chunk_text({text}) limit 1").fetchone() == (rows[0][1],)
     named = "select count(*) from chunk_text(content => 'a b c', overlap => 3, max_tokens => 20)"
     assert one(connection, named) == 1
-    # A cursor goes both ways.
+    # A cursor moves in both directions.
     with connection.transaction():
         connection.execute(f"declare back_and_forth scroll cursor for select ordinal from chunk_text({text})")
         connection.execute("fetch all from back_and_forth")
@@ -138,7 +138,7 @@ def test_no_model(connection):
         ("EUC_JP", "朝ごはんを食べて、駅まで歩きました。電車は遅れていました。ﾊﾝｶｸ too. " * 10),
         ("EUC_KR", "오늘은 날씨가 참 좋습니다. 공원에 갔습니다. " * 10),
         ("EUC_CN", "春天来了，公园里的花都开了。孩子们在草地上跑来跑去！" * 10),
-        # One character there, two in UTF-8.
+        # One byte in this encoding, two in UTF-8.
         ("EUC_JIS_2004", "か\u309aき\u309aく\u309a を 食べて、駅 か\u309a。" * 10),
         ("WIN1251", "Утром выпал снег. Дети побежали во двор. " * 10),
     ],
@@ -154,7 +154,7 @@ def test_offsets_count_the_database_s_characters(connection, encoded, encoding, 
 
 
 def test_sql_ascii(encoded):
-    """There a character is a byte, for substr() and so for `start`."""
+    """In this encoding a character is a byte, for substr() and so for `start`."""
     other = encoded("SQL_ASCII")
     other.execute(r"create table t as select repeat(E'caf\xc3\xa9. Two. ', 40) as content")
     for numbers in ("10", "20, 5", "512"):
@@ -198,14 +198,14 @@ LARGE = {
 
 
 def store(connection, *names):
-    """Stored as they are, so that reading them back is no work."""
+    """Stored without compression, so that reading them is fast."""
     connection.execute("create table large (name text, content text); alter table large alter content set storage external")
     for name in names:
         connection.execute(f"insert into large values ('{name}', {LARGE[name]})")
 
 
 def test_a_hundred_megabytes_can_be_cancelled(database, connection):
-    """Wherever it is, a cancel ends the work. With a bound that is far away: another machine may be slow and busy."""
+    """A cancel ends the work at any point. The time limit is generous, because the machine may be slow and busy."""
     store(connection, *LARGE)
     worker, watcher = database.connect(), database.connect()
     one(worker, "select token_count('load')")
@@ -224,7 +224,7 @@ def test_a_hundred_megabytes_can_be_cancelled(database, connection):
             thread = threading.Thread(target=run)
             thread.start()
             wait_until_active(watcher, pid)
-            # Some way into the text: past reading it.
+            # In the middle of the text, after it was read.
             thread.join(random.uniform(0.2, 0.5))
             assert thread.is_alive(), f"{call} of {name}: too quick to be cancelled"
             one(watcher, "select pg_cancel_backend(%s)", [pid])
@@ -234,7 +234,7 @@ def test_a_hundred_megabytes_can_be_cancelled(database, connection):
 
 @pytest.mark.parametrize("name", ["sentences", "one letter", "accents"])
 def test_a_hundred_megabytes_take_little_memory(database, connection, name):
-    """Beside the text itself hardly any: chunks go to disk. A text that is one chunk is in memory three times."""
+    """Little more than the text, because chunks go to disk. A text that is one chunk is in memory three times."""
     store(connection, name)
     worker = database.connect()
     worker.execute("set work_mem = '4MB'; set jit = off")
@@ -271,7 +271,7 @@ def said(notices):
 
 
 def test_the_warning_names_the_dropped_tokens(connection, heard):
-    """In every path; one text of 700 tokens and the two specials, of which 512 are read."""
+    """In every way to embed. The text has 700 tokens and two specials, of which the model reads 512."""
     long = "cat " * 700
     embedding(connection, long)
     assert "The last 190 tokens" in said(heard)
@@ -299,7 +299,7 @@ def test_the_error_names_the_dropped_tokens(database, tutorial):
 
 
 def test_a_text_is_counted_only_where_it_is_said(connection):
-    """Counting 100 MB takes seconds, and nobody waits for it under `silent`. The count can be cancelled."""
+    """Counting 100 MB takes seconds and can be cancelled. `silent` does not count."""
     connection.execute("create table t as select repeat('a cat. ', 14000000) as content")
     connection.execute("set statement_timeout = '20s'")
     one(connection, "select vector_dims(embed(content)) from t")

@@ -31,7 +31,7 @@ def kept(connection, document):
 
 
 def true_to_the_text(connection):
-    """Every document's chunks are those of its text, each with the embedding of its own text."""
+    """The chunks of each document are those of its text, each with the embedding of its text."""
     assert one(connection, "select count(*) from chunks c join documents d on d.id = c.document_id "
                            "where substr(d.content, start, length(c.content)) <> c.content or token_count(c.content) > 256 "
                            "or embedding::text is distinct from embed(c.content)::text") == 0
@@ -63,12 +63,12 @@ def test_what_did_not_change_is_not_embedded_again(documents):
     with counting(documents) as counted:
         documents.execute("update documents set title = 'b', content = content")
     assert counted.texts == 0 and kept(documents, document) == before
-    # An end that changes: the chunks before it stay the rows they were.
+    # The end of the text changes: the rows of the chunks before it stay.
     with counting(documents) as counted:
         documents.execute("update documents set content = content || 'One more.'")
     after = kept(documents, document)
     assert counted.texts == 1 and after[:len(before) - 1] == before[:-1]
-    # A chunk in front: all others move and keep their vectors.
+    # A new first chunk: all other chunks move and keep their vectors.
     with counting(documents) as counted:
         documents.execute("update documents set content = %s || content", [filler(9)])
     moved = kept(documents, document)
@@ -86,10 +86,10 @@ def test_each_document_is_found_once_with_its_best_part(documents):
     assert one(documents, "select substr(content, %s, %s) from documents where title = 'about 1'", [start, len(chunk)]) == chunk
     assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
     assert similarity == pytest.approx(one(documents, "select -(embed(%s) <#> embed('when do I have to pay?'))", [chunk]), abs=1e-5)
-    # Exact, whatever the index does.
+    # Exact, independent of the index.
     best = documents.execute("select document_id from chunks group by 1 order by min(embedding <#> embed('when do I have to pay?'))").fetchall()
     assert documents.execute("select (document).id from query_documents('when do I have to pay?', null, 3)").fetchall() == best
-    # A threshold, by name, none, and a mistake.
+    # With a threshold, by name, with no threshold, and with a wrong argument.
     found = documents.execute("select similarity from query_documents(search => 'when do I have to pay?', match_threshold => %s)", [rows[1][3]]).fetchall()
     assert found == [(similarity,)]
     assert documents.execute("select * from query_documents('x', null, 0)").fetchall() == []
@@ -99,7 +99,7 @@ def test_each_document_is_found_once_with_its_best_part(documents):
 
 
 def test_documents_with_many_near_parts_leave_room_for_others(documents):
-    """The nearest hundred chunks are one document's; three documents were asked for."""
+    """The nearest hundred chunks belong to one document, and the search wants three documents."""
     documents.execute("set gte_small.precision = 'f32'")
     add(documents, "many", "".join(f"The cat number {i} sleeps on a sofa. ".ljust(40) + "\n\n" for i in range(1500)))
     for other in ("one", "two", "three"):
@@ -121,7 +121,7 @@ def test_the_search_uses_the_index_and_runs_the_model_once(documents):
         "explain select document_id from chunks order by embedding <#> (select embedding from chunks limit 1) limit 40"))
     assert index in plan, plan
     for search in ("select * from query_documents('a cat', null, 5)", "select * from (values ('a cat')) v (s), query_documents(s, null, 5)"):
-        # More often than a generic plan needs to be tried.
+        # More often than PostgreSQL needs to try a generic plan.
         for _ in range(7):
             with documents.transaction(), counting(documents) as counted:
                 assert len(documents.execute(search).fetchall()) == 5
@@ -148,7 +148,7 @@ def test_row_level_security_of_the_documents_holds(database, documents):
     plain.execute("update documents set content = 'changed'; delete from documents")
     assert one(documents, "select count(distinct document_id) from chunks") == 1
     true_to_the_text(documents)
-    # The owner's own search is not restricted.
+    # The owner's search is not restricted.
     assert len(documents.execute("select * from query_documents('a cat', null, 10)").fetchall()) == 1
 
 
@@ -165,7 +165,7 @@ def test_run_again_and_beside_what_is_there(database, documents):
     documents.execute("update documents set content = 'A dog.', document_id = 1; insert into documents values (8, null)")
     assert documents.execute("select (document).id, chunk from other.query_documents('dog')").fetchall() == [(7, "A dog.")]
     true_to_the_text(documents)
-    # Another schema and planted names change nothing.
+    # Another schema and planted objects change nothing.
     documents.execute("set search_path = pg_temp; create function pg_temp.chunk_text(text) returns setof int language sql as 'select 1/0'")
     documents.execute("update other.documents set content = 'A cow.' where id = 7")
     assert one(documents, "select content from other.chunks") == "A cow."
@@ -174,7 +174,7 @@ def test_run_again_and_beside_what_is_there(database, documents):
 
 
 def test_restored_as_it_was(database, documents):
-    """A dump's rows come in any order and bring their vectors."""
+    """A dump loads rows in any order and with their vectors."""
     add(documents, "a", filler(1))
     with counting(documents) as counted:
         documents.execute("create table c as table chunks; create table d as table documents; delete from documents; "

@@ -1,4 +1,4 @@
-"""A thousand connections that come, embed one text and go: nothing of them is left in the server."""
+"""A thousand connections that embed one text each and end: they leave nothing in the server."""
 
 import os
 import pathlib
@@ -17,13 +17,13 @@ TEXTS = [f"text number {i}" for i in range(7)]
 
 @pytest.fixture(scope="module")
 def crowded(server):
-    # Without autovacuum, whose workers come and go by themselves.
+    # Without autovacuum, whose workers start and end at any time.
     with server.another("crowded", {"gte_small.model_path": str(server.tiny), "autovacuum": "off"}) as cluster:
         yield cluster
 
 
 def state(cluster):
-    """The server's processes, and what the postmaster holds."""
+    """The server's processes, and the resources of the postmaster."""
     pid = cluster.pid()
     own = pathlib.Path(f"/proc/{pid}")
     children = {int(child) for child in (own / "task" / str(pid) / "children").read_text().split()}
@@ -35,7 +35,7 @@ def state(cluster):
 
 
 def settled(cluster):
-    """The state once it has not changed for a second: a backend that left pg_stat_activity still has to exit."""
+    """The state after a second without a change: a backend leaves pg_stat_activity before it exits."""
     found = [state(cluster)]
 
     def unchanged():
@@ -48,7 +48,7 @@ def settled(cluster):
 
 
 def come_and_go(cluster, numbers, expected):
-    """One client's share of the connections; raises where a vector is not the expected one."""
+    """One client's share of the connections; raises an error for a wrong vector."""
     for i in numbers:
         with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
             text = TEXTS[i % len(TEXTS)]
@@ -79,7 +79,7 @@ def test_a_thousand_connections(crowded, library):
     with psycopg.connect(crowded.dsn(), autocommit=True) as watcher:
         assert one(watcher, "select preloaded from embed_model()") == bool(library)
         expected = {text: embedding(watcher, text) for text in TEXTS}
-        # Some to warm up: the postmaster makes its tables as large as they need to be.
+        # Some connections first, until the postmaster's tables have their final size.
         run_clients(crowded, expected, 5 * CLIENTS)
         others = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
         wait_until(lambda: one(watcher, others) == 0)

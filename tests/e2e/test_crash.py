@@ -1,4 +1,4 @@
-"""kill -9 of one backend while several embed: PostgreSQL's ordinary restart, and everything is as before."""
+"""kill -9 of one backend while several embed: PostgreSQL restarts as usual, and everything works as before."""
 
 import signal
 import os
@@ -31,7 +31,7 @@ def test_the_server_restarts_by_itself(fragile, library):
     for connection in busy:
         begin(connection, WORK)
     os.kill(busy[0].info.backend_pid, signal.SIGKILL)
-    # The others are told to go, as after any crash; one of them may hear it too late to say so.
+    # PostgreSQL ends the other sessions, as after any crash. One of them may end without reporting it.
     assert {sqlstate(connection) for connection in busy} <= {"57P02", "gone"}
     for connection in busy:
         connection.close()

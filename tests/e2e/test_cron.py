@@ -1,4 +1,4 @@
-"""gte_small.defer with a backfill that pg_cron runs: the writer does not wait for the model, the schedule does the rest."""
+"""gte_small.defer with a backfill that pg_cron runs: the writer does not wait for the model, a job embeds the rows."""
 
 import json
 import os
@@ -12,10 +12,10 @@ import pytest
 from conftest import postgres
 from measure import one
 
-# Under a schedule of a minute: the first run comes within one, and a slow machine gets another.
+# The schedule is each minute: the first run starts within one, and a slow machine gets another.
 PATIENCE = 150
 JOBS = {
-    # All rows that have none, in batches that commit; and one batch at each time.
+    # All rows without an embedding, in batches that commit; and one batch per run.
     "documents": "call embed_backfill('documents')",
     "notes": "select embed_backfill_step('notes')",
 }
@@ -24,7 +24,7 @@ ROWS = {"documents": 300, "notes": 20}
 
 @pytest.fixture(scope="module")
 def scheduling(server):
-    """A cluster with pg_cron, which comes by its socket; yields it."""
+    """Yields a cluster with pg_cron, which connects to its socket."""
     described = json.loads(os.environ["GTE_TEST"])
     pg_config, directory = pathlib.Path(described["pg_config"]), pathlib.Path(described["directory"])
     if not (pathlib.Path(postgres.config(pg_config, "--sharedir")) / "extension" / "pg_cron.control").is_file():
@@ -37,7 +37,7 @@ def scheduling(server):
                        "cron.database_name": "postgres", "gte_small.model_path": str(server.tiny)})
         cluster.psql('create extension "gte-small" cascade; create extension pg_cron; '
                      "create role writer login; grant create on schema public to writer; grant usage on schema cron to writer; "
-                     # Everybody's, so also that of the jobs, which embed all the same.
+                     # The setting is for all sessions, also for the jobs, which embed nevertheless.
                      "alter database postgres set gte_small.defer = on;")
         yield cluster
     finally:
@@ -46,9 +46,9 @@ def scheduling(server):
 
 @pytest.fixture(scope="module")
 def writer(scheduling):
-    """A plain user with two tables and a job for each; rows are written while the jobs run."""
+    """A plain user with two tables and a job for each. Rows are written while the jobs run."""
     with psycopg.connect(scheduling.dsn(user="writer"), autocommit=True) as connection:
-        # 1.4-1 and older know minutes only.
+        # 1.4-1 and older have no schedules in seconds.
         version = re.match(r"(\d+)\.(\d+)", one(connection, "select extversion from pg_extension where extname = 'pg_cron'"))
         schedule = "5 seconds" if (int(version[1]), int(version[2])) >= (1, 5) else "* * * * *"
         for table, command in JOBS.items():
@@ -57,7 +57,7 @@ def writer(scheduling):
             connection.execute("select cron.schedule(%s, %s, %s)", [f"gte-small backfill of {table}", schedule, command])
             connection.execute(f"insert into {table} (content) select 'text number ' || n from generate_series(1, %s) n",
                                [ROWS[table]])
-            # Nobody waited for the model, and no row is found yet by meaning.
+            # No writer waited for the model, and a search by meaning finds no row yet.
             assert one(connection, f"select count(embedding) from {table}") == 0
         yield connection
 
@@ -75,7 +75,7 @@ def test_deferred_rows_get_their_embedding_on_schedule(writer, table):
 
 
 def test_an_update_is_done_by_the_next_run(writer):
-    """Until then the row has no embedding, rather than that of its old text."""
+    """Until then the row has no embedding, and not the embedding of its old text."""
     writer.execute("update documents set content = 'something else' where id = 1")
     assert one(writer, "select embedding is null from documents where id = 1")
     until = time.monotonic() + PATIENCE

@@ -1,4 +1,4 @@
-"""`gte_small.defer`: the trigger rule line by line, with NULL where it would embed, and without any model."""
+"""`gte_small.defer`: all cases of the trigger rule, with NULL instead of an embedding, and without a model."""
 
 import psycopg
 import pytest
@@ -13,7 +13,7 @@ NOWHERE = "/nonexistent/model"
 
 @pytest.fixture
 def deferred(database, connection):
-    """A row with a vector in a table with the trigger; the model is missing, so that a run would be an error."""
+    """A row with a vector in a table with the trigger. The model is missing, so that a run would be an error."""
     connection.execute(TABLE)
     connection.execute("insert into notes values (1, 'old text', %s)", [OLD])
     database.configure("gte_small.model_path", NOWHERE)
@@ -141,7 +141,7 @@ def test_text_that_is_too_long_is_not_read(deferred):
 
 
 def test_a_wrong_trigger_is_refused_all_the_same(deferred):
-    """Otherwise the mistake would show only when the backfill comes."""
+    """Otherwise the mistake would appear only at the backfill."""
     deferred.execute(
         "create table wrong (id int, content text, embedding vector(12)); create trigger zzz_gte_small_embedding "
         f"{FOR_EACH_ROW.replace('notes', 'wrong')} embed_trigger()"
@@ -161,7 +161,7 @@ def test_off_it_embeds_again(connection):
 
 
 def test_a_plain_role_defers_before_the_library_is_loaded(database, connection):
-    """A SET is a placeholder then, which becomes the setting."""
+    """A SET creates a placeholder then, which becomes the setting."""
     connection.execute(TABLE + "; grant select, insert on notes to gte_plain")
     plain = database.connect("gte_plain", options="-c gte_small.defer=on")
     plain.execute("insert into notes values (1, 'a cat')")

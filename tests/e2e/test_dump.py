@@ -1,4 +1,4 @@
-"""pg_dump and psql bring table, trigger, index, functions and vectors back without running the model."""
+"""pg_dump and psql restore table, trigger, index, functions and vectors without a run of the model."""
 
 import psycopg
 import pytest
@@ -17,7 +17,7 @@ def restore(database, target, *options):
 
 @pytest.fixture
 def empty(server):
-    """A database without the extension, whose model is missing: a restore that embeds would fail."""
+    """A database without the extension and without a model: a restore that embeds would fail."""
     database = server.create_database("template0")
     database.configure("gte_small.model_path", NOWHERE)
     yield database
@@ -29,7 +29,7 @@ def rows(connection):
 
 
 def objects(connection):
-    """Trigger, index, policies' switch and the search functions with what they depend on."""
+    """Trigger, index, the switch of row-level security, and the search functions with their dependencies."""
     return connection.execute(
         "select 'trigger', pg_get_triggerdef(oid) from pg_trigger where tgrelid = 'embeddings'::regclass "
         "union all select 'index', pg_get_indexdef(indexrelid) from pg_index where indrelid = 'embeddings'::regclass "
@@ -47,7 +47,7 @@ def test_dump_and_restore(database, tutorial, empty, options):
     tutorial.execute("insert into embeddings (content) select 'row ' || i from generate_series(1, 20) i")
     tutorial.execute("insert into embeddings (content, embedding) values ('foreign', %s)", [unit_axis(3)])
     tutorial.execute("update embeddings set embedding = null where id = 2")
-    # A vector that is not its text's: a restore that embeds again would lose it.
+    # A vector that does not belong to its text: a restore that embeds again would lose it.
     tutorial.execute("update embeddings set embedding = %s where id = 1", [unit_axis(4)])
     restore(database, empty, *options)
     restored = empty.connect()
@@ -55,7 +55,7 @@ def test_dump_and_restore(database, tutorial, empty, options):
     assert objects(restored) == objects(tutorial)
     assert len([kind for kind, _ in objects(restored) if kind == "belongs"]) == 5
     assert one(restored, "select model_runs from embed_stats()") == 0
-    # The search by vector needs no model; the trigger is awake and asks for it.
+    # The search by vector needs no model. The trigger works and needs it.
     nearest = one(restored, "select content from query_embeddings(%s::vector, 0.9)", [unit_axis(3)])
     assert nearest == "foreign"
     with pytest.raises(psycopg.Error) as error:
@@ -73,7 +73,7 @@ def test_restored_database_goes_on_with_its_model(server, database, tutorial, em
 
 
 def test_a_null_beside_text_comes_back_as_null(database, tutorial, empty):
-    """Rows that wait for a backfill: pg_dump loads the data before it makes the trigger."""
+    """Rows that wait for a backfill stay so: a restore loads the data before it creates the trigger."""
     tutorial.execute("insert into embeddings (content) values ('a cat'); update embeddings set embedding = null")
     assert "CREATE TRIGGER" in restore(database, empty)
     assert rows(empty.connect()) == [(1, "a cat", None)]

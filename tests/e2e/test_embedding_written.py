@@ -1,4 +1,4 @@
-"""`embedding_written`: a backfill notes what the trigger, which leaves its UPDATE alone, does not."""
+"""`embedding_written`: a backfill records its model, because the trigger does nothing at an UPDATE with a vector."""
 
 import psycopg
 import pytest
@@ -84,7 +84,7 @@ def test_partitions(connection):
 @pytest.mark.parametrize("arguments", ["'docs', 'content'", "'docs', 'no such column'", "'docs', 'Embedding'", "'bare'", "'a_view'", "'an_index'",
                                        "'foreign_trigger'", "null", "'docs', null"])
 def test_where_no_trigger_of_ours_is(docs, arguments):
-    """And no model is asked for."""
+    """It needs no model either."""
     docs.execute(
         "create table bare (content text, embedding vector(384)); create view a_view as select * from docs; create index an_index on docs (content); "
         "create table foreign_trigger (content text, embedding vector(384)); create function own() returns trigger language plpgsql "

@@ -1,4 +1,4 @@
-"""`sql/embeddings.sql` beside what somebody else made: it works, or it changes nothing at all."""
+"""`sql/embeddings.sql` in a database with other objects: it works, or it changes nothing."""
 
 import psycopg
 import pytest

@@ -1,4 +1,4 @@
-"""enable_semantic_search and disable_semantic_search: any table, all or nothing, twice the same."""
+"""enable_semantic_search and disable_semantic_search: any table, all or nothing, repeatable."""
 
 import json
 
@@ -11,7 +11,7 @@ ENABLE = "select enable_semantic_search(%s)"
 
 
 def objects(connection):
-    """Everything in the database that an enabling makes or changes, with its OID."""
+    """Everything in the database that enable_semantic_search creates or changes, with its OID."""
     return connection.execute(
         "select 'relation', oid::int, relname::text, coalesce(obj_description(oid, 'pg_class'), '') from pg_class where oid >= 16384 and relnamespace <> 'pg_toast'::regnamespace "
         "union all select 'function', oid::int, oid::regprocedure::text, prosrc || coalesce(obj_description(oid, 'pg_proc'), '') from pg_proc where oid >= 16384 "
@@ -45,7 +45,7 @@ def search(connection, function, text):
          "alter table docs attach partition other.two default", "docs", "{}_docs"),
         ("create domain prose as text check (value <> ''); create table docs (body prose)", "docs", "{}_docs"),
         ("create type doc as (body text, embedding vector(384)); create table docs of doc", "docs", "{}_docs"),
-        # Functions are never looked for in pg_temp, so they are called with the schema.
+        # PostgreSQL does not search pg_temp for functions, so they are called with the schema.
         ("create temporary table docs (body text)", "docs", "pg_temp.{}_docs"),
     ],
     ids=["plain", "other-schema", "quoted", "composite-key", "column-names", "partitioned", "domain", "typed", "temporary"],
@@ -55,7 +55,7 @@ def test_enable_insert_search_disable(connection, made, table, functions):
     before = objects(connection)
     connection.execute(ENABLE.replace(")", ", '{body}')"), [table])
     for number, body in enumerate(["a cat", "a dog"], 1):
-        # What else the table asks for.
+        # The table's other required columns.
         connection.execute(f"insert into {table} select * from jsonb_populate_record(null::{table}, "
                            "jsonb_build_object('id', %s::int, 'a', 1, 'b', %s::int, 'part', %s::int, 'body', %s::text))", [number] * 3 + [body])
     assert one(connection, f"select count(*) from {table} where embedding = embed(body::text)") == 2
@@ -74,7 +74,7 @@ def test_enable_insert_search_disable(connection, made, table, functions):
     assert one(connection, f"select count(embedding) from {table}") == 2
     had = {row[2] for row in before if row[0] == "column"}
     after = [row for row in objects(connection) if row not in before]
-    # The column and its vectors stay, nothing else does.
+    # Only the column and its vectors stay.
     assert {(row[0], row[2]) for row in after if row[2] not in had} <= {("column", "embedding")}
     connection.execute("select disable_semantic_search(%s)", [table])
 
@@ -86,7 +86,7 @@ def test_a_sequence_of_source_columns_and_the_note(connection):
     assert one(connection, "select bool_and(embedding = embed(concat_ws(E'\\n', title, body))) from docs")
     assert one(connection, "select content from embedding_columns('docs')") == ["title", "body"]
     assert note(connection, "docs")["functions"] == ["query_docs", "hybrid_docs"]
-    # Other columns another time: the trigger and the full-text index follow.
+    # A second call with other columns: the trigger and the full-text index follow.
     connection.execute("select enable_semantic_search('docs', '{body}')")
     assert one(connection, "select content from embedding_columns('docs')") == ["body"]
     assert one(connection, "select count(*) from pg_indexes where tablename = 'docs' and indexdef like '%gin%'") == 1
@@ -98,7 +98,7 @@ def test_vectors_that_were_there_are_of_an_unknown_model(connection):
     connection.execute(ENABLE, ["docs"])
     assert "fingerprint" in note(connection, "docs") and note(connection, "docs")["fingerprint"] is None
     assert one(connection, "select content from query_docs(%s::vector, 0.9)", [unit_axis(1)]) == "a cat"
-    # Once they are gone, the column is like new.
+    # Without vectors the column is like a new one.
     connection.execute("update docs set embedding = null")
     connection.execute(ENABLE, ["docs"])
     assert note(connection, "docs")["fingerprint"] == one(connection, "select fingerprint from embed_model()")
@@ -118,7 +118,7 @@ def test_two_embedding_columns(connection):
     assert search(connection, "query_titles", "a cat") == "stones"
     assert one(connection, "select full_text_rank from hybrid_titles('cat')") == 1
     assert one(connection, "select full_text_rank from hybrid_docs('cat')") is None
-    # The chosen name is remembered.
+    # The chosen name is kept.
     enabled = objects(connection)
     connection.execute("select enable_semantic_search('docs', '{title}', 'title_embedding')")
     assert objects(connection) == enabled
@@ -186,7 +186,7 @@ def test_only_the_owner(database, connection):
     for call in ["enable_semantic_search('shop.docs')", "disable_semantic_search('shop.docs')"]:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             other.execute(f"select {call}")
-    # A superuser may, and what is made belongs to the table's owner.
+    # A superuser may, and the created objects belong to the table's owner.
     connection.execute(ENABLE, ["shop.docs"])
     assert one(connection, "select array_agg(distinct proowner::regrole::text) from pg_proc where proname ~ '(query|hybrid)_docs'") == ["gte_owner"]
     owner = database.connect("gte_owner")
@@ -217,7 +217,7 @@ def test_what_is_missing_is_mended(connection):
     connection.execute("insert into docs values ('a cat')")
     assert one(connection, "select count(embedding) from docs") == 1
     connection.execute("drop trigger zzz_gte_small_embedding on docs; select enable_semantic_search('docs')")
-    # What was known is gone with the trigger: the vectors are of an unknown model.
+    # The note is dropped with the trigger: the vectors are of an unknown model.
     assert note(connection, "docs")["fingerprint"] is None
 
 

@@ -1,4 +1,4 @@
-"""enable_semantic_search where somebody means ill, was careless, or came at the same time."""
+"""enable_semantic_search with hostile objects, mistakes and concurrent calls."""
 
 import threading
 
@@ -10,7 +10,7 @@ from test_enable import note, objects
 
 
 def test_names_are_never_read_as_sql(server, connection):
-    """A dump restores with check_function_bodies off; a name that closes a dollar quote would then run as whoever enables."""
+    """A dump restores with check_function_bodies off. A name that closes a dollar quote would then run as the caller."""
     connection.execute("set check_function_bodies = off; create role gte_rises")
     try:
         evil = '$query$;alter role gte_rises superuser;select $query$'

@@ -1,7 +1,7 @@
-"""What ends a statement that embeds: its SQLSTATE, what is stored, and the backend afterwards.
+"""All ways to end a statement that embeds: the SQLSTATE, the stored rows, and the backend afterwards.
 
-Two statements that would take minutes on the real weights: embed(text[]), and a COPY whose rows the trigger embeds.
-They are sent without waiting for the answer, so that the test can end them from outside.
+The two statements would take minutes on the real weights: embed(text[]), and a COPY whose rows the trigger embeds. They
+are sent without waiting for the answer, so that the test can end them from outside.
 """
 
 import os
@@ -14,7 +14,7 @@ from psycopg import pq
 
 from measure import begin, embedding, memory_kb, one, sqlstate, wait_until
 
-# Statements ended one after the other; the backend's size in the second half is compared with the first.
+# Number of statements that are ended one after the other. The backend's size in the second half is compared with the first.
 ROUNDS = 12
 LONG_TEXT = "a b c d e f g h " * 100
 ARRAY = f"select embed(array_agg('{LONG_TEXT}' || i)) from generate_series(1, 2000) i"
@@ -32,7 +32,7 @@ def database(server):
 
 @pytest.fixture(scope="module")
 def rows_file(server):
-    """Rows for COPY, where the server can read them."""
+    """Rows for COPY, in a file that the server can read."""
     path = server.scratch / "long-rows.txt"
     path.write_text("".join(f"{LONG_TEXT}{i}\n" for i in range(2000)))
     yield path
@@ -61,7 +61,7 @@ def watcher(database):
 
 
 def assert_level(sizes):
-    """What a statement took it gives back: what one of them leaves, times six, would be over 8 MB. Buffers come and go in steps of 1.5 to 3.5."""
+    """If a statement kept its memory, six of them would keep over 8 MB. Buffers change in steps of 1.5 to 3.5 MB."""
     half = len(sizes) // 2
     assert max(sizes[half:]) - max(sizes[:half]) < 8192, sizes
 
@@ -75,14 +75,14 @@ def lives(watcher, pid):
 
 
 def lose(connection):
-    """The client's machine is gone: the socket closes without a farewell."""
+    """The client's machine is gone: the socket closes without a message of the protocol."""
     with socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("kind", ["array", "single", "copy"])
 def test_cancel(working, watcher, statements, kind):
-    """57014 each time, the next call works, and the backend gives back what it took."""
+    """57014 each time, the next call works, and the backend frees its memory."""
     pid, sizes = working.info.backend_pid, []
     for _ in range(ROUNDS):
         begin(working, statements[kind])
@@ -120,7 +120,7 @@ def test_terminate(database, working, watcher, statements, kind):
 
 @pytest.mark.parametrize("kind", ["array", "copy"])
 def test_a_lost_client(working, watcher, statements, kind):
-    """The server looks after its client while it embeds, if it is told to."""
+    """The server checks the connection to its client while it embeds, if this is set."""
     pid = working.info.backend_pid
     working.execute("set client_connection_check_interval = '50ms'")
     begin(working, statements[kind])
@@ -131,7 +131,7 @@ def test_a_lost_client(working, watcher, statements, kind):
 
 
 def test_a_lost_client_who_was_sending_rows(working, watcher):
-    """COPY FROM STDIN needs no setting: the rows that are missing tell."""
+    """COPY FROM STDIN needs no setting: the server notices at the next read."""
     pid = working.info.backend_pid
     working.pgconn.send_query(b"copy embeddings (content) from stdin")
     working.pgconn.flush()
@@ -145,7 +145,7 @@ def test_a_lost_client_who_was_sending_rows(working, watcher):
 
 
 def test_without_the_setting_a_statement_outlives_its_client(working, watcher):
-    """As any statement of PostgreSQL: it goes on to its end and commits, and then the backend goes."""
+    """As any statement of PostgreSQL: it completes and commits, and then the backend ends."""
     pid = working.info.backend_pid
     begin(working, f"insert into embeddings (content) select '{LONG_TEXT}' || i from generate_series(1, 60) i")
     lose(working)
@@ -157,7 +157,7 @@ def test_without_the_setting_a_statement_outlives_its_client(working, watcher):
 
 
 def test_fast_shutdown(server, statements, rows_file):
-    """`pg_ctl stop -m fast` ends both kinds, the server stops, and after a start the next call works."""
+    """`pg_ctl stop -m fast` ends both statements, the server stops, and after a start the next call works."""
     with server.another("shutdown", {"gte_small.model_path": str(server.minilm)}) as cluster:
         cluster.psql(server.embeddings_sql.read_text())
         busy = [psycopg.connect(cluster.dsn(), autocommit=True) for _ in range(2)]

@@ -19,8 +19,8 @@ def records(path):
     return [json.loads(line) for line in text.splitlines() if line]
 
 
-# Every tier of this CPU is tested by forcing it; the first two are on every CPU. Where the system does not tell what
-# its CPU has, the server is asked.
+# The test forces every tier of this CPU; every CPU has the first two. If the system does not report the features of the
+# CPU, the server is asked.
 FEATURES = {"avx2-f32": "avx2", "avx512-f32": "avx512bw", "avx512-bf16": "avx512_bf16", "amx-bf16": "amx_bf16"}
 CPU = Path("/proc/cpuinfo").read_text(encoding="utf-8").split() if Path("/proc/cpuinfo").exists() else FEATURES.values()
 KERNELS = ["", "portable-f32", *(name for name, feature in FEATURES.items() if feature in CPU)]
@@ -28,7 +28,7 @@ KERNELS = ["", "portable-f32", *(name for name, feature in FEATURES.items() if f
 
 @pytest.fixture(params=KERNELS, ids=lambda name: name or "f32")
 def precise(request, minilm):
-    """A connection with kernels by name, or the fastest in f32, and what it promises: (connection, cosine, max-abs)."""
+    """A connection with kernels by name, or with the fastest in f32, and their bounds: (connection, cosine, max-abs)."""
     minilm.execute(f"set gte_small.kernels = '{request.param}'")
     minilm.execute(f"set gte_small.precision = '{'bf16' if request.param.endswith('bf16') else 'f32'}'")
     try:
@@ -41,9 +41,9 @@ def precise(request, minilm):
 
 
 def assert_faithful(precise, references):
-    """Cosine and max-abs within what the tier promises, and the model read the tokens the reference read.
+    """Cosine and max-abs are within the bounds of the tier, and the number of tokens is that of the reference.
 
-    One failure lists every text that misses.
+    A failure lists all texts that differ.
     """
     connection, least_cosine, most_apart = precise
     missed = []
@@ -94,7 +94,7 @@ def test_embed_query_equals_embed(minilm):
 
 
 def test_meaning(database):
-    """The tutorial's table finds the sentence that means the same, in the words of another."""
+    """A search in the tutorial's table finds the sentence with the same meaning and other words."""
     database.configure("gte_small.model_path", database.server.minilm)
     connection = database.connect()
     database.apply_embeddings_sql(connection)

@@ -1,6 +1,6 @@
-"""Memory over many calls, many elements and large texts: what a backend keeps, and the most it takes.
+"""Memory for many calls, many elements and large texts: what a backend keeps, and its peak.
 
-A tenth of the calls by default; `make test-long` runs all of them.
+The default is a tenth of the calls; `make test-long` runs all of them.
 """
 
 import os
@@ -12,13 +12,13 @@ from measure import counting, embedding, memory_kb, one
 CALLS = 200_000 if os.environ.get("GTE_LONG") else 10_000
 ELEMENTS = 100_000 if os.environ.get("GTE_LONG") else 20_000
 
-# What a session's own buffers take: see the README's table of memory.
+# Size of a session's buffers, see the table of memory in README.
 BUFFERS_KB = 30 * 1024
 
 
 @pytest.fixture(params=[0, 128], ids=["no memo", "memo"])
 def backend(connection, request):
-    """A backend with the library loaded, on a fixed number of threads: a new one would count as growth."""
+    """A backend with the library loaded and a fixed number of threads, because a new thread would count as growth."""
     connection.execute("load 'gte-small'")
     connection.execute(f"set gte_small.threads = 2; set gte_small.memo_size = {request.param}; set jit = off")
     connection.execute("set max_parallel_workers_per_gather = 0; create table notes (content text, embedding vector(384))")
@@ -61,7 +61,7 @@ def statements(connection, calls, name):
 
 @pytest.mark.parametrize("call", [query, block, trigger, statements])
 def test_calls_leave_nothing(backend, call):
-    """Neither after many calls nor within one long statement does a backend grow by a megabyte."""
+    """A backend grows by less than a megabyte, after many calls and within one long statement."""
     pid = backend.info.backend_pid
     call(backend, 2000, "warm")
     reset_peak(pid)
@@ -71,12 +71,12 @@ def test_calls_leave_nothing(backend, call):
         call(backend, CALLS, "text")
     assert counted.texts == CALLS
     assert memory_kb(pid, "RssAnon") - before < 1024
-    # Pages of the shared buffers count as resident once they are touched.
+    # Pages of the shared buffers count as resident after the first access.
     assert memory_kb(pid, "VmHWM") - memory_kb(pid, "RssShmem") - resident < 1024
 
 
 def test_errors_leave_nothing(backend):
-    """A cancelled or refused call gives back what it took."""
+    """A cancelled or refused call frees its memory."""
     pid = backend.info.backend_pid
     long = "word " * 600
 
@@ -94,7 +94,7 @@ def test_errors_leave_nothing(backend):
 
 
 def test_an_array_takes_its_result_and_little_more(connection):
-    """1.6 kB for each element, of which the vectors themselves are 1.5, and the argument."""
+    """1.6 kB for each element, of which the vector has 1.5 kB, and the argument."""
     connection.execute("set gte_small.memo_size = 0; set jit = off")
     embedding(connection, "load")
     pid = connection.info.backend_pid
@@ -110,14 +110,14 @@ def test_an_array_takes_its_result_and_little_more(connection):
     assert memory_kb(pid, "VmRSS") - argument < BUFFERS_KB
 
 
-# A hundred million bytes; what 512 tokens can hold is in the first 60,000 characters.
+# A hundred million bytes. 512 tokens have at most 60,000 characters.
 LARGE = {"words": "repeat('lorem ipsum ', 8333334)", "one word": "repeat('a', 100000000)", "blanks": "repeat(' ', 100000000)",
          "ideographs": "repeat('漢字', 16666667)", "umlauts": "repeat('ä', 50000000)"}
 
 
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE.keys())
 def test_a_text_of_a_hundred_megabytes_is_not_copied(connection, text):
-    """What PostgreSQL itself needs to hand over the text, and a session's own buffers."""
+    """The memory of PostgreSQL's own copy of the text, and a session's buffers."""
     connection.execute("set gte_small.memo_size = 0; set jit = off; set client_min_messages = warning")
     embedding(connection, "load the model " * 300)
     connection.execute(f"create temp table large as select {text} as content")

@@ -1,4 +1,4 @@
-"""hybrid_<table>: words and meaning fused, on small tables by hand and on real text."""
+"""hybrid_<table>: the fusion of words and meaning, on small hand-made tables and on real text."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def found(connection, search, *more):
 
 
 def test_a_rare_word_finds_its_row(docs):
-    # Beside it at most the nearest vector, which with weights that are random may be any.
+    # Besides it at most the nearest vector, which is arbitrary with random weights.
     first = {row[0]: row for row in found(docs, "what does the row about E4711 say?", 2)}
     assert first[1001][1] == 1
     assert [row[0] for row in found(docs, "what does the row about E4711 say?", 1, 1.0, 0.5)] == [1001]
@@ -39,7 +39,7 @@ def test_scores_are_reciprocal_ranks_weighed(docs):
 
 
 def test_what_most_rows_have_is_left_to_the_meaning(docs):
-    """An arbitrary part of the 250 rows with these words must not stand before the nearest."""
+    """An arbitrary part of the 250 rows with these words must not come before the nearest row."""
     meaning = [row[0] for row in docs.execute("select id from query_docs('row number', null, 10)").fetchall()]
     for search in ["row", "row number"]:
         nearest = [row[0] for row in docs.execute("select id from query_docs(%s, null, 40)", [search]).fetchall()]
@@ -102,7 +102,7 @@ def test_a_document_beyond_the_limits_of_full_text_is_stored(connection):
 
 
 def test_hybrid_on_xquad(minilm_database, minilm):
-    """nDCG@10 not below the better of its halves minus 0.005, on the half of the questions nothing was tuned on."""
+    """nDCG@10 is at least that of the better half of the search minus 0.005, on questions that nothing was tuned on."""
     try:
         directory = xquad.data_directory()
     except state.Failure as missing:

@@ -1,4 +1,4 @@
-"""scripts/import_file.py: a file becomes a searchable table, whole or not at all."""
+"""scripts/import_file.py: a file becomes a searchable table, completely or not at all."""
 
 import os
 import re
@@ -47,14 +47,14 @@ def functions(connection):
                "and pronamespace = 'public'::regnamespace")
 
 
-# --- what is loaded ---
+# --- loaded rows ---
 
 
 def test_every_row_and_column_with_the_embedding_of_the_text(load, notes, connection):
     load(notes, "body")
     assert connection.execute("select id, title, body from notes order by id limit 2").fetchall() == [
         (1, "1", "text number 1 about cats"), (2, "2", "text number 2 about dogs")]
-    # Equal within 1e-6: a batch's vectors are those of the texts alone.
+    # The vectors of a batch equal those of the texts alone, within 1e-6.
     assert one(connection, "select count(*) from notes where -(embedding <#> embed(body)) > 0.999999") == ROWS
     assert connection.execute("select attname::text, atttypid::regtype::text from pg_attribute where attrelid = "
                               "'notes'::regclass and attnum > 0 order by attnum").fetchall() == [
@@ -137,18 +137,18 @@ def test_a_table_name_that_leaves_no_room(load, connection):
     assert relations(connection) == []
 
 
-# --- what is said ---
+# --- messages ---
 
 
 def test_it_says_how_to_search_and_shows_one(load, notes, connection, capsys):
     load(notes, "body")
     said = capsys.readouterr()
     assert f"{ROWS} rows of notes.csv are in the table notes" in said.out
-    # What is printed for a shell works in one.
+    # The command that is printed for a shell works in a shell.
     command = re.search(r"^  (\S*psql .*)$", said.out, re.MULTILINE)[1]
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.returncode == 0 and "(5 rows)" in done.stdout, done.stderr
-    # The sample is a row's own words: that row, or its equals, comes back.
+    # The sample search has the words of a row, so it finds that row or an equal one.
     assert "from query_notes('text number 150 about dogs', null, 3);" in said.out
     assert "text number 150 about dogs\n" in said.out and "(3 rows)" in said.out
     assert f"embedding  {ROWS} of {ROWS} rows" in said.err and "rows/s" in said.err and "s left" in said.err
@@ -175,7 +175,7 @@ def test_long_texts_are_loaded_whatever_the_database_says_of_them(load, database
 
 
 def test_a_batch_without_a_text_says_nothing_of_the_model(database, tmp_path, connection, monkeypatch):
-    """The first batch is stopped after; the note still waits for a first writer."""
+    """The import is stopped after the first batch, so that the note has no first writer yet."""
     path = tmp_path / "notes.csv"
     path.write_text("a,body\n" + "1,\n" * 128 + "2,text\n")
 
@@ -205,7 +205,7 @@ def test_a_sample_of_any_text(load, text, capsys):
     assert "(1 row)" in capsys.readouterr().out
 
 
-# --- what goes wrong ---
+# --- errors ---
 
 
 LARGE = "title,body\n" + "".join(f"{n},{'x' * 1000}\n" for n in range(3000))
@@ -287,7 +287,7 @@ def test_a_database_without_the_functions(load, connection, notes):
 
 
 def test_reembed_takes_imported_tables_along(load, notes, database, tutorial):
-    """Vectors of two models can't be compared: `make reembed` leaves none of the old one."""
+    """Vectors of two models can't be compared, so `make reembed` leaves no vector of the old model."""
     load(notes, "body", table='My "notes"')
     tutorial.execute("insert into embeddings (content) values ('a cat'), ('a dog')")
     database.configure("gte_small.model_path", database.server.tiny_other)
@@ -319,7 +319,7 @@ def test_an_interrupt_while_reading_leaves_nothing(load, connection, monkeypatch
 
 
 def goes_on(database, connection, said):
-    """The statements that are printed for going on finish the work."""
+    """The statements that are printed after an interruption finish the work."""
     statements = re.findall(r"^  ((?:call|select) .*;)$", said, re.MULTILINE)
     assert len(statements) == 2
     database.psql("\n".join(statements))
@@ -360,7 +360,7 @@ def test_ctrl_c_on_a_terminal(database, connection, tmp_path):
     """)
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                text=True, start_new_session=True,
-                               # Also where the tests run in the background, deaf to it.
+                               # Needed if the tests run in the background, where the signal is ignored.
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     seen = []
     for line in process.stderr:
@@ -379,7 +379,7 @@ def test_ctrl_c_on_a_terminal(database, connection, tmp_path):
 
 
 def test_a_large_file_takes_no_memory(database, tmp_path):
-    """200,000 rows, 48 MB: what the process holds at its end is far below that."""
+    """200,000 rows, 48 MB: the process uses far less memory."""
     path = tmp_path / "large.csv"
     with open(path, "w", encoding="ascii") as file:
         file.write("n,body\n")
@@ -411,7 +411,7 @@ def test_a_large_file_takes_no_memory(database, tmp_path):
 
 @pytest.fixture
 def verb(database, monkeypatch):
-    """The verb with these variables, on the test's server in place of the demo's; returns whether it set that up."""
+    """Runs the verb with these variables on the test's server instead of the demo's; returns whether it set up the demo."""
     class Stub:
         cluster = database.server.cluster
         brought_up = False

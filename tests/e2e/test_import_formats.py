@@ -1,4 +1,4 @@
-"""scripts/records.py: what the rows of a CSV or JSON lines file are, and which line an error is in."""
+"""scripts/records.py: the rows of CSV and JSON lines files, and the lines of errors."""
 
 import csv
 import json

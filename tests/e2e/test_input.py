@@ -1,4 +1,4 @@
-"""What goes in: NULL, empty, blank, huge and oddly encoded texts, and cuts at the token limit."""
+"""Input: NULL, empty, blank, huge and unusually encoded texts, and truncation at the token limit."""
 
 import psycopg
 import pytest
@@ -6,7 +6,7 @@ from psycopg import sql
 
 from measure import counting, embedding, max_abs, memory_kb, one, processor_seconds, vector
 
-# Ten million bytes, with and without a place to cut.
+# Ten million bytes, with and without a place to divide them.
 HUGE = {"words": "repeat('lorem ipsum ', 833334)", "no spaces": "repeat('a', 10000000)",
         "blanks": "repeat(' ', 10000000)", "umlauts": "repeat('ä', 5000000)", "ideographs": "repeat('漢字', 1666667)",
         "punctuation": "repeat('.', 10000000)", "special tokens": "repeat('[SEP]', 2000000)"}
@@ -33,7 +33,7 @@ def test_blank_search(connection, text):
 
 @pytest.mark.parametrize("text", ["[0.1,0.2]", " [1, -2e-3, 0.5]\n", "[" + ",".join(["0.05"] * 384) + "]"], ids=["short", "spaced", "whole"])
 def test_vector_literal_as_search(tutorial, text):
-    """What an untyped parameter ends in: the text form, which refuses it and names the cast."""
+    """An untyped parameter selects the text form, which refuses it and names the cast."""
     for statement in ("select embed_query(%s)", "select * from query_embeddings(%s, 0.8)",
                       "select * from query_embeddings(%s, 0.8, 3)"):
         with pytest.raises(psycopg.Error) as error:
@@ -50,7 +50,7 @@ def test_searches_that_only_look_like_a_vector(connection, text):
 
 @pytest.mark.parametrize("text", HUGE.values(), ids=HUGE.keys())
 def test_ten_megabytes(minilm_database, text):
-    """At most a second of work and 100 MB above the loaded model, and the vector of its beginning."""
+    """At most a second of work and 100 MB above the loaded model. The vector is that of the start of the text."""
     connection = minilm_database.connect()
     connection.execute("set gte_small.memo_size = 0; set jit = off; set client_min_messages = warning")
     embedding(connection, "load the model " * 300)
@@ -62,7 +62,7 @@ def test_ten_megabytes(minilm_database, text):
     assert processor_seconds(pid) - seconds <= 1.0
     assert memory_kb(pid, "VmHWM") - memory <= 100 * 1024
     assert counted.texts == 1 and counted.tokens <= 256
-    # What 256 tokens can hold is in the first 60,000 characters.
+    # 256 tokens have at most 60,000 characters.
     assert max_abs(huge, vector(connection, f"embed(left({text}, 60000))")) <= 1e-6
     connection.close()
 
@@ -190,7 +190,7 @@ def test_latin1_trigger(connection, encoded):
 
 
 def test_sql_ascii_database(connection, encoded):
-    """Bytes without a declared meaning: valid UTF-8 is taken as such, anything else is refused."""
+    """Bytes without a declared encoding: valid UTF-8 is read as UTF-8, other bytes are refused."""
     other = encoded("SQL_ASCII")
     cafe = r"embed(E'caf\xc3\xa9')"
     assert vector(other, cafe) == embedding(connection, "café")
@@ -205,7 +205,7 @@ def test_sql_ascii_database(connection, encoded):
                                                ("repeat(E'\\xe6\\xbc\\xa2', 400000)", "E'\\xe6\\xbc'", 1200000),
                                                ("''", "E'\\xff' || repeat('a', 2000000)", 0)])
 def test_sql_ascii_tells_where(encoded, before, after, at):
-    """A text is looked at a megabyte at a time, and characters lie across the borders."""
+    """A text is checked one megabyte at a time, and characters cross the boundaries."""
     other = encoded("SQL_ASCII")
     assert one(other, f"select vector_dims(embed({before}))") == 384
     with pytest.raises(psycopg.errors.CharacterNotInRepertoire) as error:
@@ -237,7 +237,7 @@ def test_forms_by_coercion(connection, kind):
 
 
 def test_an_error_in_another_encoding_is_still_that_error(encoded):
-    """Letters the encoding lacks, in a message or a name, must not turn it into 22021."""
+    """Letters that the encoding lacks, in a message or a name, must not change the error into 22021."""
     other = encoded("EUC_JP")
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         other.execute("select embed_query('[1,2]')")

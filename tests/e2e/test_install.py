@@ -1,4 +1,4 @@
-"""CREATE, DROP and ALTER EXTENSION: schemas, dependants, and objects that somebody planted."""
+"""CREATE, DROP and ALTER EXTENSION: schemas, dependent objects, and planted objects."""
 
 import psycopg
 import pytest
@@ -15,7 +15,7 @@ def bare(server):
 
 
 def works(connection, schema):
-    """Functions, trigger and search, all with nothing on the search path."""
+    """Functions, trigger and search, with an empty search_path."""
     connection.execute("set search_path = ''")
     assert one(connection, f"select pg_typeof({schema}.embed('a cat'))::regtype::oid::int") == one(
         connection, "select t.oid::int from pg_type t join pg_depend d on d.objid = t.oid join pg_extension e on "
@@ -61,7 +61,7 @@ def test_both_in_other_schemas(bare):
 
 
 def test_embeddings_sql_with_extensions_elsewhere(bare):
-    """The tutorial's hosts keep extensions in a schema of their own."""
+    """The tutorial's hosts have extensions in a separate schema."""
     connection = bare.connect()
     connection.execute("create schema extensions; set search_path = public, extensions")
     connection.execute('create extension vector schema extensions; create extension "gte-small" schema extensions')
@@ -73,14 +73,14 @@ def test_embeddings_sql_with_extensions_elsewhere(bare):
 
 
 def test_alter_extension_vector_set_schema(database, tutorial):
-    """One backend that has already looked the type up, and another that has not."""
+    """A backend that has already looked up the type, and another that has not."""
     tutorial.execute("insert into embeddings (content) values ('a cat')")
     tutorial.execute("create schema moved; alter extension vector set schema moved")
     works(tutorial, "public")
     works(database.connect(), "public")
     tutorial.execute("update embeddings set content = 'a dog'")
     assert one(tutorial, "select embedding::text = embed('a dog')::text from embeddings")
-    # Names in the search functions are fixed when they are made: apply the file again.
+    # The names in the search functions are fixed when the functions are created, so the file is applied again.
     tutorial.execute("set search_path = public, moved")
     database.apply_embeddings_sql(tutorial)
     for call in ("'a dog', 0.9", "'a dog', 0.9, 3", "embed('a dog'), 0.9", "embed('a dog'), 0.9, 3"):
@@ -88,7 +88,7 @@ def test_alter_extension_vector_set_schema(database, tutorial):
 
 
 def test_drop_and_create_vector_again_in_one_session(bare):
-    """The type has another OID then; a remembered one would build values of no type."""
+    """The type has another OID then. A cached OID would make values of a type that does not exist."""
     connection = bare.connect()
     for _ in range(2):
         connection.execute('create extension "gte-small" cascade')
@@ -110,7 +110,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED.keys())
 def test_planted_objects_are_refused_at_install(bare, planted):
-    """The install script runs as a superuser and finds names by `public, ext`: the planted one comes first."""
+    """The install script runs as a superuser with the search_path `public, ext`, so the planted object comes first."""
     connection = bare.connect()
     connection.execute("create schema ext; create extension vector schema ext")
     connection.execute(planted)
@@ -118,7 +118,7 @@ def test_planted_objects_are_refused_at_install(bare, planted):
         connection.execute('create extension "gte-small" schema public')
     assert error.value.sqlstate == "42710", error.value
     assert one(connection, "select count(*) from pg_extension where extname = 'gte-small'") == 0
-    # In a schema of its own nothing stands in front of pgvector's names.
+    # In a separate schema nothing hides pgvector's names.
     connection.execute('create schema own; create extension "gte-small" schema own')
     works(connection, "own")
 
@@ -159,7 +159,7 @@ def test_drop_cascade_leaves_the_data(tutorial):
     assert tutorial.execute("select id, content, embedding::text from embeddings").fetchall() == before
     assert one(tutorial, "select count(*) from pg_trigger where not tgisinternal") == 0
     assert one(tutorial, "select count(*) from pg_proc where proname in ('query_embeddings', 'embed')") == 0
-    # The index is pgvector's and stays; writing works without the extension.
+    # The index belongs to pgvector and stays. Writing works without the extension.
     assert one(tutorial, "select count(*) from pg_indexes where indexname = 'embeddings_embedding_idx'") == 1
     tutorial.execute("insert into embeddings (content) values ('a dog')")
 
@@ -174,7 +174,7 @@ def test_create_again_after_drop_cascade(database, tutorial):
 
 
 def test_embeddings_sql_refuses_a_foreign_table(database, connection):
-    """A table of that name without the columns is somebody else's: an error, and nothing changed."""
+    """A table of that name without the columns belongs to something else: an error, and nothing changes."""
     connection.execute("create table embeddings (id int)")
     with pytest.raises(psycopg.Error):
         database.apply_embeddings_sql(connection)
@@ -184,7 +184,7 @@ def test_embeddings_sql_refuses_a_foreign_table(database, connection):
 
 
 def test_embeddings_sql_in_another_schema(database, connection):
-    """The table and its functions go to the current schema, the names in the bodies are qualified."""
+    """The table and its functions are created in the current schema. The names in the bodies are qualified."""
     connection.execute('create schema "App 1"; set search_path = "App 1", public')
     database.apply_embeddings_sql(connection)
     connection.execute("insert into embeddings (content) values ('a cat'); set search_path = ''")

@@ -1,7 +1,7 @@
-"""How often the model runs for one search: once, for each form of `query_embeddings` in each shape of plan.
+"""Number of model runs for one search: one, for each form of `query_embeddings` in each kind of plan.
 
-The memo is off, so a second run cannot hide, and the leader's counters see every run: the plans of most
-tests have no workers, and in the parallel ones the leader takes part.
+The memo is off, so that it can't hide a second run. The leader's counters count every run: most plans have no workers, and
+in parallel plans the leader takes part.
 """
 
 import json
@@ -20,7 +20,7 @@ FORMS = {
     "text": "query_embeddings(search := {q}, match_threshold := {t})",
     "text_count": "query_embeddings(search := {q}, match_threshold := {t}, match_count := 5)",
 }
-# The same with every argument taken from a JSON body, as an RPC gateway writes it.
+# The same with all arguments from a JSON body, as an RPC gateway writes it.
 RPC_FORMS = {
     "vector": "query_embeddings(embedding := embed(args.search), match_threshold := args.match_threshold)",
     "vector_count": "query_embeddings(embedding := embed(args.search), match_threshold := args.match_threshold, "
@@ -37,7 +37,7 @@ PARALLEL = (
 
 @pytest.fixture(scope="module")
 def filled(server):
-    """The tutorial's table with random unit vectors and one row the query matches; read only."""
+    """The tutorial's table with random unit vectors and one row that matches the query. Tests only read it."""
     database = server.create_database()
     setup = database.connect()
     database.apply_embeddings_sql(setup)
@@ -82,7 +82,7 @@ def test_constant(searching, form):
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan", "auto"])
 @pytest.mark.parametrize("form", FORMS)
 def test_prepared(searching, form, mode):
-    """Eight executions: `auto` makes up its mind after five."""
+    """Eight executions, because `auto` decides after five."""
     call = FORMS[form].format(q="$1", t="$2")
     searching.execute(f"set plan_cache_mode = {mode}")
     searching.execute(f"prepare search(text, float8) as select content from {call} limit 3")
@@ -109,7 +109,7 @@ def test_rpc_shape(searching, form, mode):
 
 @pytest.mark.parametrize("count", [None, 5])
 def test_rpc_with_a_vector_in_the_body_runs_no_model(searching, count):
-    """What the tutorial's edge function sent: the vector as JSON, arguments by name."""
+    """The call of the tutorial's edge function: the vector as JSON, arguments by name."""
     vector = one(searching, "select embed(%s)::text", [QUERY])
     extra = ", match_count := args.match_count" if count else ""
     statement = (
@@ -126,7 +126,7 @@ def test_rpc_with_a_vector_in_the_body_runs_no_model(searching, count):
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("form", ["vector", "text"])
 def test_parallel(searching, form, mode):
-    """The filter over all rows in a parallel sequential scan: the obvious body ran the model for each row here."""
+    """The filter over all rows in a parallel sequential scan. Here a simpler body ran the model for each row."""
     searching.execute(PARALLEL)
     searching.execute(f"set plan_cache_mode = {mode}")
     call = FORMS[form].format(q="$1", t="$2")
@@ -147,7 +147,7 @@ def test_parallel_settings_with_match_count(searching, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_outer_join_and_where(searching, form):
-    """A search joined with the table and filtered by another column is still one run."""
+    """A search that is joined with the table and filtered by another column is one run."""
     call = FORMS[form].format(q=f"'{QUERY}'", t="0.99")
     run_once(
         searching,
@@ -169,7 +169,7 @@ def test_the_memo_makes_the_next_search_free(searching):
 
 @pytest.mark.parametrize("form", ["vector", "text", "vector_count", "text_count"])
 def test_nearest_first(searching, form):
-    """An exact scan in the order of the similarity returns the same rows as each form."""
+    """Each form returns the same rows as an exact scan in the order of similarity."""
     searching.execute("set enable_indexscan = off")
     call = FORMS[form].format(q=f"'{QUERY}'", t="null")
     found = searching.execute(f"select content from {call} limit 5").fetchall()
@@ -220,7 +220,7 @@ def test_relaxed_order_is_sorted_again(searching):
 
 
 def test_a_column_named_e(tutorial):
-    """`(e.*)::table`, not `e`: a table may have a column of the alias' name."""
+    """`(e.*)::table` and not `e`: a table may have a column with the name of the alias."""
     tutorial.execute("alter table embeddings add column e int default 7, add column d int default 8")
     tutorial.execute("insert into embeddings (content) values ('here')")
     for call in ("'here', 0.9", "'here', 0.9, 3", "embed('here'), 0.9", "embed('here'), 0.9, 3"):
@@ -228,7 +228,7 @@ def test_a_column_named_e(tutorial):
 
 
 def test_columns_come_and_go(tutorial):
-    """String bodies follow the table: added columns appear, dropped ones do not stand in the way."""
+    """String bodies follow the table: added columns appear, and dropped columns cause no error."""
     tutorial.execute("alter table embeddings add column a int default 1; alter table embeddings drop column a")
     tutorial.execute("alter table embeddings add column note text default 'new'")
     tutorial.execute("insert into embeddings (content) values ('here')")
@@ -237,7 +237,7 @@ def test_columns_come_and_go(tutorial):
 
 
 def test_pushed_down_limit_and_filter_agree(searching):
-    """Threshold outside the LIMIT or inside: the same rows, since the filter follows the sort key."""
+    """The threshold outside or inside the LIMIT gives the same rows, because the filter is on the sort key."""
     vector = one(searching, "select embedding::text from embeddings where content = 'row 17'")
     searching.execute("set enable_indexscan = off")
     two = searching.execute("select id from query_embeddings(%s::vector, 0.05) limit 20", [vector]).fetchall()

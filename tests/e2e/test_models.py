@@ -1,4 +1,4 @@
-"""Missing, broken and changed models: the SQLSTATE, what the message shows to whom, and the backend afterwards."""
+"""Missing, broken and changed models: the SQLSTATE, the message for each role, and the backend afterwards."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def test_no_model(connection):
         assert error.sqlstate == "58P01"
         assert "model.safetensors" in error.diag.message_primary
         assert "make model" in error.diag.message_hint
-    # What needs no model still works.
+    # Functions that need no model still work.
     assert one(connection, "select embed(null::text)") is None
     assert one(connection, "select model_runs from embed_stats()") == 0
 
@@ -77,7 +77,7 @@ def test_the_directory_is_in_the_server_log(database):
 
 
 def test_the_trigger_without_a_model(database, tutorial):
-    """The row is refused, nothing is stored, and a row that brings its vector needs no model."""
+    """The row is refused and nothing is stored. A row with a vector needs no model."""
     use(tutorial, NOWHERE)
     assert fails(tutorial, "insert into embeddings (content) values ('a cat')").sqlstate == "58P01"
     assert one(tutorial, "select count(*) from embeddings") == 0
@@ -123,7 +123,7 @@ def test_broken_model(connection, model_copy, damage):
         assert error.sqlstate == sqlstate, error
         assert file in error.diag.message_primary
         assert "panic" not in everything(error).lower()
-    # The same backend goes on as soon as there is a model.
+    # The same backend works as soon as there is a model.
     connection.execute("reset gte_small.model_path")
     assert len(embedding(connection, "a cat")) == 384
 
@@ -173,7 +173,7 @@ def test_a_rolled_back_switch(server, connection):
 
 
 def test_the_fingerprint_is_the_files(server, connection, model_copy):
-    """An equal copy is the same model; another token limit is another."""
+    """An equal copy is the same model. Another token limit makes another model."""
     original = one(connection, "select fingerprint from embed_model()")
     use(connection, model_copy)
     assert one(connection, "select fingerprint from embed_model()") == original

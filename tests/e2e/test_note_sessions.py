@@ -1,7 +1,7 @@
-"""Several sessions at one note: nobody fails, nobody waits, and nothing that was committed is lost.
+"""Several sessions write one note: no session fails or waits, and nothing that was committed is lost.
 
-Waiting shows by `lock_timeout`: whoever would wait fails. Where many insert at once it shows by `log_lock_waits`, because
-there PostgreSQL has a lock of its own that somebody waits for at times: who adds a page to the table.
+`lock_timeout` detects waiting: a session that would wait fails. When many sessions insert at once, `log_lock_waits` detects
+it, because they sometimes wait for a lock of PostgreSQL itself: the lock for adding a page to the table.
 """
 
 import threading
@@ -29,7 +29,7 @@ def impatient(database):
 
 
 def watched(database, waits):
-    """Every wait of over a millisecond is kept in `waits`, but for those to add a page."""
+    """Keeps every wait of over a millisecond in `waits`, except waits for adding a page."""
     session = database.connect()
 
     def heard(notice):
@@ -43,7 +43,7 @@ def watched(database, waits):
 
 
 def test_a_wait_is_seen(database, docs):
-    """By what the test of many sessions looks at."""
+    """Takes each of the conditions that the test of many sessions checks."""
     waits = []
     first, second = database.connect(), watched(database, waits)
     first.execute("begin; lock table docs")
@@ -54,7 +54,7 @@ def test_a_wait_is_seen(database, docs):
 
 
 def test_two_first_writers(database, docs):
-    """The second leaves the note to the first, and would make it itself if the first rolled back."""
+    """The second session leaves the note to the first. It would create the note if the first rolled back."""
     first, second = impatient(database), impatient(database)
     for end, left in (("rollback", {}), ("commit", None)):
         first.execute("begin")
@@ -69,7 +69,7 @@ def test_two_first_writers(database, docs):
 
 
 def test_two_models_at_once(server, database, docs):
-    """The second can't say yet that it is another model; its next row after the first's commit does."""
+    """The second session can't record its other model yet. Its next row after the first session's commit does."""
     first, second = impatient(database), impatient(database)
     use(second, server.tiny_other)
     own, said = fingerprint(first), warnings(second)
@@ -134,7 +134,7 @@ def test_what_vacuum_locks_does_not_hold_up_the_note(database, docs):
 
 
 def test_a_trigger_that_is_being_dropped(database, connection):
-    """The parent's trigger goes while somebody writes to a partition."""
+    """The parent's trigger is dropped while another session writes to a partition."""
     connection.execute(
         "create table docs (id int, content text, embedding vector(384)) partition by range (id); "
         "create table low partition of docs for values from (0) to (10); " + EMBEDS.format("docs")
@@ -152,7 +152,7 @@ def test_a_trigger_that_is_being_dropped(database, connection):
 
 
 def in_threads(together, works):
-    """Runs each in a thread of its own; the first error is the test's and ends the others' wait."""
+    """Runs each function in its own thread. The first error is the test's error and ends the wait of the others."""
     errors = []
 
     def guarded(work):
@@ -173,7 +173,7 @@ def in_threads(together, works):
 
 @pytest.mark.parametrize("transaction", [False, True], ids=["statements", "transactions"])
 def test_many_at_the_same_moment(server, database, docs, transaction):
-    """Writers of both models and an owner who comments, over and over: "tuple concurrently updated" would be raised here."""
+    """Writers of both models and an owner who comments, repeatedly. A mistake would raise "tuple concurrently updated"."""
     waits = []
     sessions = [watched(database, waits) for _ in range(SESSIONS)]
     owner = database.connect()

@@ -1,4 +1,4 @@
-"""`embed` in parallel workers: each loads the leader's model, and the rows are the same."""
+"""`embed` in parallel workers: each worker loads the leader's model, and the rows are the same."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def sentences(connection):
 
 
 def in_workers(connection):
-    """The embeddings of all rows as text, computed where the leader does not take part."""
+    """The embeddings of all rows as text, computed without the leader."""
     statement = "select id, embed(content)::text from sentences where length(embed(content)::text) > 100"
     connection.execute(SETTINGS)
     plan = "\n".join(line for (line,) in connection.execute(f"explain (costs off) {statement}"))
@@ -54,7 +54,7 @@ def test_workers_follow_a_model_set_in_the_session(server, sentences):
 
 
 def test_an_error_in_a_worker(sentences):
-    """It ends the statement with its own SQLSTATE, and the session goes on."""
+    """It ends the statement with its own SQLSTATE, and the session can be used afterwards."""
     sentences.execute("select embed('load the library'); set gte_small.model_path = '/nonexistent/model'")
     sentences.execute(SETTINGS)
     with pytest.raises(Exception) as error:

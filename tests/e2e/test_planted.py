@@ -1,7 +1,7 @@
-"""Objects that somebody planted where the names of others are looked up: they change nothing and never run.
+"""Planted objects that have the names of other objects: they change nothing and never run.
 
-A hostile session has them first in its search_path, before pg_catalog even, or among its temporary objects.
-What a planted function was called for stands in `planted_log`.
+A hostile session has them first in its search_path, even before pg_catalog, or as temporary objects. A call of a planted
+function writes to `planted_log`.
 """
 
 import psycopg
@@ -10,7 +10,7 @@ import pytest
 from measure import one, unit_axis
 from test_note import describe, fingerprint, note
 
-# Every planted function writes to the log, whatever it returns.
+# Every planted function writes to the log, with any return type.
 FUNCTION = (
     "create function planted.{name}({arguments}) returns {result} language plpgsql as "
     "$$ begin insert into public.planted_log values ('{name}({arguments})'); return {value}; end $$"
@@ -57,7 +57,7 @@ def types_and_tables(schema):
     for name in TABLES:
         yield f"create table {schema}.{name} (id bigint, content pg_catalog.text, embedding public.vector(384))"
     for name in TYPES:
-        # A table has a type of its name too.
+        # A table also has a type of its name.
         yield f"create domain {schema}.{name} as pg_catalog.bytea"
 
 
@@ -76,7 +76,7 @@ def model_noted(connection):
 
 
 def forget(connection):
-    """As if the table had no vectors yet: the next writer notes the model."""
+    """Resets the note, as if the table had no vectors: the next writer records the model."""
     known = note(connection, "embeddings")
     known.pop("fingerprint")
     describe(connection, known, "embeddings")
@@ -84,12 +84,12 @@ def forget(connection):
 
 @pytest.fixture
 def clean(database, tutorial):
-    """Who sees things as they are."""
+    """A session without planted objects in its search_path."""
     tutorial.execute(
         "create schema planted authorization gte_plain; create table planted_log (what text); grant insert on planted_log to public; "
         "insert into embeddings (content) values ('a cat'), ('a dog'), ('a bird')"
     )
-    # A role that owns a schema, as any may.
+    # A role that owns a schema, as any role may.
     planter = database.connect("gte_plain")
     planter.execute("; ".join([*functions_and_operators(), *types_and_tables("planted")]))
     planter.close()
@@ -108,7 +108,7 @@ def hostile(request, database, clean):
         trap = None
     yield connection
     assert clean.execute("select * from public.planted_log").fetchall() == []
-    # The traps are set: what does not qualify its names walks into them.
+    # The planted objects work: a name without a schema finds them.
     if trap:
         connection.execute(trap)
         assert one(clean, "select count(*) from public.planted_log") == 2
@@ -125,7 +125,7 @@ SEARCHES = ["public.query_embeddings('a cat', 0.9)", "public.query_embeddings('a
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("index", ["on", "off"])
 def test_search(clean, hostile, search, index):
-    """The bodies are plain SQL, inlined: their names are looked up in the search_path of whoever calls."""
+    """The bodies are inlined SQL, so their names are looked up in the search_path of the caller."""
     for connection in (clean, hostile):
         connection.execute(f"set enable_seqscan = {'off' if index == 'on' else 'on'}; set enable_indexscan = {index}")
     expected = clean.execute(f"select id, content from {search}").fetchall()
@@ -192,7 +192,7 @@ def test_enable_and_disable(clean, hostile):
         made.append(clean.execute(MADE).fetchall())
         connection.execute("insert into public.docs values (1, 'a cat'), (2, 'a dog')")
         assert clean.execute("select content from query_docs('a cat', 0.9, 1)").fetchall() == [("a cat",)]
-        # Once more, which mends what is missing.
+        # A second call, which repairs what is missing.
         connection.execute("select public.enable_semantic_search('public.docs'::pg_catalog.regclass)")
         connection.execute("select public.disable_semantic_search('public.docs'::pg_catalog.regclass)")
         assert clean.execute(MADE).fetchall() == []
@@ -200,7 +200,7 @@ def test_enable_and_disable(clean, hostile):
 
 
 def test_the_tutorials_file(database, clean, hostile):
-    """Applied again by a session that trusts its search_path to somebody, with its table in public."""
+    """Applied again by a session whose search_path has another role's schema, with the table in public."""
     objects = MADE.replace("docs", "embeddings")
     before = clean.execute(objects).fetchall()
     hostile.execute("set search_path = public, planted, pg_catalog")
@@ -220,7 +220,7 @@ def bare(server):
 
 
 def test_install_beside_temporary_objects(bare):
-    """The install script finds names in its own schemas first."""
+    """The install script looks up names in its own schemas first."""
     connection = bare.connect()
     connection.execute("create extension vector")
     connection.execute("; ".join(types_and_tables("pg_temp")))
@@ -246,7 +246,7 @@ def test_install_refuses_each_planted_operator(bare, operator):
     "public.embed(text) returns text", "public.embed_query(text) returns text", "public.embedding_columns(regclass) returns text",
 ])
 def test_install_does_not_take_over_a_planted_function(bare, function):
-    """CREATE OR REPLACE would keep the owner, who could change the body of what others trust."""
+    """CREATE OR REPLACE would keep the owner, who could then change the body of a function that others trust."""
     connection = bare.connect()
     connection.execute(f"create extension vector; create function {function} language sql as $$ select 'planted' $$")
     with pytest.raises(psycopg.errors.DuplicateFunction):

@@ -1,4 +1,4 @@
-"""shared_preload_libraries: the model is loaded once, in the postmaster, and no thread exists before a fork."""
+"""shared_preload_libraries: the postmaster loads the model once, and no thread exists before a fork."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import pytest
 
 from measure import embedding, one
 
-# Signals no thread can block: KILL, STOP, and the C library's own two.
+# Signals that no thread can block: KILL, STOP, and two of the C library.
 UNBLOCKABLE = {9, 19, 32, 33}
 
 
 @pytest.fixture(scope="module")
 def preloading(server):
-    """A second cluster that preloads the library; tests restart it on another model and back."""
+    """A second cluster that preloads the library. Tests restart it with another model and back."""
     settings = {"shared_preload_libraries": "gte-small", "gte_small.model_path": str(server.minilm)}
     with server.another("preload", settings) as cluster:
         yield cluster
@@ -72,7 +72,7 @@ def test_threads_of_the_model_block_every_signal(session, wanted):
 
 
 def test_the_weights_are_shared(session):
-    """Private memory after the first text: 8 MB are allowed, the model has 90."""
+    """Private memory after the first text: 8 MB are allowed; the model has 90 MB."""
     pid = pid_of(session)
     session.execute("select 1")
     before = private_kilobytes(pid)
@@ -88,7 +88,7 @@ def test_a_session_may_have_another_model(preloading, server):
 
 
 def test_a_missing_model_does_not_stop_the_server(preloading, server):
-    """The log says it, each session tries again, and once the files are there the next call works."""
+    """The log has a line about it. Each session tries again, and the first call after the files appear works."""
     directory = server.scratch / "comes-later"
     shutil.rmtree(directory, ignore_errors=True)
     preloading.stop()

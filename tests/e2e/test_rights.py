@@ -1,4 +1,4 @@
-"""Who may do what: row-level security, plain roles, settings that only superusers change."""
+"""Rights: row-level security, plain roles, settings that only superusers change."""
 
 import psycopg
 import pytest
@@ -8,7 +8,7 @@ from measure import counting, embedding, one
 
 @pytest.fixture
 def guarded(database, tutorial):
-    """Rows of two owners in the tutorial's table, which `sql/embeddings.sql` put under row-level security."""
+    """Rows of two owners in the tutorial's table, which has row-level security by `sql/embeddings.sql`."""
     tutorial.execute(
         "alter table embeddings add column owner name default current_user; "
         "insert into embeddings (content, owner) values ('a cat', 'gte_reader'), ('a cat', 'gte_owner'), ('a dog', 'gte_reader'); "
@@ -91,7 +91,7 @@ def test_a_plain_role_does_not_change_the_model(server, database):
 
 
 def test_an_early_set_of_the_model_is_refused_on_load(server, database):
-    """Before the library is loaded a SET is a placeholder that anyone may write."""
+    """Before the library is loaded, SET creates a placeholder, which any role may do."""
     plain, superuser = database.connect("gte_plain"), database.connect()
     plain.execute("select set_config('gte_small.model_path', %s, false)", [str(server.tiny_other)])
     assert one(plain, "select embed('a cat')::text") == one(superuser, "select embed('a cat')::text")
@@ -100,7 +100,7 @@ def test_an_early_set_of_the_model_is_refused_on_load(server, database):
 
 
 def test_an_early_connection_option_is_refused_on_load(server, database):
-    """It takes the place of the configured value, so that the session has the default place or no model, never that one."""
+    """The placeholder replaces the configured value: the session uses the default directory or no model, never that path."""
     plain = database.connect("gte_plain", options=f"-c gte_small.model_path={server.tiny_other}")
     notices = []
     plain.add_notice_handler(lambda notice: notices.append(notice.sqlstate))

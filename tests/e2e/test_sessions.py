@@ -1,4 +1,4 @@
-"""Backends over time: several sessions, the memo, pools, and real clients."""
+"""Backends over time: several sessions, the memo, connection pools, and real clients."""
 
 import threading
 
@@ -9,7 +9,7 @@ from measure import counting, embedding, max_abs, memory_kb, one, vector
 
 
 def test_two_sessions_at_once(database):
-    """Each backend has its own model; what one computes the other computes too."""
+    """Each backend has its own model. Two backends compute the same vectors."""
     results = {}
 
     def work(name):
@@ -96,7 +96,7 @@ def test_memo_is_not_shared_between_models(server, connection):
 
 
 def test_memo_between_the_forms(connection):
-    """A search for a text that was just written, and its trigger, cost one run together."""
+    """The trigger for a new text and a search for the same text cost one run together."""
     single = embedding(connection, "a cat")
     with counting(connection) as counted:
         assert vector(connection, "embed_query('a cat')") == single
@@ -104,7 +104,7 @@ def test_memo_between_the_forms(connection):
 
 
 def test_memo_is_bounded_by_bytes(connection, model_copy):
-    """A thousand texts of 60 kB do not stay in the backend. The model reads 16 tokens of each: it is not what is measured."""
+    """A thousand texts of 60 kB do not stay in the backend. The model reads only 16 tokens of each, to save time."""
     (model_copy / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
     connection.execute("select set_config('gte_small.model_path', %s, false)", [str(model_copy)])
     connection.execute("set gte_small.memo_size = 10000; set jit = off")
@@ -158,7 +158,7 @@ def test_a_vector_as_a_parameter_wants_a_cast(tutorial):
 
 
 def test_pool_reset(database, tutorial):
-    """What a pool does between two clients; the model stays loaded, settings go back."""
+    """A connection pool resets a session between two clients: the model stays loaded, the settings are reset."""
     tutorial.execute("insert into embeddings (content) values ('a cat')")
     tutorial.execute("set gte_small.memo_size = 0; set gte_small.on_truncate = error")
     for _ in range(3):
@@ -171,7 +171,7 @@ def test_pool_reset(database, tutorial):
 
 
 def test_errors_do_not_wear_a_backend_out(connection):
-    """Hundreds of errors in one transaction's subtransactions: each is caught, and the next call works."""
+    """Hundreds of errors in subtransactions of one transaction: each is caught, and the next call works."""
     connection.execute("set gte_small.on_truncate = error")
     connection.execute(
         "do $$ begin for i in 1..500 loop begin perform embed_query('  '); raise 'no error'; "

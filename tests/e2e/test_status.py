@@ -1,4 +1,4 @@
-"""embedding_status, embed_verify and suggest_threshold: what is said of a column is true."""
+"""embedding_status, embed_verify and suggest_threshold: their reports about a column are right."""
 
 import csv
 import json
@@ -175,7 +175,7 @@ def test_too_few_rows_for_a_suggestion(connection):
 
 
 def test_the_suggestion_ends_where_unrelated_pairs_end(connection):
-    """Forty bundles of vectors, each in a direction of its own: only pairs of a bundle are alike."""
+    """Forty groups of vectors, each in its own direction: only pairs within a group are similar."""
     connection.execute(
         """create table docs (content text, embedding vector(384));
         insert into docs select 'x', (select array_agg(case when d = 1 + i % 40 then 1 when d = 100 + i then 0.3 else 0 end order by d)

@@ -1,5 +1,5 @@
-"""A model directory that changes under backends in use: each call has the vector of a whole model, or is an error
-that names the file; never a mixture, never a crash."""
+"""A model directory that changes while backends use it: each call returns the vector of a complete model, or an error
+that names the file. No vector is mixed, and no backend crashes."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ FILES = ("model.safetensors", "tokenizer.json", "config.json")
 
 
 class Mischief:
-    """What is done to a directory; each comes back to a whole model, of either kind."""
+    """Changes of a directory. Each ends with a complete model, one of two."""
 
     def __init__(self, live, models):
         self.live, self.models = live, models
@@ -46,7 +46,7 @@ class Mischief:
             os.rename(self.live / "new", self.live / file)
 
     def copy_over(self):
-        """As cp does: the file becomes empty and grows again."""
+        """As cp does: the file is truncated and grows again."""
         shutil.copy(self.next_model() / "model.safetensors", self.live / "model.safetensors")
 
     def cut_short(self):
@@ -71,7 +71,7 @@ class Mischief:
 
 
 class LinkMischief(Mischief):
-    """The directory is a symbolic link, which is switched."""
+    """The directory is a symbolic link, which is replaced."""
 
     def switch(self):
         new = self.live.with_name(self.live.name + "-new")
@@ -93,7 +93,7 @@ def live(server):
 
 
 class Callers:
-    """Backends that embed while a condition holds: one that stays, and others that come new for every few texts."""
+    """Backends that embed while a condition holds: one that stays, and new ones for every few texts."""
 
     def __init__(self, database, live, expected):
         self.database, self.live, self.expected = database, live, expected
@@ -115,7 +115,7 @@ class Callers:
         try:
             found = embedding(connection, "a cat sat on the mat")
         except psycopg.Error as error:
-            # What is missing or broken, by its name, or a directory that is nothing at all.
+            # A missing or broken file, by its name, or a directory without any file.
             named = any(file in (error.diag.message_primary or "") for file in (*FILES, "sentence_bert_config.json"))
             if error.sqlstate in ("58P01", "58030", "XX001", "0A000") and named:
                 self.errors += 1
@@ -155,7 +155,7 @@ def test_a_directory_in_use(server, database, connection, live, kind, name):
         thread.join()
     print(f"{name}: {times} times, {callers.vectors} vectors, {callers.errors} errors")
     assert callers.wrong == []
-    # Left alone, the directory works for everybody.
+    # Without further changes the directory works for all backends.
     connection.execute("select set_config('gte_small.model_path', %s, false)", [str(live)])
     assert min(max_abs(embedding(connection, "a cat sat on the mat"), vector) for vector in expected) <= 1e-6
     assert one(connection, "select dims from embed_model()") == 384

@@ -1,4 +1,4 @@
-"""Where the trigger may stand: kinds of sources, partitions, generated columns, and what is refused there."""
+"""Tables and columns for the trigger: kinds of sources, partitions, generated columns, and what is refused."""
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ def table(connection, columns, call="embed_trigger()", trigger=FOR_EACH_ROW):
 
 
 def refused(connection, sqlstate, statement="insert into notes (id, content) values (1, 'a cat')"):
-    """The statement fails with the SQLSTATE, without a model run and without a trace; the message is a fact in lower case."""
+    """The statement fails with the SQLSTATE, without a model run and a backtrace; the message is a fact in lower case."""
     with counting(connection) as counted:
         with pytest.raises(psycopg.Error) as error:
             connection.execute(statement)
@@ -56,7 +56,7 @@ def test_domain_over_domain(connection):
 
 
 def test_toasted_text(connection):
-    """A long text arrives compressed or out of line, also as OLD in an update of another column."""
+    """A long text is compressed or out of line, also as OLD in an update of another column."""
     table(connection, "id int, content text, embedding vector(384), other int")
     connection.execute("alter table notes alter content set storage external; set gte_small.memo_size = 0")
     connection.execute("insert into notes values (1, repeat('a long story ', 5000))")
@@ -83,7 +83,7 @@ def test_sources_that_are_not_text(connection, kind):
 
 @pytest.mark.parametrize("kind", ["vector(12)", "vector(383)", "vector(385)", "halfvec(384)", "sparsevec(384)", "text", "real[]", "meaning"])
 def test_targets_that_cannot_hold_the_vector(connection, kind):
-    """A BEFORE trigger's tuple is not coerced to the typmod: 384 floats would be stored in vector(12)."""
+    """PostgreSQL does not coerce a BEFORE trigger's tuple to the typmod: it would store 384 floats in vector(12)."""
     connection.execute("create domain meaning as vector(384)")
     table(connection, f"id int, content text, embedding {kind}")
     diagnosis = refused(connection, "42804")
@@ -112,7 +112,7 @@ def test_a_dropped_column_is_missing(connection):
 
 
 def test_columns_are_found_where_they_are_now(connection):
-    """Attribute numbers change when columns are dropped and added again, the names stay."""
+    """Attribute numbers change when columns are dropped and added again; the names stay."""
     table(connection, "id int, content text, embedding vector(384)")
     connection.execute("insert into notes values (1, 'before')")
     connection.execute("alter table notes drop column embedding; alter table notes add column x int, add column embedding vector(384)")
@@ -127,7 +127,7 @@ def test_one_argument_is_too_few(connection):
 
 
 def test_generated_source(connection):
-    """It is NULL in a BEFORE trigger, so the vector would silently be missing."""
+    """It is NULL in a BEFORE trigger, so the vector would be missing without an error."""
     table(connection, "id int, base text, content text generated always as (base || '!') stored, embedding vector(384)")
     refused(connection, "428C9", "insert into notes (id, base) values (1, 'a cat')")
 
@@ -218,7 +218,7 @@ def test_expression_index(connection):
 
 @pytest.fixture
 def partitioned(connection):
-    """A leaf made from a table with dropped columns: its attribute numbers differ from the parent's."""
+    """A partition that was a table with dropped columns: its attribute numbers differ from the parent's."""
     connection.execute(
         "create table notes (id int, content text, embedding vector(384)) partition by range (id); "
         "create table low partition of notes for values from (0) to (10); "
@@ -239,7 +239,7 @@ def test_partitions_with_other_attribute_numbers(partitioned):
 
 
 def test_a_row_that_changes_partition(partitioned):
-    """An UPDATE that moves the row is a DELETE and an INSERT, which finds the vector made before it."""
+    """An UPDATE that moves a row is a DELETE and an INSERT. The INSERT keeps the vector that the UPDATE made."""
     partitioned.execute("insert into notes values (1, 'a cat')")
     assert runs(partitioned, "update notes set id = 12") == 0
     assert runs(partitioned, "update notes set id = 2, content = 'a dog'") == 1
@@ -252,7 +252,7 @@ def test_insert_into_a_leaf(partitioned):
 
 
 def test_inheritance(connection):
-    """A child table has a trigger of its own, and more columns."""
+    """A child table has its own trigger, and more columns."""
     table(connection, "id int, content text, embedding vector(384)")
     connection.execute(
         "create table child (extra text) inherits (notes); "

@@ -1,4 +1,4 @@
-"""The trigger rule, line by line: what INSERT and UPDATE do to the vector, and how often the model runs.
+"""All cases of the trigger rule: the vector after INSERT and UPDATE, and the number of model runs.
 
 A vector is compared as text: two equal texts are the same 384 floats.
 """
@@ -18,7 +18,7 @@ FOREIGN = unit_axis(5)
 
 @pytest.fixture
 def notes(connection):
-    """A table with the trigger's default columns; every model run is counted, none comes from the memo."""
+    """A table with the trigger's default columns; the memo is off, so every model run is counted."""
     connection.execute(TABLE)
     connection.execute("set gte_small.memo_size = 0; set max_parallel_workers_per_gather = 0")
     return connection
@@ -66,7 +66,7 @@ def test_insert_of_null_content_stays_null(notes):
 
 
 def test_insert_of_empty_content_embeds(notes):
-    """An empty string is a text: the reference embeds it too."""
+    """An empty string is a text. The reference embeds it too."""
     assert runs(notes, "insert into notes values (1, '')") == 1
     assert stored(notes) == expected(notes, "")
 
@@ -86,7 +86,7 @@ def test_update_of_the_text_embeds(notes):
 
 
 def test_update_with_the_old_vector_beside_new_text_embeds(notes):
-    """An ORM that saves the whole row writes the vector it read."""
+    """An ORM that saves the whole row writes the vector that it read."""
     insert_one(notes)
     old = stored(notes)
     assert runs(notes, "update notes set content = 'new text', embedding = %s", [old]) == 1
@@ -138,7 +138,7 @@ def test_update_of_another_column_leaves_a_foreign_vector(notes):
 
 
 def test_update_of_a_row_without_vector(notes):
-    """NULL is byte-equal to nothing, but NULL it is: new text embeds, another column does not."""
+    """The vector is NULL: a new text is embedded, a change of another column is not."""
     insert_one(notes)
     notes.execute("update notes set embedding = null")
     assert runs(notes, "update notes set other = 2") == 0
@@ -160,13 +160,13 @@ def test_update_of_the_text_from_null_embeds(notes):
 
 
 def test_update_of_letter_case_embeds(notes):
-    """Different text is different, even where the model may not see it."""
+    """A different text is embedded, even if the model may not see the difference."""
     insert_one(notes, "a cat")
     assert runs(notes, "update notes set content = 'A CAT'") == 1
 
 
 def test_a_nondeterministic_collation_does_not_hide_a_change(connection):
-    """IS DISTINCT FROM by bytes: under this collation 'CAT' = 'cat', yet the text is another."""
+    """The comparison is by bytes: under this collation 'CAT' = 'cat', but the texts differ."""
     try:
         connection.execute(
             "create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
@@ -192,7 +192,7 @@ def test_on_conflict_do_nothing_costs_at_most_one_run_a_row(notes):
 
 @pytest.mark.parametrize("assignment", ["content = excluded.content", "content = excluded.content, embedding = excluded.embedding"])
 def test_on_conflict_do_update_costs_one_run_a_row_with_the_memo(notes, assignment):
-    """BEFORE INSERT precedes the conflict check and embeds; the memo makes the following UPDATE free."""
+    """BEFORE INSERT runs before the conflict check and embeds. With the memo the UPDATE after it costs no run."""
     notes.execute("set gte_small.memo_size = 128")
     notes.execute("insert into notes (id, content) select i, 'row ' || i from generate_series(1, 5) i")
     statement = (
@@ -261,7 +261,7 @@ def test_a_user_trigger_that_rewrites_the_text_comes_first(notes):
     )
     assert runs(notes, "insert into notes values (1, 'a cat')") == 1
     assert stored(notes) == expected(notes, "a cat !")
-    # Not named in SET: a column list on the trigger would miss this rewrite.
+    # SET does not name the column: a trigger with a column list would miss this change.
     assert runs(notes, "update notes set other = 1") == 1
     assert stored(notes) == expected(notes, "a cat ! !")
 
@@ -284,7 +284,7 @@ def test_a_dropped_row_costs_nothing(notes):
 
 
 def test_replicas_do_not_embed(notes):
-    """A subscriber of logical replication gets the vectors as data; its trigger sleeps unless it is enabled for replicas."""
+    """A subscriber of logical replication gets the vectors as data. Its trigger does not fire unless enabled for replicas."""
     notes.execute("set session_replication_role = replica")
     assert runs(notes, "insert into notes values (1, 'a cat'), (2, 'a dog')") == 0
     assert stored(notes) is None

@@ -1,4 +1,4 @@
-"""Last of all: what the server's log says about the whole run."""
+"""The server's log of the whole run. This file runs last."""
 
 
 def test_no_backend_crashed(server):
