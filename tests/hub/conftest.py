@@ -26,14 +26,14 @@ FILES = {
     "config.json": b'{"hidden_size": 384}\n',
     "sentence_bert_config.json": b'{"max_seq_length": 512}\n',
     "tokenizer.json": random.Random(1).randbytes(3_000),
-    # Over several reads and a cut in the middle; not a multiple of anything.
+    # Enough bytes for several reads and a cut in the middle; not a multiple of a buffer's size.
     WEIGHTS: random.Random(2).randbytes(1_500_007),
 }
-# The network's variables are each test's own.
+# Each test sets the variables of the network itself.
 OURS = {"HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
-# gte-model's own timeouts, in seconds. Only tests of silence shorten them, so a busy machine fails no other test.
+# gte-model's default timeouts, in seconds. Only tests of a silent hub shorten them, so that a busy machine fails no other test.
 DEFAULT_PATIENCE = 20
-# Long enough for a busy machine, short enough for a test of silence.
+# Long enough for a busy machine, short enough for a test of a silent hub.
 PATIENCE = 1.5
 SHORT_CONTACT = ["--connect-timeout", PATIENCE]
 # The first content may take longer than the next.
@@ -41,7 +41,7 @@ SHORT_STALL = ["--connect-timeout", 2 * PATIENCE, "--stall-timeout", PATIENCE]
 
 
 class Address:
-    """A hub of which there is only the address."""
+    """A hub that has only an address."""
 
     def __init__(self, endpoint):
         self.endpoint = endpoint
@@ -62,7 +62,7 @@ class Outcome:
 
 
 class Fetching:
-    """gte-model fetch with a home of its own; `dir` is where the model is to appear."""
+    """gte-model fetch with its own home directory; `dir` is the directory of the model."""
 
     def __init__(self, tool, work):
         self.tool, self.work = tool, work
@@ -81,7 +81,7 @@ class Fetching:
     def start(self, hub, *options, to=None, **variables):
         if not self.manifest.exists():
             self.manifest.write_text(hub.manifest())
-        # A shell starts what it puts into the background deaf to Ctrl-C, and so would be what the tests start.
+        # A shell starts background processes with SIGINT ignored, and the processes of the tests would inherit it.
         return subprocess.Popen(self.command(*options, to=to), env=self.environment(hub.endpoint, variables),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -97,7 +97,7 @@ class Fetching:
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 
     def parts(self) -> list:
-        """What is kept of unfinished downloads."""
+        """The files of unfinished downloads."""
         return sorted(self.home.rglob("*.part"))
 
     def cached(self) -> list:
@@ -105,7 +105,7 @@ class Fetching:
         return sorted(p for p in self.home.rglob("blobs/*") if p.suffix not in (".part", ".lock"))
 
     def left_nothing(self) -> bool:
-        """No model directory, and nothing beside it that could be taken for one."""
+        """Checks that there is no model directory, and no directory beside it that looks like one."""
         return not self.dir.parent.exists() or not list(self.dir.parent.iterdir())
 
     def holds(self, files, directory=None) -> bool:
@@ -146,7 +146,7 @@ def hub():
 
 @pytest.fixture
 def private_hub():
-    """One that wants a token."""
+    """A hub that requires a token."""
     served = LocalHub(FILES, token="hf_right")
     yield served
     served.close()

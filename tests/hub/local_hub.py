@@ -1,8 +1,8 @@
-"""A hub on this machine that speaks the real one's protocol, and misbehaves on demand.
+"""A hub on this machine with the protocol of the real hub, and with faults on demand.
 
-As the real hub: `/{repo}/resolve/{revision}/{file}` answers a small file with a relative 307 to its own resolve cache,
-a large one with a 302 to another host, whose content hash stands in x-linked-etag; both hosts serve ranges.
-A fault changes the answers to one file, for some of the requests.
+As on the real hub, `/{repo}/resolve/{revision}/{file}` answers with a relative 307 to its own resolve cache for a small
+file, and with a 302 to another host for a large file. x-linked-etag has the content hash, and both hosts serve ranges. A
+fault changes the answers for one file, for some of the requests.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ CHUNK = 16 * 1024
 
 @dataclass
 class Request:
-    """What a host was asked."""
+    """A request to a host."""
 
     host: str  # "hub" (the resolve address), "cache" (small files), "content" (large files)
     file: str
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """An answer, before a fault had its way with it."""
+    """An answer, before a fault changes it."""
 
     status: int
     headers: dict
@@ -44,7 +44,7 @@ class Reply:
     stop_after: int = -1  # bytes of the body to send before `stop`
     stop: str = ""  # "cut": close the connection; "stall": keep it open and send nothing more
     pause: float = 0.0  # seconds between single bytes
-    unbounded: bool = False  # say no length: the end of the connection is the end of the body
+    unbounded: bool = False  # no length: the end of the connection is the end of the body
     endless: bool = False
     silent: bool = False  # never answer at all
 
@@ -92,7 +92,7 @@ def endless(reply):
 
 
 def whole_file(data):
-    """A host that knows no ranges."""
+    """A host that does not support ranges."""
     def change(reply):
         reply.status, reply.body = 200, data
         reply.headers["Content-Length"] = str(len(data))
@@ -119,7 +119,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
-        # An answer to be cut short promises its whole length; one that promises nothing ends with the connection.
+        # An answer that is cut short has its full length in the header. One without a length ends with the connection.
         if "Content-Length" not in reply.headers and not reply.unbounded:
             self.send_header("Content-Length", str(len(reply.body)))
         if reply.unbounded:
@@ -159,11 +159,11 @@ class _Server(http.server.ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, *_):
-        """A client that left is what half of the tests are about."""
+        """Ignores clients that disconnect, because half of the tests do that."""
 
 
 class LocalHub:
-    """`files` at REPO and REVISION; `token` makes it want one."""
+    """Serves `files` at REPO and REVISION; with `token` it requires this token."""
 
     def __init__(self, files: dict, token: str = "", repo: str = REPO, revision: str = REVISION):
         self.files, self.token, self.repo, self.revision = dict(files), token, repo, revision
@@ -176,7 +176,7 @@ class LocalHub:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         self.port, self.content_port = (server.server_address[1] for server in self._servers)
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        # Another host by name: what belongs to the hub alone must not be sent there.
+        # Another host name: headers for the hub must not be sent there.
         self.content_host = f"http://localhost:{self.content_port}"
 
     def close(self):
@@ -198,7 +198,7 @@ class LocalHub:
         return json.dumps({"repo": self.repo, "revision": self.revision, "files": files})
 
     def bodies(self, file) -> list:
-        """The requests for content of a file, as against those for its size and hash."""
+        """The requests for the content of a file, without those for its size and hash."""
         return [r for r in self.requests if r.file == file and r.host != "hub" and not r.for_metadata]
 
     def answer(self, handler) -> Reply:
@@ -221,7 +221,7 @@ class LocalHub:
         return fault.times < 0 or fault.seen <= fault.times
 
     def _route(self, handler):
-        # As it was sent: `handler.path` has no double slash at its start any more, at which the real hub answers 404.
+        # The path as it was sent: `handler.path` has no double slash at its start, for which the real hub answers 404.
         path = unquote(urlsplit("http://hub" + handler.requestline.split()[1]).path)
         name = path.rsplit("/", 1)[-1]
         if handler.server is self._servers[1]:
@@ -268,7 +268,7 @@ class LocalHub:
 
 
 class Proxy:
-    """A proxy that tunnels to whatever it is asked for, or answers `refusal`; it counts its tunnels."""
+    """A proxy that tunnels to any address, or answers `refusal`; it counts its tunnels."""
 
     def __init__(self, refusal: int = 0):
         self.tunnels, self.refusal = [], refusal
@@ -317,7 +317,7 @@ class Proxy:
 
 
 class BlackHole:
-    """An address that answers no packet: a listener whose queue is full, so that the kernel drops what comes."""
+    """An address that answers no packet: a listener whose queue is full, so that the kernel drops packets."""
 
     def __init__(self):
         self._listener = socket.socket()

@@ -1,4 +1,4 @@
-"""gte-model check: what it measures, and that it fails on a wrong number."""
+"""gte-model check: its measurements, and its failure for a wrong number."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def check(tool):
 
 @pytest.fixture
 def described(minilm, tmp_path):
-    """A manifest of MiniLM with the cosines PyTorch gives three of the golden texts, the first off by `error`."""
+    """A manifest of MiniLM with PyTorch's cosines of three golden texts. The first cosine has this `error`."""
     lines = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
     short = [line for line in lines if 5 < line["tokens"] < 60][:3]
     weights = model.state.sha256(minilm / "model.safetensors")

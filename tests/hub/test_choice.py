@@ -1,4 +1,4 @@
-"""scripts/model.py: which model is taken, and what is said about it."""
+"""scripts/model.py: the choice of the model, and the messages about it."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from local_hub import status, stop, unused_port
 
 @pytest.fixture
 def no_gte_small(monkeypatch, tmp_path):
-    """As on a machine that never fetched it; the stand-in stays where it is."""
+    """As on a machine without gte-small; the stand-in stays."""
     real = model._directory
     monkeypatch.setattr(model, "_directory", lambda name: tmp_path / name if name == model.GTE_SMALL else real(name))
 
@@ -108,7 +108,7 @@ def test_minilm_is_complete_and_readable_by_all():
     assert stat.S_IMODE(directory.stat().st_mode) == 0o755
 
 
-# --- what is asked for ---
+# --- the request ---
 
 
 @pytest.mark.parametrize("name, directory, expected", [
@@ -140,7 +140,7 @@ def test_the_command_without_a_hub_names_the_other_model(unreachable, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-# --- a directory of one's own ---
+# --- a directory of the user ---
 
 
 def test_an_own_directory_is_taken(own_model):

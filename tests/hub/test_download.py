@@ -1,4 +1,4 @@
-"""Downloads that end well: what is where, what is asked, what is kept for the next run."""
+"""Successful downloads: the files, the requests, and what is kept for the next run."""
 
 import os
 import stat
@@ -143,7 +143,7 @@ def test_a_host_without_ranges_makes_the_next_run_start_over(fetch, hub):
     fetch(hub, "--attempts", 1)
     hub.fault(WEIGHTS, whole_file(FILES[WEIGHTS]), times=2)
     done = fetch(hub)
-    # The rest it sends is the whole: too long to be the file, so it is deleted.
+    # The host sends the whole file as the rest: the result is too long to be the file, so it is deleted.
     assert done.code == 4
     assert fetch.parts() == []
     assert fetch(hub).code == 0
@@ -168,7 +168,7 @@ def test_a_kept_part_as_long_as_the_file_is_thrown_away(fetch, hub):
         hub.heal()
         assert fetch(hub).code == 0, length
         assert fetch.holds(FILES)
-        # For the second length: from nothing again.
+        # For the second length: without kept files again.
         for path in [*fetch.cached(), *fetch.dir.iterdir()]:
             path.unlink()
         fetch.dir.rmdir()

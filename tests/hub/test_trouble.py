@@ -1,4 +1,4 @@
-"""Downloads that fail: the exit code, the message, and no directory that loads."""
+"""Failed downloads: the exit code, the message, and no directory that could be loaded."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ OTHER, NO_HUB, REFUSED, BROKE_OFF = 1, 3, 4, 5
 
 
 def failed(fetch, outcome, code, *words):
-    """The outcome is this failure, told in three lines, and nothing was left."""
+    """Checks that the outcome is this failure, with a message of three lines, and that no files are left."""
     assert outcome.code == code, outcome.err
     for word in words:
         assert word in outcome.err
@@ -26,7 +26,7 @@ def failed(fetch, outcome, code, *words):
     return True
 
 
-# --- nobody there ---
+# --- no answer ---
 
 
 def test_refused_port(fetch):
@@ -80,7 +80,7 @@ def test_tls_with_a_host_that_has_none(fetch, hub):
     assert failed(fetch, done, NO_HUB, "cannot be reached", "TLS")
 
 
-# --- somebody else there ---
+# --- another server ---
 
 
 def test_a_sign_in_page(fetch, hub):
@@ -109,7 +109,7 @@ def test_a_missing_header(fetch, hub, header):
     assert failed(fetch, fetch(hub), NO_HUB, "does not answer like a hub", header)
 
 
-# --- the hub says no ---
+# --- the hub refuses ---
 
 
 def test_401_without_a_token(fetch, private_hub):
@@ -180,7 +180,7 @@ def test_5xx_for_longer_than_the_patience(fetch, hub):
     assert done.seconds < PATIENCE + 5
 
 
-# --- midway ---
+# --- during the download ---
 
 
 def test_a_stall_breaks_off_and_the_next_run_resumes(fetch, hub):
@@ -231,7 +231,7 @@ def test_a_killed_run_is_resumed(fetch, hub, how):
     assert fetch.holds(FILES)
 
 
-# --- other content than the pinned ---
+# --- other content than the pinned one ---
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
