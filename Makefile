@@ -1,10 +1,10 @@
-# Verbs only; what they do is in scripts/ and bench/. `make help` lists them.
+# Only the verbs. Their programs are in scripts/ and bench/. `make help` lists them.
 #
 # PG=16|18        the embedded PostgreSQL (default 18)
-# PG_CONFIG=path  one's own PostgreSQL instead
+# PG_CONFIG=path  your own PostgreSQL instead
 # MODEL=name      gte-small (default) or all-MiniLM-L6-v2
-# MODEL_DIR=dir   a model directory of one's own
-# FILE=notes.csv  make import: CSV or JSON lines; COLUMN=body is searched, TABLE=name is made, REPLACE=1 replaces it
+# MODEL_DIR=dir   your own model directory
+# FILE=notes.csv  make import: CSV or JSON lines; COLUMN=body is searched, TABLE=name is created, REPLACE=1 replaces it
 # PROFILE=fast    make install without the slow optimizations
 # XQUAD=dir       XQuAD English for make fidelity (default ../shared/data/xquad)
 
@@ -17,7 +17,7 @@ export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE
 help:           ## this list
 	@$(PYTHON) scripts/help.py
 
-run:            ## set everything up and show semantic search on real text
+run:            ## set everything up and show searches on real text
 	@$(PYTHON) scripts/demo.py run
 
 start:          ## start the demo's server
@@ -26,16 +26,16 @@ start:          ## start the demo's server
 stop:           ## stop the demo's servers; the data stays
 	@$(PYTHON) scripts/demo.py stop
 
-psql:           ## enter the demo's database
+psql:           ## open psql in the demo's database
 	@$(PYTHON) scripts/demo.py psql
 
 dsn:            ## its connection string: psql "$$(make -s dsn)"
 	@$(PYTHON) scripts/demo.py dsn
 
-import:         ## load a file of your own and search it: FILE=notes.csv COLUMN=body
+import:         ## load your own file and search it: FILE=notes.csv COLUMN=body
 	@$(PYTHON) scripts/import_file.py
 
-reembed:        ## embed the demo's rows again, under MODEL= or MODEL_DIR=
+reembed:        ## embed the demo's rows again with the model of MODEL= or MODEL_DIR=
 	@$(PYTHON) scripts/demo.py reembed
 
 reset:          ## remove the demo's server and rows
@@ -44,22 +44,22 @@ reset:          ## remove the demo's server and rows
 model:          ## fetch the model: gte-small, MODEL= or MODEL_DIR=
 	@$(PYTHON) scripts/model.py
 
-check-model:    ## check a model's answers against published vectors and the stock candle
+check-model:    ## compare a model's vectors with published values and with stock candle
 	@$(PYTHON) scripts/model.py check
 
-install:        ## build for PG_CONFIG (default: pg_config on PATH) and install there
+install:        ## build for PG_CONFIG (default: pg_config on PATH) and install
 	@$(PYTHON) scripts/build.py install
 
-install-model:  ## put gte-small where a server of PG_CONFIG finds it by itself
+install-model:  ## install gte-small where a server of PG_CONFIG finds it
 	@$(PYTHON) scripts/model.py install
 
 uninstall:      ## remove library, control and SQL from PG_CONFIG's PostgreSQL
 	@$(PYTHON) scripts/build.py uninstall
 
-installcheck:   ## SQL tests on a throw-away server of the PostgreSQL installed into
+installcheck:   ## SQL tests on a throw-away server of PG_CONFIG's PostgreSQL, after make install
 	@$(PYTHON) scripts/test.py installcheck
 
-check:          ## format, clippy, tests that need no PostgreSQL
+check:          ## format, clippy, and the tests that need no PostgreSQL
 	@$(PYTHON) scripts/test.py check
 
 test:           ## every test, on throw-away servers
@@ -71,29 +71,29 @@ test-pg:        ## the part of make test that depends on the version of PostgreS
 test-debian:    ## install and test in Debian 12's PostgreSQL 15, with pg_cron; needs root and apt
 	@$(PYTHON) scripts/debian.py
 
-test-long:      ## every test, with 200,000 calls, longer mischief and many more random cases
+test-long:      ## every test, with 200,000 calls, longer concurrency tests and many more random cases
 	@$(PYTHON) scripts/test.py --long
 
-valgrind:       ## the engine's and the layout's own tests under valgrind (AVX2 and portable kernels)
+valgrind:       ## tests of the engine and of pgvector's layout under valgrind (AVX2 and portable kernels)
 	@$(PYTHON) scripts/valgrind.py
 
 bench:          ## the engine alone: by length and batch, every tier of this CPU, 1 and 2 threads
 	@$(PYTHON) bench/bench.py
 
-bench-peers:    ## the engine beside ONNX Runtime and stock candle; figures and plot into target/bench
+bench-peers:    ## the engine, ONNX Runtime and stock candle; writes figures and a plot to target/bench
 	@$(PYTHON) bench/peers.py
 
-bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, the thread rule
+bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, number of threads
 	@$(PYTHON) bench/sql.py
 
-bench-backfill: ## embed_backfill() beside Python + ONNX Runtime: read, embed, write 20,000 rows
+bench-backfill: ## embed_backfill() and Python + ONNX Runtime: read, embed and write 20,000 rows
 	@$(PYTHON) bench/backfill.py
 
-bench-cancel:   ## how soon a cancelled statement ends: p50 and p99 of 200, embed(text[]) and COPY
+bench-cancel:   ## time until a cancelled statement ends: p50 and p99 of 200, for embed(text[]) and COPY
 	@$(PYTHON) bench/cancellation.py
 
-fidelity:       ## search quality through SQL on XQuAD English, beside the published figures
+fidelity:       ## search quality through SQL on XQuAD English, compared with the published figures
 	@$(PYTHON) bench/fidelity.py
 
-clean:          ## remove everything that was made here, servers and models included
+clean:          ## remove all created files, servers and models included
 	@$(PYTHON) scripts/demo.py clean
