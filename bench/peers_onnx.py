@@ -11,32 +11,17 @@ onnxruntime; everything else is from the standard library.
 """
 
 import json
-import struct
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
+
+import peers_dialogue
 
 FUSED = "com.microsoft"
 
 
 # --- building the graph ---
-
-
-def safetensors(path: Path) -> dict:
-    """Tensors by name, in f32, without a model's own prefix."""
-    data = path.read_bytes()
-    (size,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8:8 + size])
-    kinds = {"F32": np.float32, "F16": np.float16}
-    tensors = {}
-    for name, about in header.items():
-        if about.get("dtype") in kinds:
-            start, end = (8 + size + offset for offset in about["data_offsets"])
-            values = np.frombuffer(data[start:end], kinds[about["dtype"]]).reshape(about["shape"])
-            tensors[name.removeprefix("bert.")] = values.astype(np.float32)
-    return tensors
 
 
 class Graph:
@@ -121,9 +106,9 @@ def build(model_dir: Path, graphs: Path) -> None:
     config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     graphs.mkdir(parents=True, exist_ok=True)
     fp32 = graphs / "fp32.onnx"
-    onnx.save(bert(safetensors(model_dir / "model.safetensors"), config), str(fp32))
-    # One scale per output channel, because Q, K and V share a tensor. onnx does not know the types of the results of ONNX
-    # Runtime's own operators, so the type is given here.
+    onnx.save(bert(peers_dialogue.safetensors(model_dir / "model.safetensors"), config), str(fp32))
+    # A scale per output channel: Q, K and V share a tensor. Types behind ONNX Runtime's own operators are unknown to
+    # onnx, so the one there is needs to be said.
     quantize_dynamic(str(fp32), str(graphs / "int8.onnx"), weight_type=QuantType.QInt8, per_channel=True,
                      op_types_to_quantize=["MatMul", "Attention"],
                      extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
@@ -132,12 +117,13 @@ def build(model_dir: Path, graphs: Path) -> None:
 # --- running it ---
 
 
-class Runner:
+class Runner(peers_dialogue.Runner):
     def __init__(self, graph: Path):
+        super().__init__()
         import onnxruntime
         self._ort, self._graph = onnxruntime, graph
         onnxruntime.set_default_logger_severity(3)
-        self._sessions, self._texts = {}, {}
+        self._sessions = {}
         self.about = {"kernels": "CPUExecutionProvider", "version": onnxruntime.__version__}
 
     def session(self, threads: int):
@@ -153,51 +139,18 @@ class Runner:
                                                                 providers=["CPUExecutionProvider"])
         return self._sessions[threads]
 
-    def groups(self, texts, size: int) -> list:
-        """Padded inputs, `size` texts each, in the order given."""
-        made = []
-        for first in range(0, len(texts), size):
-            group = texts[first:first + size]
-            longest = max(len(ids) for ids in group)
-            ids = np.zeros((len(group), longest), np.int32)
-            mask = np.zeros_like(ids)
-            for row, text in enumerate(group):
-                ids[row, :len(text)], mask[row, :len(text)] = text, 1
-            made.append({"ids": ids, "mask": mask})
-        return made
+    def prepare(self, inputs: list, threads: int) -> None:
+        self.session(threads)
 
-    def answer(self, question: dict) -> dict:
-        if "ids" in question:
-            self._texts[question["ids"]] = question["texts"]
-            return {}
-        if "vectors" in question:
-            inputs = self.groups(self._texts[question["vectors"]], 1)
-            vectors = [self.session(1).run(None, one)[0][0].tolist() for one in inputs]
-            return {"vectors": vectors}
-        # Sorting and padding are not measured.
-        texts = sorted(self._texts[question["run"]], key=len)
-        inputs = self.groups(texts, question["group"])
-        session, times = self.session(question["threads"]), []
-        for _ in range(question["times"]):
-            began = time.perf_counter()
-            for one in inputs:
-                session.run(None, one)
-            times.append((time.perf_counter() - began) * 1e3)
-        return {"ms": times}
-
-
-def run(graph: Path) -> None:
-    runner = Runner(graph)
-    print(json.dumps(runner.about), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(runner.answer(json.loads(line))), flush=True)
+    def embed(self, inputs: dict, threads: int):
+        return self.session(threads).run(None, inputs)[0]
 
 
 def main(arguments) -> int:
     if arguments[:1] == ["build"] and len(arguments) == 3:
         build(Path(arguments[1]), Path(arguments[2]))
     elif arguments[:1] == ["run"] and len(arguments) == 2:
-        run(Path(arguments[1]))
+        Runner(Path(arguments[1])).converse()
     else:
         print("usage: peers_onnx.py build MODEL_DIR GRAPHS | run GRAPH", file=sys.stderr)
         return 2
