@@ -80,7 +80,7 @@ valgrind:       ## tests of the engine and of pgvector's layout under valgrind (
 bench:          ## the engine alone: by length and batch, every tier of this CPU, 1 and 2 threads
 	@$(PYTHON) bench/bench.py
 
-bench-peers:    ## the engine, ONNX Runtime and stock candle; writes figures and a plot to target/bench
+bench-peers:    ## the engine beside ONNX Runtime, OpenVINO and stock candle; figures and plot into target/bench
 	@$(PYTHON) bench/peers.py
 
 bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, number of threads

@@ -1,12 +1,15 @@
-"""`make bench-peers`: this engine, ONNX Runtime and stock candle on the same weights and the same token ids.
+"""`make bench-peers`: this engine beside ONNX Runtime, OpenVINO and stock candle, on the same weights and token ids.
 
-Each contender is a process of its own that gets token ids and reports its own time, without tokenizing and
-communication. The contenders run in turn (A B C A B C ...), because a machine's speed drifts more than they differ. A
-figure is the median of the rounds, a ratio is that of two medians.
+Each contender is a process of its own that gets token ids and reports its own time: tokenizing and talking are not in
+it. They run in turn (A B C A B C ...), because a machine's speed drifts more than they differ. A figure is the median of
+the rounds, a ratio that of two medians. `min_ms` and `min_ratio_to_...` are the same of the fastest rounds.
 
 Workloads: W1 one text of 12 tokens, W2 of 128, W3 of 512, W4 64 texts of mixed length (lognormal, median 60, longest
-512) in batches. ONNX Runtime and candle get W4 sorted by length, in padded groups of the size that is fastest for each
-on this machine (it is tried before the rounds). This engine makes its own batches.
+512) in batches. All others get W4 sorted by length, in padded groups of the size that is fastest for each on this
+machine (it is tried before the rounds); this engine batches by itself.
+
+OpenVINO runs in bf16 where the CPU has it, and in f32. Its int8 is not here: its quantizer (nncf) needs 17 more
+packages. llama.cpp is not here: PyPI has no wheel of it, and a BERT needs a converter of its own.
 
 Models: random weights in gte-small's shape (12 layers), and all-MiniLM-L6-v2 (6 layers). Results:
 target/bench/peers.json and peers.svg. Builds are of the profile `fast`: what `make install` builds is as fast or faster.
@@ -37,14 +40,16 @@ from state import CLONE, Failure, say
 
 PACKAGES = ["onnxruntime==1.32.0", "onnx==1.23.2", "numpy==2.4.6", "flatbuffers==25.12.19", "ml_dtypes==0.6.0",
             "packaging==26.3", "protobuf==7.36.2", "typing_extensions==4.16.0"]
-PEERS_ONNX = CLONE / "bench" / "peers_onnx.py"
+# Not in PACKAGES, because `make bench-backfill` installs those and needs no OpenVINO.
+OPENVINO = ["openvino==2026.4.1", "openvino-telemetry==2025.2.0", "numpy==2.4.6"]
+PEERS_ONNX, PEERS_OPENVINO = (CLONE / "bench" / f"peers_{name}.py" for name in ("onnx", "openvino"))
 RESULTS = CLONE / "target" / "bench"
 RANDOM, MINILM = "gte-small-shape", model.MINILM
 
 # Rounds, and runs in each round. The median of the runs is the round's figure; short workloads run more often, against jitter.
 WORKLOADS = {"W1": (21, 7), "W2": (11, 3), "W3": (9, 1), "W4": (5, 1)}
 # A simple caller runs ONNX Runtime with all 64 in one group. candle would take a minute for each try of this.
-GROUPS = {"ort-fp32": (1, 8, 64), "ort-int8": (1, 8, 64), "candle": (1, 8)}
+GROUPS = {"ort-fp32": (1, 8, 64), "ort-int8": (1, 8, 64), "openvino": (1, 8, 64), "candle": (1, 8)}
 TIERS = {"amx-bf16": "bf16", "avx512-bf16": "bf16", "avx512-f32": "f32", "avx2-f32": "f32", "portable-f32": "f32"}
 # A contender with a lower cosine to ONNX Runtime fp32 does not compute the same model; int8 is only reported.
 AGREES = {"f32": 0.99999, "bf16": 0.9995, "int8": 0.9}
@@ -100,11 +105,13 @@ class Contender:
     """An engine with its number format; `forced` if a tier was named that is not the fastest."""
 
     def __init__(self, engine: str, precision: str, start, forced: bool = False, padded: bool = True):
-        self.engine, self.precision, self.forced, self.padded = engine, precision, forced, padded
+        self.engine, self.forced, self.padded = engine, forced, padded
         # The process for each number of threads. Most processes run any number; candle needs one process for each.
         self._start, self._processes = start, {}
         self.groups, self.tried, self.rounds, self.cosine = {}, {}, {}, None
         self.about = self.process(1).about
+        # Where none is named, the engine chose one for this CPU.
+        self.precision = precision or self.about["precision"]
 
     def process(self, threads: int) -> Process:
         made = self._start(threads, self._processes)
@@ -120,7 +127,8 @@ class Contender:
 
     @property
     def title(self) -> str:
-        return f"gte-small {self.kernels}" if self.engine == "gte-small" else self.engine
+        what = {"gte-small": f" {self.kernels}", "openvino": f" {self.precision}"}
+        return self.engine + what.get(self.engine, "")
 
     def run(self, workload: str, threads: int, times: int = 1) -> float:
         question = {"run": workload, "threads": threads, "times": times, "group": self.groups.get((workload, threads), 1)}
@@ -137,8 +145,9 @@ class Contender:
     def vectors(self) -> list:
         return self.process(1).ask({"vectors": "check"})["vectors"]
 
-    def median(self, workload: str, threads: int) -> float:
-        return statistics.median(self.rounds[workload, threads])
+    def figure(self, of_rounds, workload: str, threads: int) -> float:
+        """`of_rounds` is the median or the minimum."""
+        return of_rounds(self.rounds[workload, threads])
 
     def end(self) -> None:
         for process in set(self._processes.values()):
@@ -178,8 +187,28 @@ def model_directory(name: str, programs: dict) -> Path:
     return directory
 
 
-def contenders(directory: Path, programs: dict, python: dict):
+def environment(packages: list) -> dict:
+    return {"PYTHONPATH": str(state.python_packages(packages)), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def openvino(directory: Path):
+    """In bf16 and in f32, or in f32 alone where the CPU has no bf16."""
+    try:
+        python = environment(OPENVINO)
+    except Failure as failure:  # PyPI has no wheel for some machines
+        say(f"OpenVINO is left out: {failure}")
+        return
+    for precision in ("bf16", "f32"):
+        start = same_for_all([sys.executable, PEERS_OPENVINO, "run", directory, precision], python)
+        contender = Contender("openvino", "", start)
+        yield contender
+        if contender.precision == "f32":
+            return
+
+
+def contenders(directory: Path, programs: dict):
     """ONNX Runtime fp32 first: the others are compared with it."""
+    python = environment(PACKAGES)
     graphs = RESULTS / f"{directory.name}-onnx"
     built = subprocess.run([sys.executable, str(PEERS_ONNX), "build", str(directory), str(graphs)],
                            env={**os.environ, **python}, stderr=subprocess.PIPE, encoding="utf-8")
@@ -188,6 +217,7 @@ def contenders(directory: Path, programs: dict, python: dict):
     for engine, precision, graph in (("ort-fp32", "f32", "fp32"), ("ort-int8", "int8", "int8")):
         yield Contender(engine, precision,
                         same_for_all([sys.executable, PEERS_ONNX, "run", graphs / f"{graph}.onnx"], python))
+    yield from openvino(directory)
     yield Contender("candle", "f32", one_each([programs["peer"], "candle", directory]))
     fastest = set()
     for precision in ("f32", "bf16"):
@@ -246,27 +276,35 @@ def locked_version(package: str) -> str:
     return re.search(rf'name = "{package}"\nversion = "(.*)"', text).group(1)
 
 
+def compared(there: list) -> dict:
+    """The contenders that ratios refer to, by the name of the ratio in peers.json."""
+    wanted = {"ort_fp32": ("ort-fp32", "f32"), "candle": ("candle", "f32"), "openvino_bf16": ("openvino", "bf16")}
+    by_kind = {(contender.engine, contender.precision): contender for contender in there}
+    return {name: by_kind[kind] for name, kind in wanted.items() if kind in by_kind}
+
+
 def entries(name: str, directory: Path, there: list, options):
     """What peers.json says of one model."""
-    baseline = there[0]
-    candle = next(contender for contender in there if contender.engine == "candle")
-    common = {
-        "model": name,
-        "weights_sha256": state.sha256(directory / "model.safetensors"),
-        "versions": {"gte-small": locked_version("gte-small"), "candle": locked_version("candle-core"),
-                     "onnxruntime": baseline.about["version"], "python": platform.python_version()},
-        "cpu": cpu(),
-    }
+    versions = {"gte-small": locked_version("gte-small"), "candle": locked_version("candle-core"),
+                "onnxruntime": there[0].about["version"], "python": platform.python_version()}
+    versions |= {contender.engine: contender.about["version"] for contender in there if contender.engine == "openvino"}
+    common = {"model": name, "weights_sha256": state.sha256(directory / "model.safetensors"), "versions": versions,
+              "cpu": cpu()}
     for contender in there:
         for workload in options.workloads:
             for threads in options.threads:
-                median = contender.median(workload, threads)
+                def ratios(of_rounds, prefix=""):
+                    own = contender.figure(of_rounds, workload, threads)
+                    return {f"{prefix}ratio_to_{other}": round(peer.figure(of_rounds, workload, threads) / own, 3)
+                            for other, peer in compared(there).items()}
+
                 yield {
                     "engine": contender.engine, "precision": contender.precision, "threads": threads,
-                    "workload": workload, "median_ms": round(median, 3),
-                    "ratio_to_ort_fp32": round(baseline.median(workload, threads) / median, 3),
+                    "workload": workload,
+                    "median_ms": round(contender.figure(statistics.median, workload, threads), 3),
+                    "min_ms": round(contender.figure(min, workload, threads), 3),
+                    **ratios(statistics.median), **ratios(min, "min_"),
                     "rounds_ms": [round(ms, 3) for ms in contender.rounds[workload, threads]],
-                    "ratio_to_candle": round(candle.median(workload, threads) / median, 3),
                     "kernels": contender.kernels, "forced": contender.forced,
                     "padded_groups_tried_ms": contender.tried.get((workload, threads)),
                     "padded_group": contender.groups.get((workload, threads)),
@@ -275,19 +313,22 @@ def entries(name: str, directory: Path, there: list, options):
 
 
 def table(name: str, there: list, options) -> None:
-    """Median milliseconds and, in parentheses, how many times faster than ONNX Runtime fp32 and stock candle."""
-    baseline = there[0]
-    candle = next(contender for contender in there if contender.engine == "candle")
+    """Milliseconds and, in parentheses, how many times faster than the contenders that ratios refer to."""
+    others = compared(there)
+    width = 11 + 6 * len(others) + 3
     for threads in options.threads:
-        print(f"\n{name}, {threads} thread{'s' * (threads > 1)}: ms (ratio to ort-fp32, to candle)")
-        print("".join([f"{'':<24}", *(f"{workload:>24}" for workload in options.workloads), f"{'least cosine':>16}"]))
-        for contender in there:
-            cells = []
-            for workload in options.workloads:
-                ms = contender.median(workload, threads)
-                ratios = [other.median(workload, threads) / ms for other in (baseline, candle)]
-                cells.append(f"{ms:>10.2f} ({ratios[0]:5.2f},{ratios[1]:5.2f})")
-            print("".join([f"{contender.title:<24}", *cells, f"{contender.cosine:>16.6f}"]), flush=True)
+        for said, of_rounds in (("median", statistics.median), ("least", min)):
+            print(f"\n{name}, {threads} thread{'s' * (threads > 1)}: {said} ms (ratio to {', to '.join(others)})")
+            print("".join([f"{'':<24}", *(f"{workload:>{width}}" for workload in options.workloads),
+                           f"{'least cosine':>14}"]))
+            for contender in there:
+                cells = []
+                for workload in options.workloads:
+                    ms = contender.figure(of_rounds, workload, threads)
+                    ratios = [other.figure(of_rounds, workload, threads) / ms for other in others.values()]
+                    cells.append(f"{ms:.2f} ({','.join(f'{ratio:5.2f}' for ratio in ratios)})")
+                print("".join([f"{contender.title:<24}", *(f"{cell:>{width}}" for cell in cells),
+                               f"{contender.cosine:>14.6f}"]), flush=True)
         for contender in there:
             tried = contender.tried.get(("W4", threads), {})
             if tried:
@@ -315,7 +356,6 @@ def main() -> int:
         raise Failure(f"this is Python {platform.python_version()}, and {PACKAGES[0]} needs 3.11 or newer; "
                       "make bench-peers PYTHON=python3.11")
     programs = examples()
-    python = {"PYTHONPATH": str(state.python_packages(PACKAGES)), "PYTHONDONTWRITEBYTECODE": "1"}
     RESULTS.mkdir(parents=True, exist_ok=True)
     say(f"{cpu()}; load {os.getloadavg()[0]:.1f} before")
     found = []
@@ -324,7 +364,7 @@ def main() -> int:
         directory = model_directory(name, programs)
         there = []
         try:
-            for contender in contenders(directory, programs, python):
+            for contender in contenders(directory, programs):
                 there.append(contender)
             check_agreement(there)
             race(there, options)
