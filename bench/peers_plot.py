@@ -2,14 +2,18 @@
 
 from xml.sax.saxutils import escape
 
-COLOURS = {"ort-fp32": "#9aa0a6", "ort-int8": "#5f6368", "candle": "#d9a441", "bf16": "#0b6e4f", "f32": "#3f9c7a"}
-LABELS = {"ort-fp32": "ONNX Runtime fp32", "ort-int8": "ONNX Runtime int8", "candle": "stock candle"}
+COLOURS = {"ort-fp32": "#9aa0a6", "ort-int8": "#5f6368", "openvino f32": "#8ab4d8", "openvino bf16": "#2b6ca3",
+           "candle": "#d9a441", "bf16": "#0b6e4f", "f32": "#3f9c7a"}
+LABELS = {"ort-fp32": "ONNX Runtime fp32", "ort-int8": "ONNX Runtime int8", "openvino f32": "OpenVINO f32",
+          "openvino bf16": "OpenVINO bf16", "candle": "stock candle"}
 MEANING = {"W1": "12 tokens", "W2": "128 tokens", "W3": "512 tokens", "W4": "64 mixed texts"}
-WIDTH, PANEL, TOP, LEFT, BAR, GAP = 760, 230, 64, 56, 26, 30
+PANEL, TOP, LEFT, BAR, GAP, LABEL = 230, 64, 56, 26, 30, 142
 
 
 def _series(entry: dict) -> str:
-    return entry["precision"] if entry["engine"] == "gte-small" else entry["engine"]
+    if entry["engine"] == "gte-small":
+        return entry["precision"]
+    return f"openvino {entry['precision']}" if entry["engine"] == "openvino" else entry["engine"]
 
 
 def _text(x: float, y: float, text: str, size: int = 12, anchor: str = "middle", weight: str = "normal") -> str:
@@ -17,7 +21,7 @@ def _text(x: float, y: float, text: str, size: int = 12, anchor: str = "middle",
             f"{escape(text)}</text>")
 
 
-def _panel(entries: list, series: list, title: str, top: float, highest: float) -> list:
+def _panel(entries: list, series: list, title: str, top: float, width: float, highest: float) -> list:
     """Bars of the ratios; the line at 1 is ONNX Runtime fp32."""
     height, bottom = PANEL - 76, top + PANEL - 46
     parts = [_text(LEFT, top + 8, title, 13, "start", "bold")]
@@ -25,7 +29,7 @@ def _panel(entries: list, series: list, title: str, top: float, highest: float) 
     for value in range(0, int(highest) + 1, step):
         y = bottom - height * value / highest
         colour = "#555" if value == 1 else "#ddd"
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}"/>')
         parts.append(_text(LEFT - 8, y + 4, f"{value}x", 11, "end"))
     x = LEFT + 14
     for workload in sorted({entry["workload"] for entry in entries}):
@@ -49,18 +53,20 @@ def svg(found: list) -> str:
     labels = {**LABELS, **{_series(e): f"gte-small {e['kernels']}" for e in entries if e["engine"] == "gte-small"}}
     highest = max(entry["ratio_to_ort_fp32"] for entry in entries) * 1.1
     panels = list(dict.fromkeys((entry["model"], entry["threads"]) for entry in entries))
-    parts = [_text(WIDTH / 2, 20, "Speed relative to ONNX Runtime fp32 (higher is faster)", 15, weight="bold")]
+    workloads = len({entry["workload"] for entry in entries})
+    width = LEFT + max(workloads * (len(series) * BAR + GAP), len(series) * LABEL) + 24
+    parts = [_text(width / 2, 20, "Speed relative to ONNX Runtime fp32 (higher is faster)", 15, weight="bold")]
     x = LEFT
     for name in series:
         parts.append(f'<rect x="{x}" y="34" width="11" height="11" fill="{COLOURS[name]}"/>')
         parts.append(_text(x + 16, 44, labels[name], 11, "start"))
-        x += 142
+        x += LABEL
     for number, (model, threads) in enumerate(panels):
         chosen = [entry for entry in entries if (entry["model"], entry["threads"]) == (model, threads)]
         title = f"{model}, {threads} thread{'s' * (threads > 1)}"
-        parts += _panel(chosen, series, title, TOP + number * PANEL, highest)
+        parts += _panel(chosen, series, title, TOP + number * PANEL, width, highest)
     bottom = TOP + len(panels) * PANEL
-    parts.append(_text(WIDTH / 2, bottom, found[0]["cpu"], 10))
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 14}" '
+    parts.append(_text(width / 2, bottom, found[0]["cpu"], 10))
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 14}" '
             f'font-family="system-ui, sans-serif"><rect width="100%" height="100%" fill="white"/>\n'
             + "\n".join(parts) + "\n</svg>\n")
