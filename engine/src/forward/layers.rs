@@ -10,12 +10,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::block::{Block, Embeddings};
+use super::entry::Kernels;
 use super::jobs::{Activation, Attend, Linear, Norm, Scratch};
 use super::memory::{Arena, PanelMemory};
 use super::number::Precision;
 use super::panels::{LinearWeights, Packer};
 use super::shared::Shared;
-use super::tier::Kernels;
+
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{self, ModelConfig};
 use crate::model::pooling::mean_and_normalise;
@@ -97,7 +98,7 @@ impl GeneralPass {
             (config.intermediate, DIMS),
             (DIMS, config.intermediate),
         ];
-        let mut packer = Packer::new(kernels, config.layers, &shapes)?;
+        let mut packer = Packer::new(kernels.form, config.layers, &shapes)?;
         for i in 0..config.layers {
             let layer = format!("encoder.layer.{i}");
             let mut bias = Vec::with_capacity(3 * DIMS);
@@ -136,7 +137,7 @@ impl GeneralPass {
             intermediate: config.intermediate,
             activation: match config.activation {
                 // The next product rounds it in a bf16 tier.
-                config::Activation::Gelu if kernels.precision == Precision::Bf16 => {
+                config::Activation::Gelu if kernels.form.precision == Precision::Bf16 => {
                     Activation::GeluShort
                 }
                 config::Activation::Gelu => Activation::Gelu,
@@ -264,7 +265,7 @@ impl Run<'_, '_, '_> {
     ) -> Result<(), Error> {
         let kernels = &self.pass.kernels;
         let panels = &self.pass.panels.as_slice()[weights.panels.clone()];
-        let columns = weights.n.div_ceil(kernels.panel_width);
+        let columns = weights.n.div_ceil(kernels.form.width);
         let columns = if self.states.by_rows { 0..columns } else { self.member.share(columns) };
         let k = weights.k;
         let mut job =

@@ -14,6 +14,7 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod block;
+mod entry;
 #[cfg(all(test, unix))]
 mod guarded;
 mod jobs;

@@ -9,7 +9,6 @@ use std::ops::Range;
 
 use super::memory::PanelMemory;
 use super::number::{Precision, pair};
-use super::tier::Kernels;
 use crate::Error;
 
 /// A linear layer's weights, their place among the panels, its bias padded to whole panels.
@@ -20,9 +19,32 @@ pub(super) struct LinearWeights {
     pub k: usize,
 }
 
+/// The form of a tier's panels.
+#[derive(Clone, Copy)]
+pub(super) struct PanelForm {
+    pub precision: Precision,
+    /// Columns of a panel.
+    pub width: usize,
+}
+
+impl PanelForm {
+    /// 32-bit words of a panel's column of `k` values.
+    pub fn packed_depth(self, k: usize) -> usize {
+        match self.precision {
+            Precision::F32 => k,
+            Precision::Bf16 => k / 2,
+        }
+    }
+
+    /// Words of a matrix `[n, k]` in panels, padding included.
+    fn words(self, n: usize, k: usize) -> usize {
+        n.next_multiple_of(self.width) * self.packed_depth(k)
+    }
+}
+
 /// Fills the panels, layer by layer.
 pub(super) struct Packer {
-    kernels: Kernels,
+    form: PanelForm,
     panels: PanelMemory,
     packed: usize,
 }
@@ -32,14 +54,10 @@ impl Packer {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn new(
-        kernels: Kernels,
-        layers: usize,
-        shapes: &[(usize, usize)],
-    ) -> Result<Packer, Error> {
-        let words: usize = shapes.iter().map(|&(n, k)| packed_words(n, k, kernels)).sum();
+    pub fn new(form: PanelForm, layers: usize, shapes: &[(usize, usize)]) -> Result<Packer, Error> {
+        let words: usize = shapes.iter().map(|&(n, k)| form.words(n, k)).sum();
         let panels = PanelMemory::new(layers.saturating_mul(words))?;
-        Ok(Packer { kernels, panels, packed: 0 })
+        Ok(Packer { form, panels, packed: 0 })
     }
 
     /// Packs `[n, k]`.
@@ -52,22 +70,22 @@ impl Packer {
         mut bias: Vec<f32>,
         k: usize,
     ) -> Result<LinearWeights, Error> {
-        let (n, width) = (bias.len(), self.kernels.panel_width);
+        let (n, width) = (bias.len(), self.form.width);
         assert_eq!(weight.len(), n * k);
-        let panels = self.packed..self.packed + packed_words(n, k, self.kernels);
+        let panels = self.packed..self.packed + self.form.words(n, k);
         self.packed = panels.end;
         let to = self
             .panels
             .as_mut_slice()
             .get_mut(panels.clone())
             .ok_or_else(|| Error::internal("more weights than the configuration has"))?;
-        let depth = self.kernels.packed_depth(k);
+        let depth = self.form.packed_depth(k);
         for (panel, to) in to.chunks_exact_mut(depth * width).enumerate() {
             let rows: Vec<&[f32]> =
                 weight.chunks_exact(k).skip(panel * width).take(width).collect();
             for (i, to) in to.chunks_exact_mut(width).enumerate() {
                 for (to, row) in to.iter_mut().zip(&rows) {
-                    *to = match self.kernels.precision {
+                    *to = match self.form.precision {
                         Precision::F32 => row[i].to_bits(),
                         Precision::Bf16 => pair(row[2 * i], row[2 * i + 1]),
                     };
@@ -81,9 +99,4 @@ impl Packer {
     pub fn finish(self) -> PanelMemory {
         self.panels
     }
-}
-
-/// Words of a matrix `[n, k]` in panels, padding included.
-fn packed_words(n: usize, k: usize, kernels: Kernels) -> usize {
-    n.next_multiple_of(kernels.panel_width) * kernels.packed_depth(k)
 }

@@ -7,10 +7,12 @@
 
 use once_cell::sync::Lazy;
 
-use super::jobs::{Attend, Linear, Norm, Scratch};
-use super::kernels;
+use super::entry::{Kernels, baseline};
+#[cfg(target_arch = "x86_64")]
+use super::entry::{avx2, avx512};
 use super::number::Precision;
-use super::simd::{Four, Simd};
+use super::panels::PanelForm;
+use super::simd::Four;
 use crate::Error;
 
 /// A way to run the model on this CPU.
@@ -34,89 +36,6 @@ pub(super) enum PassKind {
     Amx,
 }
 
-/// The entry points of one instruction set.
-#[derive(Clone, Copy)]
-pub(super) struct Kernels {
-    pub precision: Precision,
-    /// Columns of a weight panel.
-    pub panel_width: usize,
-    /// Rows of a register tile.
-    pub tile_rows: usize,
-    pub linear: unsafe fn(&Linear, &mut Scratch) -> Result<(), Error>,
-    pub attend: unsafe fn(&Attend, &mut Scratch) -> Result<(), Error>,
-    pub normalise: unsafe fn(&Norm),
-}
-
-impl Kernels {
-    /// 32-bit words of a weight panel's column of `k` values.
-    pub fn packed_depth(&self, k: usize) -> usize {
-        match self.precision {
-            Precision::F32 => k,
-            Precision::Bf16 => k / 2,
-        }
-    }
-
-    const fn of<V: Simd>(
-        linear: unsafe fn(&Linear, &mut Scratch) -> Result<(), Error>,
-        attend: unsafe fn(&Attend, &mut Scratch) -> Result<(), Error>,
-        normalise: unsafe fn(&Norm),
-    ) -> Kernels {
-        Kernels {
-            precision: Precision::F32,
-            panel_width: kernels::panel_width::<V>(),
-            tile_rows: V::MR,
-            linear,
-            attend,
-            normalise,
-        }
-    }
-
-    fn tier(self, name: &'static str) -> Tier {
-        let permitted = || true;
-        Tier { name, precision: self.precision, permitted, pass: PassKind::General(self) }
-    }
-}
-
-/// Compiles the kernels for one instruction set.
-macro_rules! tier {
-    ($module:ident, $vector:ty $(, $feature:literal)?) => {
-        pub(super) mod $module {
-            use super::*;
-
-            /// # Safety
-            /// As [`kernels::linear`].
-            $(#[target_feature(enable = $feature)])?
-            pub unsafe fn linear(job: &Linear, _: &mut Scratch) -> Result<(), Error> {
-                // SAFETY: the caller's word; the features are enabled here.
-                unsafe { kernels::linear::<$vector>(job) };
-                Ok(())
-            }
-
-            /// # Safety
-            /// As [`kernels::attend`].
-            $(#[target_feature(enable = $feature)])?
-            pub unsafe fn attend(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
-                // SAFETY: the caller's word; the features are enabled here.
-                unsafe { kernels::attend::<$vector, false>(job, scratch) }
-            }
-
-            /// # Safety
-            /// As [`kernels::normalise`].
-            $(#[target_feature(enable = $feature)])?
-            pub unsafe fn normalise(job: &Norm) {
-                // SAFETY: the caller's word; the features are enabled here.
-                unsafe { kernels::normalise::<$vector>(job) }
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-tier!(avx512, std::arch::x86_64::__m512, "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma");
-#[cfg(target_arch = "x86_64")]
-tier!(avx2, std::arch::x86_64::__m256, "avx2,fma");
-tier!(baseline, Four);
-
 /// The fastest tier of a precision, or the one with that name. Without either: the fastest there
 /// is, whose vectors have a cosine of at least 0.9999 to the reference's in any case.
 pub(crate) fn choose(precision: Option<Precision>, kernels: Option<&str>) -> Result<Tier, Error> {
@@ -135,6 +54,12 @@ pub(crate) fn choose(precision: Option<Precision>, kernels: Option<&str>) -> Res
 /// The tiers this CPU can run, fastest first, found out once.
 static TIERS: Lazy<Vec<Tier>> = Lazy::new(available);
 
+/// A tier of these kernels, which every process may run.
+fn tier_of(kernels: Kernels, name: &'static str) -> Tier {
+    let (precision, pass) = (kernels.form.precision, PassKind::General(kernels));
+    Tier { name, precision, permitted: || true, pass }
+}
+
 fn available() -> Vec<Tier> {
     let mut tiers = Vec::new();
     #[cfg(target_arch = "x86_64")]
@@ -148,13 +73,14 @@ fn available() -> Vec<Tier> {
             && is_x86_feature_detected!("avx512vl")
         {
             let f32 = Kernels::of::<__m512>(avx512::linear, avx512::attend, avx512::normalise);
-            tiers.push(f32.tier("avx512-f32"));
+            tiers.push(tier_of(f32, "avx512-f32"));
             if is_x86_feature_detected!("avx512bf16") {
                 let precision = Precision::Bf16;
                 let (linear, attend) = (super::bf16::linear, super::bf16::attend);
-                let bf16 = Kernels { precision, linear, attend, ..f32 };
+                let bf16 =
+                    Kernels { form: PanelForm { precision, ..f32.form }, linear, attend, ..f32 };
                 // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs and half of it on Intel's.
-                tiers.insert(if is_amd() { 0 } else { 1 }, bf16.tier("avx512-bf16"));
+                tiers.insert(if is_amd() { 0 } else { 1 }, tier_of(bf16, "avx512-bf16"));
                 if super::amx::available() {
                     let name = "amx-bf16";
                     let (permitted, pass) = (super::amx::permitted, PassKind::Amx);
@@ -164,11 +90,11 @@ fn available() -> Vec<Tier> {
         }
         if fma {
             let f32 = Kernels::of::<__m256>(avx2::linear, avx2::attend, avx2::normalise);
-            tiers.push(f32.tier("avx2-f32"));
+            tiers.push(tier_of(f32, "avx2-f32"));
         }
     }
     let f32 = Kernels::of::<Four>(baseline::linear, baseline::attend, baseline::normalise);
-    tiers.push(f32.tier("portable-f32"));
+    tiers.push(tier_of(f32, "portable-f32"));
     tiers
 }
 

@@ -2,5 +2,6 @@
 
 pub(crate) mod blocks;
 pub(crate) mod run;
+mod signals;
 pub(crate) mod team;
 pub(crate) mod threads;

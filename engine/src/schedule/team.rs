@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::threads::SignalsBlocked;
+use super::signals::SignalsBlocked;
 use crate::Error;
 
 /// How long a thread waits awake before it sleeps. Waking it takes some 50 µs; the threads of a pass

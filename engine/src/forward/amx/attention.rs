@@ -21,35 +21,17 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::items::{CHUNK, EMPTY, Item, KEYS, LARGE_SLOTS, SMALL_SLOTS, Walk};
-use super::layout::{BLOCK, HEAD, SQUARE, TILE, activation_row};
-use super::pack::pack_keys_and_values;
+use super::items::{Attention, CHUNK, EMPTY, Item, KEYS, LARGE_SLOTS, SMALL_SLOTS, Walk};
+use super::layout::{BLOCK, SQUARE, TILE, activation_row};
 use super::tile::{load, multiply, store, zero};
 use crate::Error;
 use crate::forward::bf16::round_pair;
 use crate::forward::math::exp2_short;
 use crate::forward::memory::Buffer;
-use crate::forward::shared::Shared;
 
 /// Sums with which a softmax without the maximum is as good as one with it. 2^score has the relative
 /// precision of bf16 wherever it is a normal number, from 1e-38 to 3e38.
 const SUMS: Range<f32> = 1e-27..1e30;
-/// Attention of some heads over the texts of a block.
-pub(super) struct Attention<'a> {
-    /// bf16 `[head][row][32]`, a head `head_stride` values behind the one before.
-    pub queries: Shared<'a, u16>,
-    pub keys: Shared<'a, u16>,
-    pub values: Shared<'a, u16>,
-    pub head_stride: usize,
-    /// Activations `[row / 32][12][32][32]`.
-    pub context: Shared<'a, u16>,
-    /// Rows of each text.
-    pub texts: &'a [Range<usize>],
-    pub heads: Range<usize>,
-    /// Rows whose context is wanted.
-    pub rows: Range<usize>,
-}
-
 /// What a thread needs for [`attend`].
 #[derive(Default)]
 pub(super) struct Workspace {
@@ -296,20 +278,6 @@ unsafe fn multiply_ones(item: &Item, output: *mut f32) {
 }
 
 impl Attention<'_> {
-    /// Packs keys and values of a text and head.
-    ///
-    /// # Safety
-    /// As [`attend`]; the slot must have room for the text.
-    #[inline(always)]
-    pub unsafe fn pack(&self, text: usize, head: usize, slot: *mut u16) {
-        let text = &self.texts[text];
-        let start = head * self.head_stride + text.start * HEAD;
-        let place = start..start + text.len() * HEAD;
-        let (keys, values) = (self.keys.part(place.clone()), self.values.part(place));
-        // SAFETY: so many rows of each, as just checked; the caller's word on the slot.
-        unsafe { pack_keys_and_values(keys.pointer(), values.pointer(), text.len(), slot) };
-    }
-
     /// Divides by the sums and stores the rows that are wanted. Whether every sum can be trusted.
     ///
     /// # Safety

@@ -4,8 +4,9 @@
 
 use std::ops::Range;
 
-use super::attention::Attention;
 use super::layout::{HEAD, SQUARE, TILE};
+use super::pack::pack_keys_and_values;
+use crate::forward::shared::Shared;
 
 /// Keys of an item.
 pub(super) const KEYS: usize = 2 * TILE;
@@ -17,6 +18,38 @@ pub(super) const CHUNK: usize = 2 * SQUARE;
 pub(super) const SMALL_SLOTS: usize = 8;
 /// Any other has two items at the least, so that three are enough.
 pub(super) const LARGE_SLOTS: usize = 3;
+
+/// Attention of some heads over the texts of a block.
+pub(super) struct Attention<'a> {
+    /// bf16 `[head][row][32]`, a head `head_stride` values behind the one before.
+    pub queries: Shared<'a, u16>,
+    pub keys: Shared<'a, u16>,
+    pub values: Shared<'a, u16>,
+    pub head_stride: usize,
+    /// Activations `[row / 32][12][32][32]`.
+    pub context: Shared<'a, u16>,
+    /// Rows of each text.
+    pub texts: &'a [Range<usize>],
+    pub heads: Range<usize>,
+    /// Rows whose context is wanted.
+    pub rows: Range<usize>,
+}
+
+impl Attention<'_> {
+    /// Packs keys and values of a text and head.
+    ///
+    /// # Safety
+    /// As [`super::attention::attend`]; the slot must have room for the text.
+    #[inline(always)]
+    pub unsafe fn pack(&self, text: usize, head: usize, slot: *mut u16) {
+        let text = &self.texts[text];
+        let start = head * self.head_stride + text.start * HEAD;
+        let place = start..start + text.len() * HEAD;
+        let (keys, values) = (self.keys.part(place.clone()), self.values.part(place));
+        // SAFETY: so many rows of each, as just checked; the caller's word on the slot.
+        unsafe { pack_keys_and_values(keys.pointer(), values.pointer(), text.len(), slot) };
+    }
+}
 
 /// 16 queries and 32 keys.
 #[derive(Clone, Copy)]
@@ -111,7 +144,7 @@ impl<'a, 'j> Walk<'a, 'j> {
     }
 
     /// # Safety
-    /// As [`attend`].
+    /// As [`super::attention::attend`].
     #[inline(always)]
     pub unsafe fn next(&mut self) -> Option<Item> {
         if self.fresh {
@@ -167,7 +200,7 @@ impl<'a, 'j> Walk<'a, 'j> {
     /// Packs the keys and values of the next text and head; `false` behind the last.
     ///
     /// # Safety
-    /// As [`attend`].
+    /// As [`super::attention::attend`].
     unsafe fn begin(&mut self) -> bool {
         let job = self.job;
         loop {

@@ -12,17 +12,19 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::attention::{self, Attention};
+use super::attention;
+use super::items::Attention;
 use super::layout::{BLOCK, BLOCK_VALUES, HEAD, PANELS, SQUARE, TILE};
 use super::product::{self, Gelu, GeluTanh, Plain, Product, Relu};
 use super::rows::{self, Norm};
 use super::tile::Tiles;
 use super::weights::{QKV_PANELS, TileWeights};
 use crate::forward::block::{Block, Embeddings};
+use crate::forward::entry::avx512;
 use crate::forward::jobs::{self, Attend};
 use crate::forward::memory::Arena;
 use crate::forward::shared::Shared;
-use crate::forward::tier::avx512;
+
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{Activation, ModelConfig};
 use crate::model::pooling::Mean;
