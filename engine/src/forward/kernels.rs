@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::jobs::{Activation, Attend, Linear, Norm, Scratch};
-use super::math::{exp_of_negative, gelu, gelu_tanh};
+use super::math::{Short, exp_of_negative, gelu, gelu_tanh};
 use super::prefetch::{Prefetch, Tile};
 use super::simd::Simd;
 use crate::{DIMS, Error};
@@ -30,7 +30,7 @@ pub(super) const fn panel_width<V: Simd>() -> usize {
 /// No other thread writes the rows of `a` and `residual`, nor reads or writes these rows and columns
 /// of `out`; the instruction set of `V` must be there.
 #[inline(always)]
-pub(super) unsafe fn linear<V: Simd>(job: &Linear) {
+pub(super) unsafe fn linear<V: Short>(job: &Linear) {
     let width = panel_width::<V>();
     job.check(width, job.k);
     let (a, panels) = (job.a.pointer(), job.panels.as_ptr());
@@ -69,7 +69,7 @@ pub(super) unsafe fn linear<V: Simd>(job: &Linear) {
 /// # Safety
 /// As [`linear`]; `width` must be that of the weight's panels and a multiple of the lanes.
 #[inline(always)]
-pub(super) unsafe fn finish<V: Simd>(
+pub(super) unsafe fn finish<V: Short>(
     job: &Linear,
     tile: &mut [f32],
     width: usize,
@@ -132,7 +132,7 @@ pub(super) unsafe fn finish<V: Simd>(
 /// No other thread writes the rows of `qkv`, nor reads or writes the columns of these heads in the
 /// rows of `out`; the instruction set of `V` must be there.
 #[inline(always)]
-pub(super) unsafe fn attend<V: Simd, const SHORT: bool>(
+pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
     job: &Attend,
     scratch: &mut Scratch,
 ) -> Result<(), Error> {
@@ -210,7 +210,7 @@ pub(super) unsafe fn attend<V: Simd, const SHORT: bool>(
 /// # Safety
 /// The row must have `padded` floats, a multiple of the lanes; the instruction set must be there.
 #[inline(always)]
-unsafe fn exponentiate<V: Simd, const SHORT: bool>(
+unsafe fn exponentiate<V: Short, const SHORT: bool>(
     scores: *mut f32,
     length: usize,
     padded: usize,

@@ -104,6 +104,47 @@ unsafe fn reciprocal_of_one_to_two<V: Simd>(y: V) -> V {
     }
 }
 
+/// Functions whose results are rounded to bf16: cheaper ones where there are some.
+pub(super) trait Short: Simd {
+    /// GELU in its erf form.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    unsafe fn gelu_short(self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { gelu(self) }
+    }
+    /// `e^self` for `self <= 0`.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    unsafe fn exp_of_negative_short(self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { exp_of_negative(self) }
+    }
+}
+
+impl Short for super::simd::Four {}
+
+#[cfg(target_arch = "x86_64")]
+impl Short for std::arch::x86_64::__m256 {}
+
+#[cfg(target_arch = "x86_64")]
+impl Short for std::arch::x86_64::__m512 {
+    #[inline(always)]
+    unsafe fn gelu_short(self) -> Self {
+        // SAFETY: the trait's contract; every tier of AVX-512 has AVX512DQ.
+        unsafe { gelu_short(self) }
+    }
+    #[inline(always)]
+    unsafe fn exp_of_negative_short(self) -> Self {
+        // SAFETY: as above.
+        unsafe { exp2_short(self.mul(Self::splat(std::f32::consts::LOG2_E))) }
+    }
+}
+
 /// GELU in its erf form with an absolute error of at most 1.9e-4, for results that are rounded to
 /// bf16: `x (0.5 + c Q(c²))` with c = x kept within ±3.9, where the polynomial gives ±0.5.
 ///

@@ -81,25 +81,6 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// As [`Simd::splat`].
     unsafe fn largest(self) -> f32;
-    /// GELU for results that are rounded to bf16: a cheaper one where there is one.
-    ///
-    /// # Safety
-    /// As [`Simd::splat`].
-    #[inline(always)]
-    unsafe fn gelu_short(self) -> Self {
-        // SAFETY: the trait's contract.
-        unsafe { super::math::gelu(self) }
-    }
-    /// `e^self` for `self <= 0` and results that are rounded to bf16: a cheaper one where there is
-    /// one.
-    ///
-    /// # Safety
-    /// As [`Simd::splat`].
-    #[inline(always)]
-    unsafe fn exp_of_negative_short(self) -> Self {
-        // SAFETY: the trait's contract.
-        unsafe { super::math::exp_of_negative(self) }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -180,19 +161,6 @@ mod x86 {
         unsafe fn largest(self) -> f32 {
             // SAFETY: the trait's contract.
             unsafe { _mm512_reduce_max_ps(self) }
-        }
-        #[inline(always)]
-        unsafe fn gelu_short(self) -> Self {
-            // SAFETY: the trait's contract; the tiers of AVX-512 have AVX512DQ.
-            unsafe { crate::forward::math::gelu_short(self) }
-        }
-        #[inline(always)]
-        unsafe fn exp_of_negative_short(self) -> Self {
-            // SAFETY: as above.
-            unsafe {
-                let log2_e = _mm512_set1_ps(std::f32::consts::LOG2_E);
-                crate::forward::math::exp2_short(_mm512_mul_ps(self, log2_e))
-            }
         }
     }
 
