@@ -31,6 +31,13 @@ impl Guarded {
         Guarded { mapped: NonNull::new(mapped.cast()).unwrap(), bytes }
     }
 
+    /// These values before the closed page.
+    pub fn holding<T: Plain>(values: &[T]) -> Guarded {
+        let mut guarded = Guarded::new(size_of_val(values));
+        guarded.last(values.len()).copy_from_slice(values);
+        guarded
+    }
+
     /// The last `length` values before the closed page.
     pub fn last<T: Plain>(&mut self, length: usize) -> &mut [T] {
         let start = self.bytes.checked_sub(length * size_of::<T>()).unwrap();

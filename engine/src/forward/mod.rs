@@ -27,6 +27,8 @@ mod panels;
 mod prefetch;
 mod shared;
 mod simd;
+#[cfg(all(test, unix))]
+mod tests;
 pub(crate) mod tier;
 
 use crate::model::checkpoint::Checkpoint;

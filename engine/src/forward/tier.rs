@@ -98,6 +98,17 @@ fn available() -> Vec<Tier> {
     tiers
 }
 
+/// The kernels of every tier of this CPU that has row-major hidden states.
+#[cfg(test)]
+pub(super) fn general() -> Vec<(&'static str, Kernels)> {
+    let general = |tier: Tier| match tier.pass {
+        PassKind::General(kernels) => Some((tier.name, kernels)),
+        #[cfg(target_arch = "x86_64")]
+        PassKind::Amx => None,
+    };
+    available().into_iter().filter_map(general).collect()
+}
+
 #[cfg(target_arch = "x86_64")]
 fn is_amd() -> bool {
     let vendor = std::arch::x86_64::__cpuid(0);

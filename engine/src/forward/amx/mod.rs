@@ -17,7 +17,8 @@ mod pack;
 mod pass;
 mod product;
 mod rows;
-
+#[cfg(all(test, unix))]
+mod tests;
 mod tile;
 mod weights;
 

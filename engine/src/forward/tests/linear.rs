@@ -1,0 +1,170 @@
+//! Matrix products of every tier.
+
+#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+
+use super::{ROWS, UNTOUCHED, activated, dot, near, random, refuses, rounded};
+use crate::forward::guarded::Guarded;
+use crate::forward::jobs::{Activation, Linear, Scratch};
+use crate::forward::number::Precision;
+use crate::forward::panels::{LinearWeights, Packer};
+use crate::forward::shared::Shared;
+use crate::forward::tier::{Kernels, general};
+
+/// A matrix `[n, k]`, packed for a tier, and what it is multiplied with.
+struct Case {
+    kernels: Kernels,
+    n: usize,
+    k: usize,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    packed_bias: Vec<f32>,
+    panels: Vec<u32>,
+    a: Vec<f32>,
+    residual: Vec<f32>,
+}
+
+/// Values by which each buffer is too short.
+#[derive(Clone, Copy, Default)]
+struct Missing {
+    a: usize,
+    panels: usize,
+    bias: usize,
+    residual: usize,
+    out: usize,
+}
+
+impl Case {
+    fn new(kernels: Kernels, n: usize, k: usize, rows: usize) -> Case {
+        let (weight, bias) = (random(1, n * k), random(2, n));
+        let mut packer = Packer::new(kernels, 1, &[(n, k)]).unwrap();
+        let packed = packer.pack(&weight, bias.clone(), k).unwrap();
+        let panels = packer.finish().as_slice().to_vec();
+        let (a, residual) = (random(3, rows * k), random(4, rows * n));
+        Case { kernels, n, k, weight, bias, packed_bias: packed.bias, panels, a, residual }
+    }
+
+    /// Runs a job on buffers that are exactly as long as it needs, less what is missing.
+    fn run(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        activation: Activation,
+        with_residual: bool,
+        missing: Missing,
+    ) -> Vec<f32> {
+        let Case { n, k, .. } = *self;
+        let width = self.kernels.panel_width;
+        let words = columns.end * width * self.kernels.packed_depth(k) - missing.panels;
+        let mut panels = Guarded::holding(&self.panels[..words]);
+        let bias_length = columns.end * width - missing.bias;
+        let mut bias = Guarded::holding(&self.packed_bias[..bias_length]);
+        let mut a = Guarded::holding(&self.a[..rows.end * k - missing.a]);
+        let mut residual = Guarded::holding(&self.residual[..rows.end * n - missing.residual]);
+        let out_length = rows.end * n - missing.out;
+        let mut out = Guarded::holding(&vec![UNTOUCHED; out_length]);
+        // SAFETY: so many floats, of which the vector never frees any.
+        let bias = unsafe {
+            Vec::from_raw_parts(
+                bias.last::<f32>(bias_length).as_mut_ptr(),
+                bias_length,
+                bias_length,
+            )
+        };
+        let weights = ManuallyDrop::new(LinearWeights { panels: 0..words, bias, n, k });
+        let residual = Shared::new(residual.last(rows.end * n - missing.residual));
+        let job = Linear {
+            a: Shared::new(a.last(rows.end * k - missing.a)),
+            k,
+            weights: &weights,
+            panels: panels.last(words),
+            activation,
+            residual: with_residual.then_some(residual),
+            out: Shared::new(out.last(out_length)),
+            rows,
+            columns,
+        };
+        // SAFETY: the tier was detected; no other thread has the buffers.
+        unsafe { (self.kernels.linear)(&job, &mut Scratch::default()) }.unwrap();
+        out.last::<f32>(out_length).to_vec()
+    }
+
+    /// The products in f64, of factors rounded as the tier does.
+    fn products(&self) -> Vec<f64> {
+        let round = |values: &[f32]| -> Vec<f32> {
+            match self.kernels.precision {
+                Precision::F32 => values.to_vec(),
+                Precision::Bf16 => values.iter().map(|&value| rounded(value)).collect(),
+            }
+        };
+        let (a, weight) = (round(&self.a), round(&self.weight));
+        let rows = a.chunks_exact(self.k);
+        rows.flat_map(|a| weight.chunks_exact(self.k).map(|weight| dot(a, weight))).collect()
+    }
+}
+
+const ALL: [Activation; 4] =
+    [Activation::None, Activation::Gelu, Activation::GeluTanh, Activation::Relu];
+
+#[test]
+fn a_product_stays_inside_its_buffers_and_is_right() {
+    for (name, kernels) in general() {
+        // Matrices with whole panels and with a rest, and a `k` that is no multiple of a vector.
+        for (n, k) in [(384, 384), (70, 384), (384, 70), (2, 2), (144, 32)] {
+            let case = Case::new(kernels, n, k, ROWS[ROWS.len() - 1]);
+            let products = case.products();
+            let width = kernels.panel_width;
+            let panels = n.div_ceil(width);
+            for (nth, rows) in ROWS.into_iter().enumerate() {
+                for (first_row, columns) in
+                    [(0, 0..panels), (rows / 2, panels / 2..panels), (0, 0..1)]
+                {
+                    let (activation, residual) = (ALL[nth % 4], nth % 3 > 0);
+                    let job_rows = first_row..rows;
+                    let missing = Missing::default();
+                    let out = case.run(job_rows, columns.clone(), activation, residual, missing);
+                    for (i, &found) in out.iter().enumerate() {
+                        let (row, column) = (i / n, i % n);
+                        if row < first_row || !columns.contains(&(column / width)) {
+                            assert_eq!(found, UNTOUCHED, "{name}, row {row}, column {column}");
+                            continue;
+                        }
+                        let sum = products[i] + f64::from(case.bias[column]);
+                        let mut wanted = activated(activation, sum);
+                        if residual {
+                            wanted += f64::from(case.residual[i]);
+                        }
+                        // f32 adds 384 products of a sum around 10.
+                        near(found, wanted, 4e-5, (name, n, k, row, column, activation));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_that_is_too_large_for_a_buffer_is_refused() {
+    for (name, kernels) in general() {
+        let case = Case::new(kernels, 70, 64, 17);
+        let panels = 70_usize.div_ceil(kernels.panel_width);
+        let run = |missing| {
+            case.run(0..17, 0..panels, Activation::None, true, missing);
+        };
+        run(Missing::default());
+        let none = Missing::default();
+        refuses(&format!("{name}: a"), || run(Missing { a: 1, ..none }));
+        refuses(&format!("{name}: panels"), || run(Missing { panels: 1, ..none }));
+        refuses(&format!("{name}: bias"), || run(Missing { bias: 1, ..none }));
+        refuses(&format!("{name}: residual"), || run(Missing { residual: 1, ..none }));
+        refuses(&format!("{name}: out"), || run(Missing { out: 1, ..none }));
+        // One panel more than the matrix has, in buffers that have it.
+        let mut wider = Case::new(kernels, 70 + kernels.panel_width, 64, 17);
+        wider.n = 70;
+        refuses(&format!("{name}: columns"), || {
+            wider.run(0..17, 0..panels + 1, Activation::None, true, none);
+        });
+    }
+}
