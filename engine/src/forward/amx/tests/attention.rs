@@ -196,6 +196,21 @@ fn attention_with_scores_out_of_the_range_of_powers_is_right() {
 }
 
 #[test]
+fn tiny_and_huge_values_keep_their_precision_with_any_sum() {
+    let Some(_tiles) = tiles() else { return };
+    for length in [1, 17, 300] {
+        for score in [-1e4, -89.0, -60.0, -40.0, -20.0, -3.0, 0.0, 40.0, 99.0, 1e4] {
+            for scale in [1e-28_f32, 1e-20, 1e-15, 1e-10, 1.0, 1e10, 1e20, 1e30] {
+                let mut case = Case::new(vec![0..length], 0..1, 1.0);
+                case.set_scores(score);
+                case.values.iter_mut().for_each(|value| *value = rounded(*value * scale));
+                case.compare(TOLERANCE * f64::from(scale));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_score_that_is_no_number_gives_a_context_that_is_none() {
     let Some(_tiles) = tiles() else { return };
     for length in [1, 17, 33, 300] {
