@@ -218,7 +218,7 @@ unsafe fn exponentiate<V: Short, const SHORT: bool>(
     // SAFETY: the caller's word.
     unsafe {
         for i in length..padded {
-            *scores.add(i) = f32::MIN;
+            *scores.add(i) = f32::NEG_INFINITY;
         }
         // Four chains: one alone takes as long as four, each waits for its own maxima only.
         let mut largest = [V::splat(f32::MIN); 4];

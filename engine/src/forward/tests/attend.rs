@@ -114,15 +114,17 @@ fn attention_that_is_too_large_for_a_buffer_is_refused() {
 #[test]
 fn a_score_that_is_no_number_gives_no_attention() {
     for (name, kernels) in general() {
-        for score in [f32::NAN, f32::INFINITY, f32::MAX] {
+        for score in [f32::NAN, f32::INFINITY, f32::MAX, f32::NEG_INFINITY] {
             for length in [1, 5, 17, 97] {
                 let mut qkv = random(6, length * 3 * DIMS);
-                // The last key of head 0, for all queries: MAX times 2 is infinite.
-                let key = (length - 1) * 3 * DIMS + DIMS;
+                // The last key of head 0, for all queries: MAX times 2 is infinite. With minus
+                // infinity, all keys: one alone has no attention.
                 for row in 0..length {
                     qkv[row * 3 * DIMS] = 2.0;
+                    if row + 1 == length || score == f32::NEG_INFINITY {
+                        qkv[row * 3 * DIMS + DIMS] = score;
+                    }
                 }
-                qkv[key] = score;
                 let out = run(kernels, &qkv, 0..length, 32, 0..2, [0, 0]);
                 for row in out.chunks_exact(DIMS) {
                     assert!(row[..32].iter().all(|value| value.is_nan()), "{name}, {score}");
