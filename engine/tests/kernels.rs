@@ -5,19 +5,8 @@
 mod support;
 
 use gte_engine::oracle::StockBert;
-use gte_engine::{Encoder, Error, Options};
-use support::{TempDir, TinyModel, cosine, go, max_abs};
-
-/// Names of the tiers, from the error for an unknown tier.
-fn tiers(dir: &std::path::Path) -> Vec<String> {
-    let options = Options { kernels: Some("no such kernels".into()), ..Options::default() };
-    match Encoder::load_with(dir, &options) {
-        Err(Error::NoKernels { available, .. }) => {
-            available.split(", ").map(String::from).collect()
-        }
-        other => panic!("{:?}", other.err()),
-    }
-}
+use gte_engine::{Encoder, Options};
+use support::{TempDir, TinyModel, cosine, go, max_abs, tiers};
 
 /// Loads every tier and compares its vectors with those of stock candle, for texts of these
 /// lengths: alone and in a batch, with one thread and with three.

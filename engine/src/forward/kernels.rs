@@ -94,7 +94,8 @@ pub(super) unsafe fn finish<V: Short>(
                     Activation::Gelu => gelu(v),
                     Activation::GeluShort => v.gelu_short(),
                     Activation::GeluTanh => gelu_tanh(v),
-                    Activation::Relu => v.max(V::splat(0.0)),
+                    // `max` gives its second operand where one is NaN, so NaN stays NaN.
+                    Activation::Relu => V::splat(0.0).max(v),
                 };
                 v.store(values.add(column));
             }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gte_engine::{Embedding, Encoder};
+use gte_engine::{Embedding, Encoder, Error, Options};
 use tokenizers::{Tokenizer, TruncationParams};
 
 pub mod languages;
@@ -62,6 +62,17 @@ impl Drop for TempDir {
 /// Writes `model` and loads it.
 pub fn load(model: &TinyModel) -> Encoder {
     Encoder::load(TempDir::with(model).path()).expect("a loaded model")
+}
+
+/// Names of the tiers, from the error for an unknown tier.
+pub fn tiers(dir: &Path) -> Vec<String> {
+    let options = Options { kernels: Some("no such kernels".into()), ..Options::default() };
+    match Encoder::load_with(dir, &options) {
+        Err(Error::NoKernels { available, .. }) => {
+            available.split(", ").map(String::from).collect()
+        }
+        other => panic!("{:?}", other.err()),
+    }
 }
 
 /// A callback that never stops the work.

@@ -1,0 +1,54 @@
+//! The buffers of a large call are given back after it. In a process of its own, and one test after
+//! the other: each measures the memory of the process.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use gte_engine::{Encoder, Options};
+use support::{TempDir, TinyModel, go, tiers};
+
+/// Tokens of a long text: its buffers take from 40 MB on.
+const LONG: usize = 4096;
+
+/// What a thread may keep: 16 MB of a pass's buffers (`KEPT_BYTES`), of which a text of [`LONG`]
+/// tokens fits none; the rest is what the C library keeps of smaller ones.
+const MARGIN: usize = 8 << 20;
+
+/// Resident memory of this process in bytes.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Peak of it since the last call.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn buffers_of_a_large_call_are_given_back() {
+    let model = TinyModel { positions: LONG, max_tokens: None, ..TinyModel::default() };
+    let dir = TempDir::with(&model);
+    let long: Vec<u32> = (0..LONG).map(|i| 5 + (i * 7 % 90) as u32).collect();
+    for tier in tiers(dir.path()) {
+        for threads in [1, 3] {
+            let options = Options { kernels: Some(tier.clone()), threads, precision: None };
+            let encoder = Encoder::load_with(dir.path(), &options).unwrap();
+            // Helpers, the position embeddings' pages and the buffers of a usual call are there.
+            encoder.embed_ids(&[&long[..512]], &mut go).unwrap();
+            let before = resident();
+            peak();
+            for _ in 0..2 {
+                encoder.embed_ids(&[&long], &mut go).unwrap();
+            }
+            let (grown, most) = (resident().saturating_sub(before), peak() - before);
+            println!("{tier}, {threads} threads: {} of {} MB kept", grown >> 20, most >> 20);
+            assert!(most >= 2 * MARGIN, "{tier}: only {} MB in use", most >> 20);
+            assert!(grown <= MARGIN, "{tier}, {threads} threads: {} MB", grown >> 20);
+        }
+    }
+}
