@@ -6,10 +6,11 @@ use std::ops::Range;
 
 use super::{ROWS, UNTOUCHED, dot, near, random, refuses};
 use crate::DIMS;
+use crate::forward::entry::Kernels;
 use crate::forward::guarded::Guarded;
 use crate::forward::jobs::{Attend, Scratch};
 use crate::forward::shared::Shared;
-use crate::forward::tier::{Kernels, general};
+use crate::forward::tier::general;
 
 /// Queries, keys and values of `rows` rows. What is not in `rows` must not be read.
 fn qkv(rows: &Range<usize>) -> Vec<f32> {

@@ -53,7 +53,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
 pub(super) fn activated(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::None => x,
-        Activation::Gelu => x / 2.0 * (1.0 + erf(x / 2f64.sqrt())),
+        Activation::Gelu | Activation::GeluShort => x / 2.0 * (1.0 + erf(x / 2f64.sqrt())),
         Activation::GeluTanh => {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             x / 2.0 * (1.0 + u.tanh())
@@ -63,7 +63,7 @@ pub(super) fn activated(activation: Activation, x: f64) -> f64 {
 }
 
 /// `erf(x)` by its series, which cancels out from 4 on, where it is 1 to 1e-8.
-fn erf(x: f64) -> f64 {
+pub(super) fn erf(x: f64) -> f64 {
     if x.abs() > 4.0 {
         return x.signum();
     }

@@ -6,10 +6,11 @@ use std::ops::Range;
 
 use super::{ROWS, UNTOUCHED, near, random, refuses, standardised};
 use crate::DIMS;
+use crate::forward::entry::Kernels;
 use crate::forward::guarded::Guarded;
 use crate::forward::jobs::Norm;
 use crate::forward::shared::Shared;
-use crate::forward::tier::{Kernels, general};
+use crate::forward::tier::general;
 
 const EPS: f32 = 1e-12;
 
