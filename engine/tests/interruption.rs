@@ -6,8 +6,8 @@ mod support;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gte_engine::{Encoder, Error};
-use support::{TinyModel, embed, load, words};
+use gte_engine::{Encoder, Error, Options};
+use support::{TempDir, TinyModel, embed, go, load, tiers, words};
 
 fn still_works(encoder: &Encoder) {
     let fresh = load(&TinyModel::default());
@@ -88,25 +88,61 @@ fn every_call_of_the_callback_can_stop_or_panic() {
     assert!(all_calls > 10, "{all_calls}");
     for last in 1..=all_calls {
         for panics in [false, true] {
-            let mut calls = 0;
-            let mut callback = || {
-                calls += 1;
-                match (calls < last, panics) {
-                    (true, _) => ControlFlow::Continue(()),
-                    (false, false) => ControlFlow::Break(()),
-                    (false, true) => std::panic::resume_unwind(Box::new("of the caller")),
-                }
-            };
-            let result = catch_unwind(AssertUnwindSafe(|| encoder.embed("cat", &mut callback)));
-            match result {
-                Ok(result) => assert!(matches!(result, Err(Error::Interrupted)) && !panics),
-                Err(panic) => assert!(panics && panic.downcast_ref() == Some(&"of the caller")),
-            }
-            assert_eq!(calls, last, "called again after it stopped the work");
+            end_at(last, panics, |callback| encoder.embed("cat", callback));
         }
     }
     let fresh = load(&TinyModel { layers: 2, ..TinyModel::default() });
     assert_eq!(embed(&encoder, "stone river"), embed(&fresh, "stone river"));
+}
+
+type Callback<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
+
+/// Runs the work until its call number `last` of the callback, which breaks or panics.
+fn end_at<T>(last: usize, panics: bool, work: impl Fn(Callback) -> Result<T, Error>) {
+    let mut calls = 0;
+    let mut callback = || {
+        calls += 1;
+        match (calls < last, panics) {
+            (true, _) => ControlFlow::Continue(()),
+            (false, false) => ControlFlow::Break(()),
+            (false, true) => std::panic::resume_unwind(Box::new("of the caller")),
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(|| work(&mut callback))) {
+        Ok(result) => assert!(matches!(result, Err(Error::Interrupted)) && !panics),
+        Err(panic) => assert!(panics && panic.downcast_ref() == Some(&"of the caller")),
+    }
+    assert_eq!(calls, last, "called again after it stopped the work");
+}
+
+#[test]
+fn every_call_of_the_callback_can_stop_or_panic_while_helpers_work() {
+    let dir = TempDir::with(&TinyModel { layers: 2, ..TinyModel::default() });
+    // With 20 tokens each thread has panels and heads, with 100 rows.
+    let texts = [20, 100].map(|length| (0..length).map(|i| 5 + i % 90).collect::<Vec<u32>>());
+    for tier in tiers(dir.path()) {
+        for threads in [2, 3] {
+            let options = Options { kernels: Some(tier.clone()), threads, precision: None };
+            let encoder = Encoder::load_with(dir.path(), &options).unwrap();
+            for ids in &texts {
+                let mut all_calls = 0;
+                let mut count = || {
+                    all_calls += 1;
+                    ControlFlow::Continue(())
+                };
+                let wanted = encoder.embed_ids(&[ids], &mut count).unwrap();
+                // At least two operations in each of two layers.
+                assert!(all_calls >= 5, "{tier}: {all_calls}");
+                for last in 1..=all_calls {
+                    for panics in [false, true] {
+                        end_at(last, panics, |callback| encoder.embed_ids(&[ids], callback));
+                        let found = encoder.embed_ids(&[ids], &mut go).unwrap();
+                        assert!(found == wanted, "{tier}, {threads} threads, call {last}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Texts of 10 MB without a word, or of one word.
