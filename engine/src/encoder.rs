@@ -1,6 +1,6 @@
 //! A loaded model: text in, unit vectors out.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
 use crate::model::known;
 use crate::schedule::blocks;
-use crate::schedule::run::run_blocks;
+use crate::schedule::run::{run_blocks, side_by_side};
 use crate::schedule::team::{Crew, GoOn};
 use crate::schedule::threads::Threads;
 use crate::text::chunks::Chunks;
@@ -28,6 +28,9 @@ use crate::{DIMS, Error};
 /// Texts whose token ids are in memory at the same time. More texts do not make better blocks, and
 /// 512 texts of 512 ids are 1 MB.
 const WINDOW: usize = 512;
+
+/// Texts that a thread tokenizes before it takes the next ones.
+const TEXTS_PER_TASK: usize = 8;
 
 /// How to run a model.
 #[derive(Clone, Debug, Default)]
@@ -285,16 +288,42 @@ impl Encoder {
         texts: &[&str],
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Embedding>, Error> {
+        let mut go_on = as_result(go_on);
         let mut embeddings = Vec::with_capacity(texts.len());
         for window in texts.chunks(WINDOW) {
-            let mut tokens = Vec::with_capacity(window.len());
-            for text in window {
-                // One long text takes 3 ms. A window of long texts takes 1.5 s.
-                tokens.push(self.token_ids_interruptible(text, go_on)?);
-            }
-            embeddings.append(&mut self.run_window(&tokens, go_on)?);
+            let threads = self.threads.for_call();
+            let run = self.threads.with_crew(threads, |mut crew| {
+                let tokens = self.tokenize(window, &mut crew, &mut go_on)?;
+                self.run_window(&tokens, &mut crew, &mut go_on)
+            });
+            embeddings.append(&mut run?);
         }
         Ok(embeddings)
+    }
+
+    /// Token ids of texts, on the threads of the crew: a text that is not of ASCII takes up to a
+    /// tenth of its time in the model, and a helper would wait for it.
+    fn tokenize(
+        &self,
+        texts: &[&str],
+        crew: &mut Crew,
+        go_on: GoOn,
+    ) -> Result<Vec<TokenIds>, Error> {
+        let parts: Vec<&[&str]> = texts.chunks(TEXTS_PER_TASK).collect();
+        let tokenize = |i: usize, go_on: GoOn| {
+            let mut go_on = || match go_on() {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            };
+            let tokens = parts[i].iter().map(|text| self.token_ids_interruptible(text, &mut go_on));
+            tokens.collect::<Result<Vec<TokenIds>, Error>>()
+        };
+        // Waking a helper for one part takes longer than the part.
+        let tokens = match parts.len() {
+            0 | 1 => parts.iter().enumerate().map(|(i, _)| tokenize(i, go_on)).collect(),
+            count => side_by_side(crew, count, &tokenize, go_on),
+        };
+        Ok(tokens?.into_iter().flatten().collect())
     }
 
     /// Embeds texts that are given as token ids, specials included. Benchmarks use it to compare
@@ -322,11 +351,14 @@ impl Encoder {
                 self.vocab_size
             )));
         }
+        let mut go_on = as_result(go_on);
         let mut embeddings = Vec::with_capacity(texts.len());
         for window in texts.chunks(WINDOW) {
             let tokens: Vec<TokenIds> =
                 window.iter().map(|ids| TokenIds { ids: ids.to_vec(), truncated: false }).collect();
-            embeddings.append(&mut self.run_window(&tokens, go_on)?);
+            let threads = self.threads.for_call();
+            let run = |mut crew: Crew| self.run_window(&tokens, &mut crew, &mut go_on);
+            embeddings.append(&mut self.threads.with_crew(threads, run)?);
         }
         Ok(embeddings)
     }
@@ -334,35 +366,38 @@ impl Encoder {
     fn run_window(
         &self,
         tokens: &[TokenIds],
-        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+        crew: &mut Crew,
+        go_on: GoOn,
     ) -> Result<Vec<Embedding>, Error> {
         // Long texts come first, so that the threads finish at about the same time.
         let mut order: Vec<usize> = (0..tokens.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(tokens[i].ids.len()));
         let ids: Vec<&[u32]> = order.iter().map(|&i| tokens[i].ids.as_slice()).collect();
         let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
-        let threads = self.threads.for_call();
-        let blocks = blocks::plan(&lengths, threads);
-
-        let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
+        let blocks = blocks::plan(&lengths, crew.members());
         let pass = |ids: &[&[u32]], crew: &mut Crew, go_on: GoOn| {
             self.passes.fetch_add(1, Ordering::Relaxed);
             self.model.run(ids, crew, go_on)
         };
-        let mut done = |block: Range<usize>, vectors: Vec<[f32; DIMS]>| {
-            for (&i, values) in order[block].iter().zip(vectors) {
-                let TokenIds { ids, truncated } = &tokens[i];
-                embeddings[i] =
-                    Some(Embedding { values, tokens: ids.len(), truncated: *truncated });
-            }
-        };
-        run_blocks(&self.threads, threads, &pass, &ids, &blocks, go_on, &mut done)?;
+        let vectors = run_blocks(crew, &pass, &ids, &blocks, go_on)?;
         self.model.checkpoint().check_unchanged()?;
+        let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
+        for (&i, values) in order.iter().zip(vectors.into_iter().flatten()) {
+            let TokenIds { ids, truncated } = &tokens[i];
+            embeddings[i] = Some(Embedding { values, tokens: ids.len(), truncated: *truncated });
+        }
         embeddings
             .into_iter()
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Error::internal("a text was left out"))
     }
+}
+
+/// The caller's callback with an error instead of a break.
+fn as_result(
+    go_on: &mut dyn FnMut() -> ControlFlow<()>,
+) -> impl FnMut() -> Result<(), Error> + use<'_> {
+    || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 fn directory_name(dir: &Path) -> String {
