@@ -61,8 +61,10 @@ fn scores_of_keys(tensors: &mut Tensors, query: f32, key: f32) {
         (0, _) => -query,
         _ => 0.0,
     });
-    let first_column = |i: usize| f32::from(u8::from(i % DIMS == 0 && i / DIMS % 32 == 0));
-    change(tensors, &format!("{KEY}.weight"), |i, _| key * first_column(i));
+    change(tensors, &format!("{KEY}.weight"), |i, _| match (i % DIMS, i / DIMS % 32) {
+        (0, 0) => key,
+        _ => 0.0,
+    });
     change(tensors, &format!("{KEY}.bias"), |_, _| 0.0);
 }
 

@@ -1,6 +1,8 @@
 //! Every kernel on buffers that are exactly as long as its job needs and end at a page that nobody
 //! may touch. The results are compared with plain loops in f64.
 
+#![allow(clippy::unwrap_used)]
+
 mod attend;
 mod linear;
 mod normalise;
@@ -34,11 +36,13 @@ pub(super) fn rounded(value: f32) -> f32 {
 }
 
 /// The bits of a float as bf16.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn bf16(value: f32) -> u16 {
     pair(value, 0.0) as u16
 }
 
 /// The float of the bits of a bf16.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn float(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }

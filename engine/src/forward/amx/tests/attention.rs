@@ -55,6 +55,10 @@ impl Case {
         Case { rows: 0..end, texts, heads, stride, queries, keys, values }
     }
 
+    fn alone(text: Range<usize>, heads: Range<usize>, spread: f32) -> Case {
+        Case::new(std::iter::once(text).collect(), heads, spread)
+    }
+
     /// Makes all scores the same.
     fn set_scores(&mut self, score: f32) {
         self.queries.fill(0.0);
@@ -156,8 +160,8 @@ fn attention_stays_inside_its_buffers_and_is_right() {
     let Some(_tiles) = tiles() else { return };
     // More than a block of keys, more than two.
     for length in ROWS.into_iter().chain([256, 257, 300, 600]) {
-        Case::new(vec![0..length], 0..2, 1.0).compare(TOLERANCE);
-        Case::new(vec![5..5 + length], 11..12, 1.0).compare(TOLERANCE);
+        Case::alone(0..length, 0..2, 1.0).compare(TOLERANCE);
+        Case::alone(5..5 + length, 11..12, 1.0).compare(TOLERANCE);
     }
 }
 
@@ -185,11 +189,11 @@ fn attention_with_scores_out_of_the_range_of_powers_is_right() {
     for length in [1, 2, 16, 17, 33, 97, 300] {
         // Scores of hundreds and of 1e30. The larger they are, the further apart are the largest two.
         for (spread, tolerance) in [(300.0, TOLERANCE), (1e30, 1.0 / 256.0)] {
-            Case::new(vec![0..length], 0..2, spread).compare(tolerance);
+            Case::alone(0..length, 0..2, spread).compare(tolerance);
         }
         // All scores are equal and far below or above the range of powers, or at its ends.
         for score in [-1e30, -1e4, -160.0, -125.0, -90.0, -89.0, 99.0, 127.0, 128.0, 1e4, 1e30] {
-            let mut case = Case::new(vec![0..length], 0..2, 1.0);
+            let mut case = Case::alone(0..length, 0..2, 1.0);
             case.set_scores(score);
             case.compare(TOLERANCE);
         }
@@ -202,7 +206,7 @@ fn tiny_and_huge_values_keep_their_precision_with_any_sum() {
     for length in [1, 17, 300] {
         for score in [-1e4, -89.0, -60.0, -40.0, -20.0, -3.0, 0.0, 40.0, 99.0, 1e4] {
             for scale in [1e-22_f32, 1e-18, 1e-15, 1e-10, 1.0, 1e10, 1e20, 1e30] {
-                let mut case = Case::new(vec![0..length], 0..1, 1.0);
+                let mut case = Case::alone(0..length, 0..1, 1.0);
                 case.set_scores(score);
                 case.values.iter_mut().for_each(|value| *value = rounded(*value * scale));
                 case.compare(TOLERANCE * f64::from(scale));
@@ -217,7 +221,7 @@ fn a_score_that_is_no_number_gives_a_context_that_is_none() {
     for length in [1, 17, 33, 300] {
         for key in [0, length / 2, length - 1] {
             for (query, value) in [(1.0, f32::NAN), (1.0, f32::INFINITY), (1e20, 1e20)] {
-                let mut case = Case::new(vec![0..length], 0..2, 1.0);
+                let mut case = Case::alone(0..length, 0..2, 1.0);
                 for line in case.queries[..case.stride].as_chunks_mut::<HEAD>().0 {
                     line[0] = query;
                 }
@@ -243,7 +247,7 @@ fn attention_that_is_too_large_for_a_buffer_is_refused() {
     let Some(_tiles) = tiles() else { return };
     let none = Missing::default();
     for length in [16, 33, 300] {
-        let case = Case::new(vec![0..length], 0..2, 1.0);
+        let case = Case::alone(0..length, 0..2, 1.0);
         case.run(none);
         for (name, missing) in [
             ("queries", Missing { queries: 32, ..none }),

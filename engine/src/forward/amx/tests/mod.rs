@@ -1,7 +1,7 @@
 //! Every function of the tiles on buffers that are exactly as long as its job needs and end at a
 //! page that nobody may touch. Without tiles nothing is tested.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::unwrap_used)]
 
 mod attention;
 mod product;
