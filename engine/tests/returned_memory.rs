@@ -25,7 +25,8 @@ fn resident() -> usize {
 fn peak() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    // Where the system does not permit it, the peak is that of the process.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
@@ -46,7 +47,7 @@ fn buffers_of_a_large_call_are_given_back() {
             for _ in 0..2 {
                 encoder.embed_ids(&[&long], &mut go).unwrap();
             }
-            let (grown, most) = (resident().saturating_sub(before), peak() - before);
+            let (grown, most) = (resident().saturating_sub(before), peak().saturating_sub(before));
             println!("{tier}, {threads} threads: {} of {} MB kept", grown >> 20, most >> 20);
             assert!(most > MOST + (MOST >> 2), "{tier}: only {} MB in use", most >> 20);
             assert!(grown <= MOST, "{tier}, {threads} threads: {} MB", grown >> 20);
