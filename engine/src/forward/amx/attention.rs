@@ -33,7 +33,7 @@ use crate::forward::memory::Buffer;
 /// precision of bf16 wherever it is a normal number, from 1e-38 to 3e38. A product of a power and a
 /// value is zero below 1e-38: from this sum on, values of 1e-22 and more are not lost. A sum of less
 /// means that every score is below -27, which models that are of use do not have.
-const SUMS: Range<f32> = 1e-12..1e30;
+const SUMS: Range<f32> = 1e-12..1e34;
 
 /// What a thread needs for [`attend`].
 #[derive(Default)]

@@ -87,7 +87,10 @@ fn attention_stays_inside_its_buffers_and_is_right() {
                         let columns = head * head_size..(head + 1) * head_size;
                         let wanted = reference(&qkv, &rows, row, columns.clone());
                         for (&found, wanted) in values[columns].iter().zip(wanted) {
-                            near(found, wanted, 1e-5, (name, length, head_size, row, head));
+                            // The exponential that is good enough for bf16 is off by 7.5e-5.
+                            let short = name.ends_with("-bf16");
+                            let tolerance = if short { 2e-4 } else { 1e-5 };
+                            near(found, wanted, tolerance, (name, length, head_size, row, head));
                         }
                     }
                 }
