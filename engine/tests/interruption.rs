@@ -88,7 +88,7 @@ fn every_call_of_the_callback_can_stop_or_panic() {
     assert!(all_calls > 10, "{all_calls}");
     for last in 1..=all_calls {
         for panics in [false, true] {
-            end_at(last, panics, |callback| encoder.embed("cat", callback));
+            end_at(false, last, panics, |callback| encoder.embed("cat", callback));
         }
     }
     let fresh = load(&TinyModel { layers: 2, ..TinyModel::default() });
@@ -97,8 +97,15 @@ fn every_call_of_the_callback_can_stop_or_panic() {
 
 type Callback<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
-/// Runs the work until its call number `last` of the callback, which breaks or panics.
-fn end_at<T>(last: usize, panics: bool, work: impl Fn(Callback) -> Result<T, Error>) {
+/// Runs the work until its call number `last` of the callback, which breaks or panics. With helpers
+/// the calling thread also calls while it waits for them, so that the number of calls varies and the
+/// work may end before.
+fn end_at<T>(
+    helpers: bool,
+    last: usize,
+    panics: bool,
+    work: impl Fn(Callback) -> Result<T, Error>,
+) {
     let mut calls = 0;
     let mut callback = || {
         calls += 1;
@@ -109,6 +116,10 @@ fn end_at<T>(last: usize, panics: bool, work: impl Fn(Callback) -> Result<T, Err
         }
     };
     match catch_unwind(AssertUnwindSafe(|| work(&mut callback))) {
+        Ok(Ok(_)) => {
+            assert!(helpers && calls < last, "{calls} calls, none of which stopped the work");
+            return;
+        }
         Ok(result) => assert!(matches!(result, Err(Error::Interrupted)) && !panics),
         Err(panic) => assert!(panics && panic.downcast_ref() == Some(&"of the caller")),
     }
@@ -135,7 +146,7 @@ fn every_call_of_the_callback_can_stop_or_panic_while_helpers_work() {
                 assert!(all_calls >= 5, "{tier}: {all_calls}");
                 for last in 1..=all_calls {
                     for panics in [false, true] {
-                        end_at(last, panics, |callback| encoder.embed_ids(&[ids], callback));
+                        end_at(true, last, panics, |callback| encoder.embed_ids(&[ids], callback));
                         let found = encoder.embed_ids(&[ids], &mut go).unwrap();
                         assert!(found == wanted, "{tier}, {threads} threads, call {last}");
                     }
