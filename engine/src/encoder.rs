@@ -25,14 +25,14 @@ use crate::text::counted;
 use crate::text::tokenizer::{TokenIds, Tokenizer};
 use crate::{DIMS, Error};
 
-/// Texts whose token ids are in memory at the same time. More texts do not make better blocks, and
-/// 512 texts of 512 ids are 1 MB.
+/// Texts whose token ids are in memory at the same time. More texts do not make better blocks. 512
+/// texts of 512 ids take 1 MB.
 const WINDOW: usize = 512;
 
 /// Texts that a thread tokenizes before it takes the next ones.
 const TEXTS_PER_TASK: usize = 8;
 
-/// How to run a model.
+/// Options for running a model.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `None` takes the fastest precision of this CPU.
@@ -45,14 +45,15 @@ pub struct Options {
     pub kernels: Option<String>,
 }
 
-/// The vector of one text, and what was read for it.
+/// The vector of one text, and the number of its tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding {
     /// 384 floats of unit length.
     pub values: [f32; DIMS],
     /// Number of tokens that the model read, specials included.
     pub tokens: usize,
-    /// Whether the text had more tokens than the model reads, so that its end was ignored.
+    /// Whether the text had more tokens than the model reads. The model then ignores the end of the
+    /// text.
     pub truncated: bool,
 }
 
@@ -99,7 +100,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads a model directory in f32 with one thread: the reference.
+    /// Loads a model directory in f32 with one thread. This is the reference.
     ///
     /// # Errors
     /// As [`Encoder::load_with`].
@@ -168,9 +169,9 @@ impl Encoder {
         })
     }
 
-    /// Whether the file of the weights was written to since it was loaded. The model must then be
-    /// loaded again, because the word embeddings are read from the file when they are needed. A new
-    /// file in its place is no change: the old file stays open.
+    /// Whether the weights file was written to since it was loaded. If so, the model must be loaded
+    /// again, because the word embeddings are read from the file when they are needed. A new file
+    /// in its place is no change: the old file stays open.
     pub fn has_changed(&self) -> bool {
         self.model.checkpoint().has_changed()
     }
@@ -180,7 +181,7 @@ impl Encoder {
         self.threads.set(threads);
     }
 
-    /// Number of threads of a call that begins now.
+    /// Number of threads for a call that starts now.
     pub fn threads(&self) -> usize {
         self.threads.for_call()
     }
@@ -204,9 +205,9 @@ impl Encoder {
         self.token_ids_interruptible(text, &mut || ControlFlow::Continue(()))
     }
 
-    /// Number of tokens of the whole text, specials included and without a limit. It reads about
-    /// 70 MB/s if words are repeated, 13 MB/s if they are not, and 2 MB/s if they are not ASCII
-    /// either. `go_on` is called every few milliseconds.
+    /// Number of tokens of the whole text, specials included and without a limit. The speed is
+    /// about 70 MB/s for repeated words, 13 MB/s for different words, and 2 MB/s for different
+    /// words that are not ASCII. `go_on` is called every few milliseconds.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`].
@@ -270,14 +271,14 @@ impl Encoder {
         embeddings.pop().ok_or_else(|| Error::internal("no embedding came back"))
     }
 
-    /// Embeds texts. The vectors are in the order of the texts. A text has the same bits alone, in
-    /// a batch and with any number of threads.
+    /// Embeds texts. The vectors are in the order of the texts. The vector of a text has the same
+    /// bits alone, in a batch and with any number of threads.
     ///
     /// `go_on` is called on the calling thread: at the start of each text, every few milliseconds
-    /// of tokenizing, before and after each forward pass and every 10 ms during it. If the calling
-    /// thread runs the forward pass itself, `go_on` is called before each operation. When it
-    /// breaks, the model stops within a few milliseconds. A panic in it passes through this
-    /// function, and the encoder can still be used.
+    /// of tokenizing, before and after each forward pass and every 10 ms during a pass. If the
+    /// calling thread runs the forward pass itself, `go_on` is called before each operation. When
+    /// `go_on` breaks, the model stops within a few milliseconds. A panic in `go_on` passes through
+    /// this function, and the encoder can still be used.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`];
@@ -301,8 +302,8 @@ impl Encoder {
         Ok(embeddings)
     }
 
-    /// Token ids of texts, on the threads of the crew: a text that is not of ASCII takes up to a
-    /// tenth of its time in the model, and a helper would wait for it.
+    /// Token ids of texts, computed on the threads of the crew. Tokenizing a text that is not ASCII
+    /// takes up to a tenth of its time in the model, and helpers would wait for it.
     fn tokenize(
         &self,
         texts: &[&str],
@@ -318,7 +319,7 @@ impl Encoder {
             let tokens = parts[i].iter().map(|text| self.token_ids_interruptible(text, &mut go_on));
             tokens.collect::<Result<Vec<TokenIds>, Error>>()
         };
-        // Waking a helper for one part takes longer than the part.
+        // Waking a helper for one part takes longer than the part itself.
         let tokens = match parts.len() {
             0 | 1 => parts.iter().enumerate().map(|(i, _)| tokenize(i, go_on)).collect(),
             count => side_by_side(crew, count, &tokenize, go_on),
@@ -328,8 +329,7 @@ impl Encoder {
 
     /// Embeds texts that are given as token ids, specials included. Benchmarks use it to compare
     /// with engines that take ids. A text may have as many ids as the model has positions, also
-    /// more than
-    /// [`ModelInfo::max_tokens`]. Otherwise as [`Encoder::embed_batch`].
+    /// more than [`ModelInfo::max_tokens`]. Otherwise as [`Encoder::embed_batch`].
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; [`Error::Internal`] for a text without ids, for
@@ -393,7 +393,7 @@ impl Encoder {
     }
 }
 
-/// The caller's callback with an error instead of a break.
+/// The caller's callback, which returns an error instead of a break.
 fn as_result(
     go_on: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> impl FnMut() -> Result<(), Error> + use<'_> {

@@ -1,8 +1,8 @@
 //! Matrix products of bf16 pairs with AVX512-BF16, summed in f32.
 //!
-//! On AMD's Zen 4 and 5 `vdpbf16ps` does twice the work of an f32 FMA at the same rate, and the
-//! weights are half as many bytes. On Intel's it runs at half the rate of f32, so there the tier is
-//! only taken where somebody asks for bf16.
+//! On AMD's Zen 4 and 5, `vdpbf16ps` does twice the work of an f32 FMA at the same rate, and bf16
+//! weights need half the bytes. On Intel's CPUs it runs at half the rate of an f32 FMA, so there
+//! this tier is used only when bf16 is requested.
 
 #![allow(unsafe_code)]
 
@@ -35,14 +35,14 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) -> Result<(), E
     job.check(WIDTH, words);
     let a_pairs = scratch.pairs.of(job.rows.len() * words)?;
     let rows = job.rows.start * job.k..job.rows.end * job.k;
-    // SAFETY: the job's rows of `a`, which no other thread writes, and as many pairs as half of its
-    // floats.
+    // SAFETY: `round` reads only the job's rows of `a`, which no other thread writes. The number of
+    // pairs is half the number of floats.
     unsafe { round(job.a.read(rows).as_ptr(), a_pairs) };
     let mut tile = [0.0; MAX_TILE];
     for panel in job.columns.clone() {
         for (nth, row) in job.rows.clone().step_by(__m512::MR).enumerate() {
             let count = __m512::MR.min(job.rows.end - row);
-            // SAFETY: the caller's word; panel and row are inside the job.
+            // SAFETY: the caller guarantees it; panel and row are inside the job.
             unsafe {
                 let a = a_pairs.as_ptr().add((row - job.rows.start) * words);
                 let b = job.panels.as_ptr().add(panel * words * WIDTH);
@@ -72,7 +72,7 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) -> Result<(), E
     Ok(())
 }
 
-/// As [`kernels::attend`], in f32 but for the exponential.
+/// As [`kernels::attend`], in f32 except for the exponential.
 ///
 /// # Errors
 /// As [`kernels::attend`].
@@ -81,17 +81,17 @@ pub(super) unsafe fn linear(job: &Linear, scratch: &mut Scratch) -> Result<(), E
 /// As [`kernels::attend`].
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn attend(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe { kernels::attend::<__m512, true>(job, scratch) }
 }
 
-/// Two vectors rounded to 32 bf16, the first in the low half.
+/// Rounds two vectors to 32 bf16. The first vector is in the low half.
 ///
 /// # Safety
-/// AVX512-BF16 must be there.
+/// The CPU must have AVX512-BF16.
 #[inline(always)]
 pub(super) unsafe fn round_pair(first: __m512, second: __m512) -> __m512i {
-    // SAFETY: the caller's word; 512 bits are 32 bf16 whatever their type's name.
+    // SAFETY: the caller guarantees it; 512 bits are 32 bf16, whatever the name of their type.
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
 }
 
@@ -104,14 +104,14 @@ pub(super) unsafe fn round(from: *const f32, to: &mut [u32]) {
     let (whole, rest) = to.as_chunks_mut::<8>();
     let last = from.wrapping_add(16 * whole.len());
     for (i, to) in whole.iter_mut().enumerate() {
-        // SAFETY: 16 floats become 8 pairs of 32 bits, both inside their buffers.
+        // SAFETY: 16 floats become 8 pairs of 32 bits; both are inside their buffers.
         unsafe {
             let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.add(16 * i)));
             to.as_mut_ptr().cast::<__m256bh>().write_unaligned(rounded);
         }
     }
     for (i, to) in rest.iter_mut().enumerate() {
-        // SAFETY: two floats for each pair.
+        // SAFETY: there are two floats for each pair.
         *to = unsafe { pair(*last.add(2 * i), *last.add(2 * i + 1)) };
     }
 }
@@ -128,7 +128,8 @@ unsafe fn multiply<const ROWS: usize>(
     mut prefetch: Prefetch,
     out: *mut f32,
 ) {
-    // SAFETY: the caller's word on the sizes; 512 bits are 32 bf16 whatever their type's name.
+    // SAFETY: the caller guarantees the sizes; 512 bits are 32 bf16, whatever the name of their
+    // type.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); PANEL_VECTORS]; ROWS];
         let mut b = b;
@@ -165,8 +166,8 @@ mod tests {
         if !is_x86_feature_detected!("avx512bf16") {
             return;
         }
-        // Every exponent of a finite number, the subnormal ones too, with mantissas around what
-        // rounds up, down and to even.
+        // Every exponent of a finite number, also of subnormal numbers, with mantissas around the
+        // limits of rounding up, down and to even.
         let mantissas =
             [0, 1, 0x7fff, 0x8000, 0x8001, 0x17fff, 0x18000, 0x7f_7fff, 0x7f_8000, 0x7f_ffff];
         let values: Vec<f32> = (0..0xff_u32)
@@ -177,7 +178,7 @@ mod tests {
         for shift in [0, 2, 6] {
             let values = &values[shift..];
             let mut rounded = vec![0; values.len() / 2];
-            // SAFETY: the instruction is there, and so are two floats for each pair.
+            // SAFETY: the CPU has the instruction, and there are two floats for each pair.
             unsafe { round(values.as_ptr(), &mut rounded) };
             for (pair_of, rounded) in values.chunks_exact(2).zip(rounded) {
                 let halves = |word: u32| [word & 0xffff, word >> 16].map(positive_zero);

@@ -5,10 +5,10 @@ use std::ops::Range;
 use crate::model::checkpoint::Checkpoint;
 use crate::{DIMS, Error};
 
-/// Texts laid end to end, without padding.
+/// Texts end to end, without padding.
 pub(super) struct Block<'a> {
     pub texts: &'a [&'a [u32]],
-    /// The rows of each.
+    /// The rows of each text.
     pub rows: Vec<Range<usize>>,
 }
 
@@ -29,12 +29,12 @@ impl<'a> Block<'a> {
     }
 }
 
-/// What the embedding of a token is made of.
+/// The tables for the embedding of a token.
 pub(super) struct Embeddings {
-    /// Kept open for the word embeddings.
+    /// The file stays open for the word embeddings.
     pub checkpoint: Checkpoint,
     positions: Vec<f32>,
-    /// Row 0 of the token type table: a single text is all of type 0.
+    /// Row 0 of the token type table. All tokens of a single text have type 0.
     token_type: Vec<f32>,
 }
 
@@ -46,7 +46,7 @@ impl Embeddings {
         Ok(Embeddings { checkpoint, positions, token_type })
     }
 
-    /// Word + position + type of each row among `rows`, before the normalisation.
+    /// Word + position + type embedding of each row in `rows`, before the normalisation.
     ///
     /// # Errors
     /// As [`Checkpoint::word`].

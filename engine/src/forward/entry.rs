@@ -46,7 +46,7 @@ macro_rules! tier {
             /// As [`kernels::linear`].
             $(#[target_feature(enable = $feature)])?
             pub unsafe fn linear(job: &Linear, _: &mut Scratch) -> Result<(), Error> {
-                // SAFETY: the caller's word; the features are enabled here.
+                // SAFETY: the caller guarantees it; the features are enabled here.
                 unsafe { kernels::linear::<$vector>(job) };
                 Ok(())
             }
@@ -55,7 +55,7 @@ macro_rules! tier {
             /// As [`kernels::attend`].
             $(#[target_feature(enable = $feature)])?
             pub unsafe fn attend(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
-                // SAFETY: the caller's word; the features are enabled here.
+                // SAFETY: the caller guarantees it; the features are enabled here.
                 unsafe { kernels::attend::<$vector, false>(job, scratch) }
             }
 
@@ -63,7 +63,7 @@ macro_rules! tier {
             /// As [`kernels::normalise`].
             $(#[target_feature(enable = $feature)])?
             pub unsafe fn normalise(job: &Norm) {
-                // SAFETY: the caller's word; the features are enabled here.
+                // SAFETY: the caller guarantees it; the features are enabled here.
                 unsafe { kernels::normalise::<$vector>(job) }
             }
         }

@@ -1,4 +1,4 @@
-//! Memory for tests that ends where a page begins that nobody may touch.
+//! Memory for tests that ends at a page that cannot be accessed.
 
 #![allow(unsafe_code, clippy::unwrap_used)]
 
@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 
 use super::shared::Plain;
 
-/// Memory that ends where a page begins that nobody may touch: a kernel that reads or writes behind
-/// its buffer dies there.
+/// Memory that ends at a page that cannot be accessed. A kernel that reads or writes beyond its
+/// buffer crashes there.
 pub(super) struct Guarded {
     mapped: NonNull<u8>,
     bytes: usize,
@@ -16,10 +16,10 @@ pub(super) struct Guarded {
 impl Guarded {
     const PAGE: usize = 1 << 16;
 
-    /// Room for so many bytes.
+    /// Space for this number of bytes.
     pub fn new(bytes: usize) -> Guarded {
         let bytes = bytes.next_multiple_of(Self::PAGE);
-        // SAFETY: a new private mapping, whose last page is then closed.
+        // SAFETY: this is a new private mapping; access to its last page is then removed.
         let mapped = unsafe {
             let (all, access) = (bytes + Self::PAGE, libc::PROT_READ | libc::PROT_WRITE);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -31,24 +31,25 @@ impl Guarded {
         Guarded { mapped: NonNull::new(mapped.cast()).unwrap(), bytes }
     }
 
-    /// These values before the closed page.
+    /// These values, directly before the protected page.
     pub fn holding<T: Plain>(values: &[T]) -> Guarded {
         let mut guarded = Guarded::new(size_of_val(values));
         guarded.last(values.len()).copy_from_slice(values);
         guarded
     }
 
-    /// The last `length` values before the closed page.
+    /// The last `length` values before the protected page.
     pub fn last<T: Plain>(&mut self, length: usize) -> &mut [T] {
         let start = self.bytes.checked_sub(length * size_of::<T>()).unwrap();
-        // SAFETY: inside the mapping, which is zeros at first, and aligned as its end is.
+        // SAFETY: the range is inside the mapping, which is zero at first. It is aligned because
+        // the end of the mapping is.
         unsafe { std::slice::from_raw_parts_mut(self.mapped.add(start).as_ptr().cast(), length) }
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, whole.
+        // SAFETY: this is the whole mapping that `new` made.
         unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.bytes + Self::PAGE) };
     }
 }

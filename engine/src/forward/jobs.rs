@@ -1,5 +1,5 @@
-//! What kernels on row-major hidden states are asked to do. Each checks its job against the buffers
-//! before it touches them.
+//! The jobs of kernels on row-major hidden states. A kernel checks its job against the buffers
+//! before it accesses them.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::panels::LinearWeights;
 use super::shared::Shared;
 use crate::DIMS;
 
-/// What follows a matrix product and its bias.
+/// The operation after a matrix product and its bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Activation {
     None,
@@ -39,8 +39,8 @@ pub(super) struct Linear<'a> {
 
 impl Linear<'_> {
     /// # Panics
-    /// Where rows or panels of the job lie outside of a buffer. A panel has `width` columns of
-    /// `words` words.
+    /// If rows or panels of the job lie outside of a buffer. A panel has `width` columns of `words`
+    /// words.
     pub fn check(&self, width: usize, words: usize) {
         let Linear { rows, columns, .. } = self;
         assert!(rows.end * self.k <= self.a.len());
@@ -67,7 +67,7 @@ pub(super) struct Attend<'a> {
 
 impl Attend<'_> {
     /// # Panics
-    /// Where rows or heads of the job lie outside of a buffer.
+    /// If rows or heads of the job lie outside of a buffer.
     pub fn check(&self) {
         assert!(self.rows.start <= self.rows.end && self.heads.start <= self.heads.end);
         assert!(self.heads.end * self.head_size <= DIMS);
@@ -91,7 +91,7 @@ pub(super) struct Norm<'a> {
 
 impl Norm<'_> {
     /// # Panics
-    /// Where rows of the job lie outside of a buffer.
+    /// If rows of the job lie outside of a buffer.
     pub fn check(&self) {
         assert!(self.rows.end * DIMS <= self.from.len());
         assert!(self.rows.end * DIMS <= self.to.len());
@@ -99,7 +99,7 @@ impl Norm<'_> {
     }
 }
 
-/// Buffers a thread keeps between calls.
+/// Buffers that a thread keeps between calls.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub keys: Buffer,
@@ -110,7 +110,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Bytes of all of them.
+    /// Bytes of all buffers.
     pub fn bytes(&self) -> usize {
         let Scratch { keys, values, scores, pairs } = self;
         [keys, values, scores, pairs].iter().map(|buffer| buffer.bytes()).sum()

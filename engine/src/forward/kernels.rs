@@ -1,7 +1,7 @@
 //! Matrix products, attention and layer normalisation, written once over [`Simd`].
 //!
-//! Every sum runs over its whole length in one order that depends on nothing but that length, so
-//! a text gets the same bits alone, in any batch and with any number of threads.
+//! Every sum runs over its whole length in one order that depends only on that length. So a text
+//! gets the same bits alone, in any batch and with any number of threads.
 
 #![allow(unsafe_code)]
 
@@ -27,8 +27,8 @@ pub(super) const fn panel_width<V: Simd>() -> usize {
 /// As [`Linear::check`].
 ///
 /// # Safety
-/// No other thread writes the rows of `a` and `residual`, nor reads or writes these rows and columns
-/// of `out`; the instruction set of `V` must be there.
+/// No other thread writes the rows of `a` and `residual`, or reads or writes these rows and columns
+/// of `out`. The CPU must have the instruction set of `V`.
 #[inline(always)]
 pub(super) unsafe fn linear<V: Short>(job: &Linear) {
     let width = panel_width::<V>();
@@ -38,7 +38,7 @@ pub(super) unsafe fn linear<V: Short>(job: &Linear) {
     for panel in job.columns.clone() {
         for (nth, row) in job.rows.clone().step_by(V::MR).enumerate() {
             let count = V::MR.min(job.rows.end - row);
-            // SAFETY: the caller's word; panel and row are inside the job, as checked.
+            // SAFETY: the caller guarantees it; panel and row are inside the job, as checked.
             unsafe {
                 let b = panels.add(panel * job.k * width);
                 let product = RegisterTile {
@@ -64,10 +64,11 @@ pub(super) unsafe fn linear<V: Short>(job: &Linear) {
     }
 }
 
-/// Bias, activation and residual of a finished tile, rows of `width` columns, and its way out.
+/// The epilogue of a tile of rows of `width` columns: bias, activation, residual, and the store to
+/// `out`.
 ///
 /// # Safety
-/// As [`linear`]; `width` must be that of the weight's panels and a multiple of the lanes.
+/// As [`linear`]; `width` must be the width of the weight's panels and a multiple of the lanes.
 #[inline(always)]
 pub(super) unsafe fn finish<V: Short>(
     job: &Linear,
@@ -82,8 +83,8 @@ pub(super) unsafe fn finish<V: Short>(
     let columns = width.min(n - first);
     let (bias, out) = (job.weights.bias.as_ptr(), job.out.pointer());
     for row in 0..rows.len() {
-        // SAFETY: the tile has `rows.len()` rows of `width`; bias is padded to whole panels; whole
-        // vectors of out and residual are touched only where the panel is whole.
+        // SAFETY: the tile has `rows.len()` rows of `width`; the bias is padded to whole panels.
+        // Whole vectors of `out` and `residual` are accessed only when the panel is whole.
         unsafe {
             let values = tile.as_mut_ptr().add(row * width);
             let place = (rows.start + row) * n + first;
@@ -94,7 +95,7 @@ pub(super) unsafe fn finish<V: Short>(
                     Activation::Gelu => gelu(v),
                     Activation::GeluShort => v.gelu_short(),
                     Activation::GeluTanh => gelu_tanh(v),
-                    // `max` gives its second operand where one is NaN, so NaN stays NaN.
+                    // `max` returns its second operand when one operand is NaN, so NaN stays NaN.
                     Activation::Relu => V::splat(0.0).max(v),
                 };
                 v.store(values.add(column));
@@ -120,18 +121,18 @@ pub(super) unsafe fn finish<V: Short>(
     }
 }
 
-/// Softmax(Q Kᵀ) V, head by head. The scale is in the queries' weights. `SHORT` takes the exponential
-/// that is good enough for bf16.
+/// Softmax(Q Kᵀ) V, one head after the other. The weights of the queries contain the scale. `SHORT`
+/// selects the exponential that is precise enough for bf16.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
 ///
 /// # Panics
-/// Where rows or heads of the job lie outside of a buffer.
+/// If rows or heads of the job lie outside of a buffer.
 ///
 /// # Safety
-/// No other thread writes the rows of `qkv`, nor reads or writes the columns of these heads in the
-/// rows of `out`; the instruction set of `V` must be there.
+/// No other thread writes the rows of `qkv`, or reads or writes the columns of these heads in the
+/// rows of `out`. The CPU must have the instruction set of `V`.
 #[inline(always)]
 pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
     job: &Attend,
@@ -149,8 +150,8 @@ pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
     let scores = scratch.scores.of::<f32>(V::MR * padded)?.as_mut_ptr();
     let stride = 3 * DIMS;
     for head in job.heads.clone() {
-        // SAFETY: the caller's word, and the sizes just checked; the packed copies have the sizes
-        // just made.
+        // SAFETY: the caller guarantees it, and the sizes were checked above; the packed copies
+        // have the sizes that were reserved above.
         unsafe {
             let queries = job.qkv.pointer().add(job.rows.start * stride + head * size);
             let keys = queries.add(DIMS);
@@ -205,23 +206,26 @@ pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
     Ok(())
 }
 
-/// `scores = exp(scores - max)`; returns the reciprocal of their sum, which is NaN where a score is
-/// none or infinite: a softmax of it is no attention. Scores beyond `length` are padding.
+/// `scores = exp(scores - max)`. Returns the reciprocal of their sum. It is NaN when a score is NaN
+/// or infinity, or when all are minus infinity: softmax is then undefined. Scores beyond `length`
+/// are padding.
 ///
 /// # Safety
-/// The row must have `padded` floats, a multiple of the lanes; the instruction set must be there.
+/// The row must have `padded` floats, a multiple of the lanes. The CPU must have the instruction
+/// set.
 #[inline(always)]
 unsafe fn exponentiate<V: Short, const SHORT: bool>(
     scores: *mut f32,
     length: usize,
     padded: usize,
 ) -> f32 {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         for i in length..padded {
             *scores.add(i) = f32::NEG_INFINITY;
         }
-        // Four chains: one alone takes as long as four, each waits for its own maxima only.
+        // Four independent chains of maxima take no longer than one, because each waits only for
+        // its own.
         let mut largest = [V::splat(f32::MIN); 4];
         for (nth, i) in (0..padded).step_by(V::LANES).enumerate() {
             largest[nth % 4] = largest[nth % 4].max(V::load(scores.add(i)));
@@ -237,7 +241,7 @@ unsafe fn exponentiate<V: Short, const SHORT: bool>(
         }
         let [a, b, c, d] = sums;
         let sum = a.add(b).add(c.add(d)).sum();
-        // The largest score's own share is 1.
+        // The largest score contributes 1 to the sum.
         if sum >= 0.5 { 1.0 / sum } else { f32::NAN }
     }
 }
@@ -245,18 +249,18 @@ unsafe fn exponentiate<V: Short, const SHORT: bool>(
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, row by row.
 ///
 /// # Panics
-/// Where rows of the job lie outside of a buffer.
+/// If rows of the job lie outside of a buffer.
 ///
 /// # Safety
-/// No other thread writes the rows of `from`, nor reads or writes those of `to`; the instruction set
-/// of `V` must be there.
+/// No other thread writes the rows of `from`, or reads or writes the rows of `to`. The CPU must
+/// have the instruction set of `V`.
 #[inline(always)]
 pub(super) unsafe fn normalise<V: Simd>(job: &Norm) {
     job.check();
     let scale = 1.0 / DIMS as f32;
     let (weight, bias) = (job.weight.as_ptr(), job.bias.as_ptr());
     for row in job.rows.clone() {
-        // SAFETY: the caller's word; the row is inside the buffers, as checked.
+        // SAFETY: the caller guarantees it; the row is inside the buffers, as checked.
         unsafe {
             let x = job.from.pointer().add(row * DIMS);
             let to = job.to.pointer().add(row * DIMS);
@@ -283,8 +287,8 @@ pub(super) unsafe fn normalise<V: Simd>(job: &Norm) {
     }
 }
 
-/// Packs the rows of a matrix `[n, k]` as panels `[n / width][k][width]`. Beyond `n` they keep what
-/// they were: those columns of the product are overwritten, and 12 rows leave 36 of 48.
+/// Packs the rows of a matrix `[n, k]` as panels `[n / width][k][width]`. Columns beyond `n` keep
+/// their old values: those columns of the product are overwritten. 12 rows leave 36 of 48.
 ///
 /// # Safety
 /// `from` must have `n` rows of `k` floats, `stride` apart.
@@ -332,7 +336,7 @@ unsafe fn pack_columns(
     }
 }
 
-/// A few rows times one panel: `out[count, W] = a[count, k] · b[k, W]`, `b` packed densely.
+/// Some rows times one panel: `out[count, W] = a[count, k] · b[k, W]`, with `b` packed densely.
 struct RegisterTile {
     k: usize,
     a: *const f32,
@@ -344,13 +348,13 @@ struct RegisterTile {
 }
 
 impl RegisterTile {
-    /// [`RegisterTile::multiply`] with a weight panel's width.
+    /// [`RegisterTile::multiply`] with the width of a weight panel.
     ///
     /// # Safety
     /// As [`linear`], for the sizes it is called with.
     #[inline(always)]
     unsafe fn multiply_panel<V: Simd>(self, count: usize) {
-        // SAFETY: the callers' word.
+        // SAFETY: the callers guarantee it.
         unsafe {
             match V::PANEL {
                 3 => self.multiply::<V, 3>(count),
@@ -359,13 +363,13 @@ impl RegisterTile {
         }
     }
 
-    /// With `W = VECTORS * LANES`.
+    /// The product with `W = VECTORS * LANES`.
     ///
     /// # Safety
     /// As [`linear`], for the sizes it is called with.
     #[inline(always)]
     unsafe fn multiply<V: Simd, const VECTORS: usize>(self, count: usize) {
-        // SAFETY: the callers' word; each arm has as many rows as it counts.
+        // SAFETY: the callers guarantee it; each arm handles as many rows as it matches.
         unsafe {
             match count {
                 8 => self.tile::<V, 8, VECTORS>(),
@@ -387,7 +391,7 @@ impl RegisterTile {
     #[inline(always)]
     unsafe fn tile<V: Simd, const ROWS: usize, const VECTORS: usize>(self) {
         let RegisterTile { k, a, a_stride, mut b, out, out_stride, mut prefetch } = self;
-        // SAFETY: the callers' word on the sizes.
+        // SAFETY: the caller guarantees the sizes.
         unsafe {
             let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
             for i in 0..k {

@@ -1,8 +1,9 @@
 //! The pass on row-major hidden states, for every tier but AMX.
 //!
 //! From 32 rows per thread on, each thread has rows of its own for everything but attention, which
-//! reads the keys and values of all: two barriers a layer. With fewer rows, reading the weights is
-//! what takes the time, so each thread has panels of them, and five barriers.
+//! reads the keys and values of all rows. This takes two barriers per layer. With fewer rows, most
+//! of the time goes into reading the weights, so each thread has panels of them. This takes five
+//! barriers.
 
 #![allow(unsafe_code)]
 
@@ -23,14 +24,15 @@ use crate::model::pooling::mean_and_normalise;
 use crate::schedule::team::{Crew, GoOn, Member};
 use crate::{DIMS, Error};
 
-/// From this many rows per thread on, rows are shared out.
+/// From this many rows per thread on, rows are divided among the threads.
 const ROWS_PER_THREAD: usize = 32;
 
-/// Bytes of buffers that a thread keeps between calls: those of a block of 512 rows take 8 MB.
+/// Bytes of buffers that a thread keeps between calls. The buffers for a block of 512 rows take
+/// 8 MB.
 const KEPT_BYTES: usize = 16 << 20;
 
-/// Rows of an operation between two questions whether to go on: the portable kernels take 4 ms for a
-/// product of so many.
+/// Rows of an operation between two calls of `go_on`. The portable kernels take 4 ms for a product
+/// of this number of rows.
 const ROWS_BETWEEN_QUESTIONS: usize = 128;
 
 /// A packed model.
@@ -60,12 +62,12 @@ struct NormWeights {
     bias: Vec<f32>,
 }
 
-/// Hidden states of a block, and what a layer computes on the way.
+/// Hidden states of a block, and the intermediate results of a layer.
 #[derive(Clone, Copy)]
 struct States<'a> {
     rows: usize,
     by_rows: bool,
-    /// For each thread where panels are shared out.
+    /// One copy for each thread when panels are divided among the threads.
     x: Shared<'a, f32>,
     sum: Shared<'a, f32>,
     qkv: Shared<'a, f32>,
@@ -74,7 +76,7 @@ struct States<'a> {
 }
 
 thread_local! {
-    // A pass allocates nothing once its thread is warm.
+    // A pass allocates nothing once its thread has buffers from an earlier pass.
     static ARENA: RefCell<Arena> = RefCell::new(Arena::default());
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
@@ -89,8 +91,8 @@ impl GeneralPass {
         let head_size = DIMS / config.heads;
         let scale = 1.0 / (head_size as f32).sqrt();
         let mut layers = Vec::with_capacity(config.layers);
-        // One buffer for the matrices of all layers: fresh memory for each costs a page fault per
-        // 4 kB, together as much as packing.
+        // One buffer for the matrices of all layers. Fresh memory for each would cost a page fault
+        // per 4 kB, which together takes as long as packing.
         let mut matrix = Vec::new();
         let shapes = [
             (3 * DIMS, DIMS),
@@ -136,7 +138,7 @@ impl GeneralPass {
             head_size,
             intermediate: config.intermediate,
             activation: match config.activation {
-                // The next product rounds it in a bf16 tier.
+                // In a bf16 tier, the next product rounds this result.
                 config::Activation::Gelu if kernels.form.precision == Precision::Bf16 => {
                     Activation::GeluShort
                 }
@@ -156,7 +158,7 @@ impl GeneralPass {
         crew: &mut Crew,
         go_on: GoOn,
     ) -> Result<Vec<[f32; DIMS]>, Error> {
-        // A panic in `go_on` costs the buffers, nothing else.
+        // A panic in `go_on` loses the buffers, nothing else.
         let mut arena = ARENA.take();
         let rows = block.len();
         let by_rows = crew.members() == 1 || rows >= crew.members() * ROWS_PER_THREAD;
@@ -189,7 +191,7 @@ impl GeneralPass {
             Ok(())
         })?;
         let vectors = block.rows.iter().map(|text| {
-            // SAFETY: the other threads are done.
+            // SAFETY: the other threads have finished.
             mean_and_normalise(unsafe { states.x.read(text.start * DIMS..text.end * DIMS) })
         });
         let vectors = vectors.collect();
@@ -200,7 +202,7 @@ impl GeneralPass {
     }
 }
 
-/// One thread's share of a pass.
+/// The share of one thread in a pass.
 struct Run<'a, 'b, 'm> {
     pass: &'a GeneralPass,
     block: &'a Block<'a>,
@@ -213,7 +215,7 @@ impl Run<'_, '_, '_> {
     /// The whole pass, on `x`.
     fn layers(&mut self, embeddings: &Embeddings) -> Result<(), Error> {
         let States { rows, by_rows, x, sum, qkv, context, inner } = self.states;
-        // The thread's rows, and the rows whose hidden states it has in `x`.
+        // The rows of this thread. It has their hidden states in `x`.
         let own = if by_rows { self.rows_of(rows) } else { 0..rows };
         let x = if by_rows {
             x
@@ -221,7 +223,7 @@ impl Run<'_, '_, '_> {
             x.part(self.member.index * rows * DIMS..(self.member.index + 1) * rows * DIMS)
         };
         embeddings.read(self.block, own.clone(), &mut |row, values| {
-            // SAFETY: a row of this thread.
+            // SAFETY: this row belongs to this thread.
             unsafe { row_of(x, row) }.copy_from_slice(values);
         })?;
         let pass = self.pass;
@@ -270,16 +272,17 @@ impl Run<'_, '_, '_> {
         let k = weights.k;
         let mut job =
             Linear { a, k, weights, panels, activation, residual, out, rows: 0..0, columns };
-        // All rows with a panel, while it is in the cache; a question after each panel where there
-        // are many.
+        // All rows are multiplied with a panel while it is in the cache. With many rows, `go_on` is
+        // called after each panel.
         let panels = job.columns.clone();
         let step = (ROWS_BETWEEN_QUESTIONS * panels.len()).div_ceil(rows.len().max(1)).max(1);
         job.rows = rows.clone();
         for first in panels.clone().step_by(step) {
             self.member.ask()?;
             job.columns = first..(first + step).min(panels.end);
-            // SAFETY: the tier was detected on this CPU. The rows or the panels are this thread's,
-            // and what it reads was written before the last barrier, or by itself.
+            // SAFETY: the tier was detected on this CPU. The rows or the panels belong to this
+            // thread. All that the kernel reads was written before the last barrier or by this
+            // thread.
             unsafe { (kernels.linear)(&job, self.scratch) }?;
         }
         Ok(())
@@ -290,14 +293,14 @@ impl Run<'_, '_, '_> {
         let head_size = self.pass.head_size;
         let heads = self.member.share(DIMS / head_size);
         for rows in &self.block.rows {
-            // A head at a time where it takes long.
+            // One head at a time if a head takes long.
             let together = if rows.len() > ROWS_BETWEEN_QUESTIONS { 1 } else { heads.len().max(1) };
             for first in heads.clone().step_by(together) {
                 self.member.ask()?;
                 let heads = first..(first + together).min(heads.end);
                 let job = Attend { qkv, out, rows: rows.clone(), head_size, heads };
                 // SAFETY: the tier was detected on this CPU. `qkv` was written before the last
-                // barrier, and these heads are this thread's.
+                // barrier, and these heads belong to this thread.
                 unsafe { (self.pass.kernels.attend)(&job, self.scratch) }?;
             }
         }
@@ -313,8 +316,8 @@ impl Run<'_, '_, '_> {
     ) {
         let (weight, bias, eps) = (&weights.weight, &weights.bias, self.pass.eps);
         let job = Norm { from, to, weight, bias, eps, rows: rows.clone() };
-        // SAFETY: the tier was detected on this CPU. `to` is this thread's in these rows, and `from`
-        // was written by itself or before the last barrier.
+        // SAFETY: the tier was detected on this CPU. These rows of `to` belong to this thread, and
+        // `from` was written by this thread or before the last barrier.
         unsafe { (self.pass.kernels.normalise)(&job) }
     }
 }
@@ -324,7 +327,7 @@ impl Run<'_, '_, '_> {
 /// # Safety
 /// As [`Shared::write`].
 unsafe fn row_of<'a>(x: Shared<'a, f32>, row: usize) -> &'a mut [f32] {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe { x.write(row * DIMS..(row + 1) * DIMS) }
 }
 

@@ -1,24 +1,26 @@
-//! exp and GELU on vectors: to the last bits of f32, and short ones whose results are rounded to bf16.
+//! exp and GELU on vectors: precise to the last bits of f32, and short versions for results that
+//! are rounded to bf16.
 
 #![allow(unsafe_code)]
 
 use super::simd::Simd;
 
-/// `e^x` for `x <= 0`, to 1.2e-7 relative; 1.2e-38 below -87.3, where f32 has no smaller normal
-/// number.
+/// `e^x` for `x <= 0`, with a relative error of 1.2e-7. Below -87.3 it is 1.2e-38, because f32 has
+/// no smaller normal number.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`, then the Taylor polynomial of degree 7 (its remainder
-/// is 5e-9 there) times `2^n`. ln 2 in two parts, so that `n ln 2` is exact (Cody and Waite).
+/// is 5e-9 there) times `2^n`. ln 2 is split into two parts, so that `n ln 2` is exact (Cody and
+/// Waite).
 ///
 /// # Safety
 /// As [`Simd`].
 #[inline(always)]
 pub(super) unsafe fn exp_of_negative<V: Simd>(x: V) -> V {
-    // SAFETY: the caller's word on the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
-        // `max` gives its second operand where one is NaN, so NaN stays NaN.
+        // `max` returns its second operand when one operand is NaN, so NaN stays NaN.
         let x = V::splat(-87.3).max(x);
-        // Adding and taking away 1.5 * 2^23 leaves the nearest whole number.
+        // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number.
         let magic = V::splat(12_582_912.0);
         let n = x.mul_add(V::splat(std::f32::consts::LOG2_E), magic).sub(magic);
         let r = n.mul_add(V::splat(-0.693_359_4), x);
@@ -31,8 +33,9 @@ pub(super) unsafe fn exp_of_negative<V: Simd>(x: V) -> V {
     }
 }
 
-/// `-ln(erfc(z)) / z` on 0 ≤ z ≤ 5 as a polynomial: a minimax fit made for this file, weighted by
-/// what an error does to GELU, whose largest absolute error in f32 is then 2.5e-7 on [-8, 8].
+/// `-ln(erfc(z)) / z` on 0 ≤ z ≤ 5 as a polynomial. It is a minimax fit made for this file,
+/// weighted by the effect of an error on GELU. The largest absolute error of GELU in f32 is then
+/// 2.5e-7 on [-8, 8].
 const MINUS_LOG_ERFC: [f32; 9] = [
     -8.393_477e-6,
     1.095_153_9e-4,
@@ -45,16 +48,16 @@ const MINUS_LOG_ERFC: [f32; 9] = [
     std::f32::consts::FRAC_2_SQRT_PI,
 ];
 
-/// GELU in its erf form, `x Φ(x)` with the normal distribution Φ.
+/// GELU in its erf form, `x Φ(x)` with the distribution function Φ of the normal distribution.
 ///
-/// `1 - Φ(|x|) = erfc(|x|/√2) / 2 = exp(-z g(z)) / 2` keeps its relative accuracy in the tail,
-/// which `1 + erf` does not.
+/// `1 - Φ(|x|) = erfc(|x|/√2) / 2 = exp(-z g(z)) / 2` keeps its relative accuracy in the tail;
+/// `1 + erf` does not.
 ///
 /// # Safety
 /// As [`Simd`].
 #[inline(always)]
 pub(super) unsafe fn gelu<V: Simd>(x: V) -> V {
-    // SAFETY: the caller's word on the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         let magnitude = x.max(V::splat(0.0).sub(x));
         let z = magnitude.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2)).min(V::splat(5.0));
@@ -74,13 +77,13 @@ pub(super) unsafe fn gelu<V: Simd>(x: V) -> V {
 /// As [`Simd`].
 #[inline(always)]
 pub(super) unsafe fn gelu_tanh<V: Simd>(x: V) -> V {
-    // SAFETY: the caller's word on the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         let magnitude = x.max(V::splat(0.0).sub(x)).min(V::splat(10.0));
         let square = magnitude.mul(magnitude);
         let u = square.mul_add(V::splat(0.044_715), V::splat(1.0)).mul(magnitude);
         let e = exp_of_negative(u.mul(V::splat(-1.595_769)));
-        // 1 - σ(2u) = e / (1 + e), without a division instruction in the trait.
+        // 1 - σ(2u) = e / (1 + e), computed without division, because the trait has no division.
         let tail = e.mul(reciprocal_of_one_to_two(e.add(V::splat(1.0))));
         let lower = x.mul(tail);
         x.select_by_sign(x.sub(lower), lower)
@@ -93,7 +96,7 @@ pub(super) unsafe fn gelu_tanh<V: Simd>(x: V) -> V {
 /// As [`Simd`].
 #[inline(always)]
 unsafe fn reciprocal_of_one_to_two<V: Simd>(y: V) -> V {
-    // SAFETY: the caller's word on the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         let mut r = y.mul_add(V::splat(-0.470_588_24), V::splat(1.411_764_7));
         for _ in 0..3 {
@@ -104,7 +107,7 @@ unsafe fn reciprocal_of_one_to_two<V: Simd>(y: V) -> V {
     }
 }
 
-/// Functions whose results are rounded to bf16: cheaper ones where there are some.
+/// Functions whose results are rounded to bf16. Cheaper versions are used where they exist.
 pub(super) trait Short: Simd {
     /// GELU in its erf form.
     ///
@@ -146,19 +149,20 @@ impl Short for std::arch::x86_64::__m512 {
 }
 
 /// GELU in its erf form with an absolute error of at most 1.9e-4, for results that are rounded to
-/// bf16: `x (0.5 + c Q(c²))` with c = x kept within ±3.9, where the polynomial gives ±0.5.
+/// bf16: `x (0.5 + c Q(c²))`, with c = x clamped to ±3.9, where the polynomial gives ±0.5.
 ///
-/// Q is a minimax fit of `erf(x/√2) / 2x` made for this file, weighted by what an error does to GELU.
+/// Q is a minimax fit of `erf(x/√2) / 2x` made for this file, weighted by the effect of an error on
+/// GELU.
 ///
 /// # Safety
-/// AVX512DQ must be there.
+/// The CPU must have AVX512DQ.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn gelu_short(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
     use std::arch::x86_64::*;
     const Q: [f32; 6] =
         [-1.888_663e-6, 5.379_206e-5, -8.721_119e-4, 9.068_2e-3, -0.065_282_81, 0.398_481_9];
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         // The smaller magnitude, with the sign of x.
         let c = _mm512_range_ps::<0b0010>(x, _mm512_set1_ps(3.9));
@@ -172,17 +176,17 @@ pub(super) unsafe fn gelu_short(x: std::arch::x86_64::__m512) -> std::arch::x86_
 }
 
 /// `2^x` with a relative error of at most 7.5e-5, for results that are rounded to bf16. NaN gives
-/// NaN, what is too large infinity.
+/// NaN. Too large values give infinity.
 ///
 /// `2^floor(x)` times a minimax polynomial of the fraction, made for this file.
 ///
 /// # Safety
-/// AVX512DQ must be there.
+/// The CPU must have AVX512DQ.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn exp2_short(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
     use std::arch::x86_64::*;
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         // x - floor(x)
         let fraction = _mm512_reduce_ps::<0b0001>(x);
@@ -206,7 +210,7 @@ mod tests {
     #[target_feature(enable = "avx512f,avx512dq")]
     unsafe fn short(x: &Lanes) -> (Lanes, Lanes) {
         let (mut gelu, mut power) = ([0.0; 16], [0.0; 16]);
-        // SAFETY: 16 floats each; the caller's word.
+        // SAFETY: both have 16 floats; the caller guarantees the instruction set.
         unsafe {
             let x = _mm512_loadu_ps(x.as_ptr());
             _mm512_storeu_ps(gelu.as_mut_ptr(), gelu_short(x));
@@ -222,7 +226,7 @@ mod tests {
         }
         for i in -8000..8000 {
             let x = [i as f32 / 1000.0; 16];
-            // SAFETY: the instructions are there.
+            // SAFETY: the CPU has the instructions.
             let (gelu, power) = unsafe { short(&x) };
             let exact = f64::from(x[0]);
             let wanted = exact / 2.0 * (1.0 + erf(exact / 2f64.sqrt()));
@@ -240,7 +244,7 @@ mod tests {
         let mut x = [0.0; 16];
         x[..8].copy_from_slice(&[1e4, -1e4, 1e30, -1e30, 200.0, -200.0, infinity, -infinity]);
         x[8] = f32::NAN;
-        // SAFETY: the instructions are there.
+        // SAFETY: the CPU has the instructions.
         let (gelu, power) = unsafe { short(&x) };
         for i in [0, 2] {
             assert!((gelu[i] / x[i] - 1.0).abs() < 1e-6 && (gelu[i + 1] / x[i]).abs() < 1e-6);

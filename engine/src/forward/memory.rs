@@ -1,9 +1,9 @@
 //! Memory for the packed weights and for activations.
 //!
-//! The time of 12 tokens is that of reading the weights once, 21 MB of them for MiniLM in bf16. In
-//! pages of 4 kB these are 5,200, more than a core's translation buffers hold, and the prefetcher
-//! stops at the end of each page. So the weights lie in huge pages where the system has them. A
-//! backend that is forked from a preloaded server then copies a page table of ten entries.
+//! A pass of 12 tokens takes as long as reading the weights once: 21 MB for MiniLM in bf16. In
+//! pages of 4 kB these are 5,200 pages, more than a core's translation buffers hold, and the
+//! prefetcher stops at the end of each page. So the weights lie in huge pages if the system has
+//! them. A backend that is forked from a preloaded server then copies a page table of ten entries.
 
 #![allow(unsafe_code)]
 
@@ -15,7 +15,7 @@ use crate::Error;
 /// Bytes of a huge page on x86-64 and, with pages of 4 kB, on AArch64.
 const HUGE: usize = 2 << 20;
 
-/// 32-bit words that are zero at first and start at a page. From 2 MB on they are in huge pages, where
+/// 32-bit words that are zero at first and start at a page. From 2 MB on they lie in huge pages if
 /// the system has them.
 pub(super) struct PanelMemory {
     mapped: NonNull<u8>,
@@ -24,26 +24,26 @@ pub(super) struct PanelMemory {
     length: usize,
 }
 
-// SAFETY: it owns its memory, and through a shared reference only reads it.
+// SAFETY: it owns its memory, and a shared reference only permits reading it.
 unsafe impl Send for PanelMemory {}
 // SAFETY: as above.
 unsafe impl Sync for PanelMemory {}
 
 impl PanelMemory {
-    /// So many zeros.
+    /// Allocates this number of zeros.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn new(length: usize) -> Result<PanelMemory, Error> {
         let bytes = length.saturating_mul(4);
-        // What is smaller shall not take a whole huge page.
+        // A small buffer must not take a whole huge page.
         let alignment = if bytes < HUGE { 1 } else { HUGE };
         let mapped_bytes = bytes
             .max(1)
             .checked_next_multiple_of(alignment)
             .and_then(|bytes| bytes.checked_add(alignment - 1))
             .ok_or(Error::OutOfMemory { bytes })?;
-        // SAFETY: a new private mapping wherever the system wants it.
+        // SAFETY: this is a new private mapping at an address that the system chooses.
         let mapped = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -59,11 +59,12 @@ impl PanelMemory {
             return Err(Error::OutOfMemory { bytes });
         };
         let offset = mapped.align_offset(alignment);
-        // SAFETY: less than the alignment, and by so much the mapping is longer.
+        // SAFETY: `offset` is less than the alignment, and the mapping is longer by that amount.
         let start = unsafe { mapped.add(offset) };
         #[cfg(target_os = "linux")]
         if bytes >= HUGE {
-            // SAFETY: inside the mapping. It is advice: pages stay small where it is not taken.
+            // SAFETY: the range is inside the mapping. The call is advice: pages stay small if the
+            // system does not follow it.
             unsafe {
                 let length = bytes.next_multiple_of(HUGE);
                 libc::madvise(start.as_ptr().cast(), length, libc::MADV_HUGEPAGE);
@@ -73,30 +74,30 @@ impl PanelMemory {
     }
 
     pub fn as_slice(&self) -> &[u32] {
-        // SAFETY: `length` words from `start` on are in the mapping, which is zeros at first.
+        // SAFETY: `length` words from `start` on are in the mapping, which is zero at first.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [u32] {
-        // SAFETY: as above, and nobody else has it.
+        // SAFETY: as above, and `&mut self` excludes other users.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
     }
 }
 
 impl Drop for PanelMemory {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, whole.
+        // SAFETY: this is the whole mapping that `new` made.
         unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
     }
 }
 
 /// Words of a page of 4 kB.
 const PAGE_WORDS: usize = 1024;
-/// Words by which the buffers of an arena are apart within a page. A load that follows a store to
-/// the same place of another page has to wait for it.
+/// Words by which the offsets of an arena's buffers within a page differ. A load that follows a
+/// store to the same offset of another page has to wait for that store.
 const STAGGER_WORDS: usize = 64;
 
-/// The buffers of a pass in one piece, kept from one pass to the next.
+/// The buffers of a pass in one piece. They are kept from one pass to the next.
 #[derive(Default)]
 pub(super) struct Arena {
     memory: Option<PanelMemory>,
@@ -107,7 +108,8 @@ impl Arena {
         self.memory.as_ref().map_or(0, |memory| 4 * memory.length)
     }
 
-    /// Makes room for buffers of so many bytes. They hold what was last written there, or zeros.
+    /// Reserves buffers of these sizes in bytes. They contain the last values written there, or
+    /// zeros.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -118,7 +120,7 @@ impl Arena {
         });
         let memory = match self.memory.take() {
             Some(memory) if memory.length >= words => memory,
-            // What was there goes first.
+            // The old memory is freed first.
             old => {
                 drop(old);
                 PanelMemory::new(words)?
@@ -138,7 +140,7 @@ impl<'a> Carver<'a> {
     /// The next buffer, aligned to a cache line.
     ///
     /// # Panics
-    /// Where there is no room left: a buffer was not reserved.
+    /// If there is no space left: a buffer was not reserved.
     pub fn take<T: Plain>(&mut self, length: usize) -> Shared<'a, T> {
         let words = (length * size_of::<T>()).div_ceil(4);
         let stagger = STAGGER_WORDS * (self.taken % (PAGE_WORDS / STAGGER_WORDS));
@@ -147,7 +149,8 @@ impl<'a> Carver<'a> {
         let (buffer, rest) = rest.split_at_mut(words.next_multiple_of(PAGE_WORDS) + PAGE_WORDS);
         self.rest = rest;
         let buffer = &mut buffer[stagger..stagger + words];
-        // SAFETY: so many bytes are there, aligned to a line and so for T; any bits are a value of it.
+        // SAFETY: the buffer has `length` values, aligned to a cache line and so for `T`. Any bits
+        // are a value of `T`.
         Shared::new(unsafe {
             std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<T>(), length)
         })
@@ -159,29 +162,30 @@ impl<'a> Carver<'a> {
 #[derive(Clone, Copy)]
 struct Line([u32; 16]);
 
-/// Activations or scratch: zero at first, aligned to a cache line, as long as the longest use.
+/// Activations or scratch values. The buffer is zero at first, aligned to a cache line, and as long
+/// as its longest use.
 #[derive(Default)]
 pub(super) struct Buffer {
     lines: Vec<Line>,
 }
 
 impl Buffer {
-    /// Bytes it holds.
+    /// Bytes of the buffer.
     pub fn bytes(&self) -> usize {
         self.lines.capacity() * size_of::<Line>()
     }
 
-    /// The first `length` values of a buffer that has as many.
+    /// The first `length` values of a buffer that has at least `length` values.
     ///
     /// # Panics
-    /// Where it has fewer.
+    /// If the buffer has fewer values.
     pub fn values<T: Plain>(&self, length: usize) -> &[T] {
         assert!(length <= self.lines.len() * (size_of::<Line>() / size_of::<T>()));
-        // SAFETY: as just checked; as in `of`.
+        // SAFETY: the length was checked above; otherwise as in `of`.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), length) }
     }
 
-    /// The first `length` values, which are what was last written there.
+    /// The first `length` values. They contain the last values written there.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -192,7 +196,7 @@ impl Buffer {
             self.lines.try_reserve_exact(more).map_err(|_| Error::OutOfMemory { bytes })?;
             self.lines.resize(lines, Line([0; 16]));
         }
-        // SAFETY: so many bytes are there, aligned for T; any bits are a value of it.
+        // SAFETY: the buffer has `length` values, aligned for `T`. Any bits are a value of `T`.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), length) })
     }
 }
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn too_much_is_an_error() {
-        // More than there are numbers, and more than an address space of 47 bits.
+        // The first length overflows in bytes. The second exceeds an address space of 47 bits.
         for length in [usize::MAX / 2, 1 << 50] {
             assert!(matches!(PanelMemory::new(length), Err(Error::OutOfMemory { .. })));
         }
@@ -238,7 +242,7 @@ mod tests {
         for (length, first) in [(5_usize, 0.0), (5, 1.0), (100_000, 0.0), (5, 7.0)] {
             let mut carver = arena.reserve(&[4 * length, 2 * length]).unwrap();
             let (floats, halves) = (carver.take::<f32>(length), carver.take::<u16>(length));
-            // SAFETY: nobody else has them.
+            // SAFETY: no other thread uses them.
             unsafe {
                 assert_eq!(floats.read(0..1)[0], first);
                 floats.write(0..length).fill(if length == 5 { 1.0 } else { 7.0 });

@@ -1,12 +1,12 @@
 //! The engine's own forward pass: weights packed once, operations fused, batches unpadded.
 //!
-//! Stock candle runs at 0.3 to 0.5 of ONNX Runtime: it packs the weights again on each call (63 %
-//! of the time of 12 tokens), calls scalar `expf` and `erff`, allocates for every operation and
-//! multiplies with the padding. Here Q, K and V are one product with the attention's scale in the
-//! weights; bias, GELU and residual are done while a tile is in the cache; sequences lie end to end
-//! without padding; buffers are kept.
+//! Stock candle runs at 0.3 to 0.5 of the speed of ONNX Runtime. It packs the weights again on each
+//! call (63 % of the time for 12 tokens), calls scalar `expf` and `erff`, allocates for every
+//! operation and multiplies the padding. Here Q, K and V are one product, and the weights contain
+//! the scale of attention. Bias, GELU and residual are computed while a tile is in the cache.
+//! Sequences lie end to end without padding. Buffers are kept.
 //!
-//! Maths as in Hugging Face's
+//! The maths is that of Hugging Face's
 //! [`modeling_bert.py`](https://github.com/huggingface/transformers/blob/v4.40.0/src/transformers/models/bert/modeling_bert.py).
 
 #[cfg(target_arch = "x86_64")]
@@ -68,12 +68,12 @@ impl Forward {
         Ok(Forward { embeddings: Embeddings::new(checkpoint)?, pass })
     }
 
-    /// Embeds the token ids of some texts: `[b]` lists of ids → `[b, 384]` unit vectors. The work is
-    /// shared among the threads of the crew. `go_on` is asked on the calling thread, at most a few
-    /// milliseconds of work apart.
+    /// Embeds the token ids of some texts: `[b]` lists of ids → `[b, 384]` unit vectors. The work
+    /// is divided among the threads of the crew. `go_on` is called on the calling thread, with at
+    /// most a few milliseconds of work between two calls.
     ///
     /// # Errors
-    /// The first of `go_on`; [`Error::Internal`] for a result that is not finite;
+    /// The first error of `go_on`; [`Error::Internal`] for a result that is not finite;
     /// [`Error::OutOfMemory`].
     pub fn run(
         &self,
@@ -89,7 +89,7 @@ impl Forward {
         }
     }
 
-    /// The file the model was read from.
+    /// The file of the model.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.embeddings.checkpoint
     }

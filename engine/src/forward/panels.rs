@@ -1,9 +1,9 @@
 //! The packed layout of a linear layer's weights, for kernels on row-major hidden states.
 //!
-//! A panel holds some columns of the result over the whole of `k`, in the order in which the kernel
-//! reads them: `[n / width][packed depth][width]` words, zero beyond `n`. A word is a float, or in a
-//! bf16 tier two neighbours along `k`. Packing at load time is what stock candle does on each call,
-//! which takes 63 % of its time for 12 tokens.
+//! A panel contains some columns of the result over the whole of `k`, in the order in which the
+//! kernel reads them: `[n / width][packed depth][width]` words, zero beyond `n`. A word is a float,
+//! or in a bf16 tier two neighbours along `k`. Packing is done once, at load time. Stock candle
+//! packs on each call, which takes 63 % of its time for 12 tokens.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::memory::PanelMemory;
 use super::number::{Precision, pair};
 use crate::Error;
 
-/// A linear layer's weights, their place among the panels, its bias padded to whole panels.
+/// A linear layer's weights: their place among the panels, and the bias padded to whole panels.
 pub(super) struct LinearWeights {
     pub panels: Range<usize>,
     pub bias: Vec<f32>,
@@ -28,7 +28,7 @@ pub(super) struct PanelForm {
 }
 
 impl PanelForm {
-    /// 32-bit words of a panel's column of `k` values.
+    /// 32-bit words of one column of a panel with `k` values.
     pub fn packed_depth(self, k: usize) -> usize {
         match self.precision {
             Precision::F32 => k,
@@ -50,7 +50,7 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// For matrices `[n, k]` of these shapes, `layers` times.
+    /// Reserves memory for matrices `[n, k]` of these shapes, `layers` times.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -63,7 +63,7 @@ impl Packer {
     /// Packs `[n, k]`.
     ///
     /// # Errors
-    /// [`Error::Internal`] for more matrices than there is memory for.
+    /// [`Error::Internal`] for more matrices than were reserved.
     pub fn pack(
         &mut self,
         weight: &[f32],

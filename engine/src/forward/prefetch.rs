@@ -1,16 +1,18 @@
-//! Prefetching the next panel of the weights while this one is multiplied.
+//! Prefetches the next panel of the weights while the current one is multiplied.
 //!
-//! A short text uses each weight for a few rows only, and the prefetcher of a CPU starts anew every
-//! 4 kB. Prefetching the next panel, evenly while the register tiles of this one are computed, made
-//! 12 tokens faster by 5 to 10 % in bf16, 5 % in f32 with AVX-512 and 20 to 55 % with AVX2 (AMD's
-//! Zen 4, MiniLM and gte-small's shape, which no cache holds), and 128 tokens by 1 to 5 %.
+//! A short text uses each weight for a few rows only, and the prefetcher of a CPU starts again
+//! every 4 kB. The next panel is prefetched evenly while the register tiles of the current one are
+//! computed. This made 12 tokens faster by 5 to 10 % in bf16, by 5 % in f32 with AVX-512 and by 20
+//! to 55 % with AVX2, and 128 tokens by 1 to 5 %. It was measured on AMD's Zen 4 with MiniLM and
+//! the shape of gte-small, whose weights no cache holds.
 
 #![allow(unsafe_code)]
 
 /// 32-bit words of a cache line.
 const LINE: usize = 16;
 
-/// With fewer rows the memory is at its limit already. Prefetching made two rows slower by up to half.
+/// With fewer rows, the memory is already at its limit. Prefetching made two rows slower by up to
+/// half.
 const MIN_ROWS: usize = 5;
 
 /// One register tile of a product of `rows` rows with a panel.
@@ -37,14 +39,14 @@ pub(super) struct Prefetch {
 }
 
 impl Prefetch {
-    /// For one tile.
+    /// The share of this tile.
     #[inline(always)]
     pub fn of(tile: Tile) -> Prefetch {
         let Tile { panel, words, steps, rows, height, nth } = tile;
         let tiles = rows.div_ceil(height);
         let lines = if rows < MIN_ROWS { 0 } else { words / LINE };
-        // The next matrix, or another thread's part of this one, follows the last panel; nothing
-        // follows the last matrix. An address is only a hint, so any will do.
+        // The next matrix, or another thread's part of this one, follows the last panel. Nothing
+        // follows the last matrix. A prefetch address is only a hint, so any address is allowed.
         let next = panel.wrapping_add(words + lines * nth / tiles * LINE);
         Prefetch { next, lines: lines.div_ceil(tiles), steps, due: 0 }
     }
@@ -55,7 +57,7 @@ impl Prefetch {
         Prefetch { next: std::ptr::null(), lines: 0, steps: 1, due: 0 }
     }
 
-    /// Call it in each step.
+    /// Call this in each step.
     #[inline(always)]
     pub fn step(&mut self) {
         self.due += self.lines;
@@ -67,12 +69,12 @@ impl Prefetch {
     }
 }
 
-/// Prefetches a line into the second level of the cache: the first has no room for two panels of
-/// bf16, which have 24 to 147 kB each. The first level was slower.
+/// Prefetches a line into the second level of the cache. The first level has no space for two
+/// panels of bf16, which have 24 to 147 kB each. Prefetching into the first level was slower.
 #[inline(always)]
 pub(super) fn prefetch(line: *const u32) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: any address will do, none is read.
+    // SAFETY: any address is allowed, because a prefetch reads no value.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T1>(line.cast());

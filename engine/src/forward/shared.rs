@@ -12,8 +12,8 @@ impl Plain for f32 {}
 impl Plain for u16 {}
 impl Plain for u32 {}
 
-/// A buffer that the threads of a pass share: each writes its part, and reads those of others after
-/// a barrier.
+/// A buffer that the threads of a pass share. Each thread writes its own part, and reads the parts
+/// of others after a barrier.
 pub(super) struct Shared<'a, T> {
     start: NonNull<T>,
     length: usize,
@@ -28,7 +28,7 @@ impl<T> Clone for Shared<'_, T> {
 
 impl<T> Copy for Shared<'_, T> {}
 
-// SAFETY: access is unsafe, and its caller says that no other thread's is in the way.
+// SAFETY: access is unsafe, and its caller guarantees that no other thread's access conflicts.
 unsafe impl<T: Plain> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Plain> Sync for Shared<'_, T> {}
@@ -43,41 +43,42 @@ impl<'a, T: Plain> Shared<'a, T> {
         self.length
     }
 
-    /// A part of it, for other uses.
+    /// A part of the buffer, as a buffer of its own.
     ///
     /// # Panics
-    /// Where the range is not inside.
+    /// If the range is not inside the buffer.
     pub fn part(self, range: Range<usize>) -> Shared<'a, T> {
         assert!(range.start <= range.end && range.end <= self.length);
-        // SAFETY: inside the buffer.
+        // SAFETY: the range is inside the buffer.
         let start = unsafe { self.start.add(range.start) };
         Shared { start, length: range.len(), lifetime: PhantomData }
     }
 
-    /// Its start. Using it is as reading or writing, see [`Shared::read`] and [`Shared::write`].
+    /// The start of the buffer. Access through it has the rules of [`Shared::read`] and
+    /// [`Shared::write`].
     pub fn pointer(self) -> *mut T {
         self.start.as_ptr()
     }
 
     /// # Panics
-    /// Where the range is not inside.
+    /// If the range is not inside the buffer.
     ///
     /// # Safety
-    /// No thread writes there as long as the slice is in use.
+    /// No thread writes the range while the slice is in use.
     pub unsafe fn read(self, range: Range<usize>) -> &'a [T] {
         let part = self.part(range);
-        // SAFETY: inside the buffer; the caller's word.
+        // SAFETY: the range is inside the buffer; the caller guarantees the rest.
         unsafe { std::slice::from_raw_parts(part.start.as_ptr(), part.length) }
     }
 
     /// # Panics
-    /// Where the range is not inside.
+    /// If the range is not inside the buffer.
     ///
     /// # Safety
-    /// Nobody else reads or writes there as long as the slice is in use.
+    /// No other code reads or writes the range while the slice is in use.
     pub unsafe fn write(self, range: Range<usize>) -> &'a mut [T] {
         let part = self.part(range);
-        // SAFETY: inside the buffer; the caller's word.
+        // SAFETY: the range is inside the buffer; the caller guarantees the rest.
         unsafe { std::slice::from_raw_parts_mut(part.start.as_ptr(), part.length) }
     }
 }

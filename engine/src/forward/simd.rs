@@ -1,7 +1,7 @@
 //! A vector of f32 lanes, one type per instruction set, so that the kernels are written once.
 //!
-//! The methods are `#[inline(always)]` and carry no `target_feature` of their own: they are only
-//! fast, and only allowed, inside an entry point of [`super::tier`] that has the feature.
+//! The methods are `#[inline(always)]` and have no `target_feature` of their own. They are fast and
+//! permitted only inside an entry point of [`super::tier`] that has the feature.
 
 #![allow(unsafe_code)]
 
@@ -11,25 +11,25 @@ pub(super) trait Simd: Copy {
     const LANES: usize;
     /// Vectors of a weight panel's width, 2 or 3.
     const PANEL: usize;
-    /// Rows of a register tile, at most 8: `MR × PANEL` accumulators, a row of the panel and two
-    /// broadcasts must fit the registers, 32 with AVX-512 and otherwise 16. One accumulator that
+    /// Rows of a register tile, at most 8. `MR × PANEL` accumulators, a row of the panel and two
+    /// broadcasts must fit into the registers: 32 with AVX-512, otherwise 16. One accumulator that
     /// does not fit halves the rate: with AVX2, 4 × 3 ran at 47 GFLOP/s and 6 × 2 at 116.
     const MR: usize;
 
-    /// All lanes `value`.
+    /// All lanes are `value`.
     ///
     /// # Safety
-    /// Of this and all methods below: the instruction set must be there.
+    /// This holds for all methods below too: the CPU must have the instruction set.
     unsafe fn splat(value: f32) -> Self;
-    /// The lanes from memory.
+    /// Loads the lanes from memory.
     ///
     /// # Safety
     /// As [`Simd::splat`]; `from` must have `LANES` floats.
     unsafe fn load(from: *const f32) -> Self;
-    /// The lanes into memory.
+    /// Stores the lanes to memory.
     ///
     /// # Safety
-    /// As [`Simd::splat`]; `to` must have room for `LANES` floats.
+    /// As [`Simd::splat`]; `to` must have space for `LANES` floats.
     unsafe fn store(self, to: *mut f32);
     /// Sum, lane by lane.
     ///
@@ -96,7 +96,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
-            // SAFETY: of this and the methods below: the trait's contract.
+            // SAFETY: the trait's contract, here and in the methods below.
             unsafe { _mm512_set1_ps(value) }
         }
         #[inline(always)]
@@ -171,7 +171,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
-            // SAFETY: of this and the methods below: the trait's contract.
+            // SAFETY: the trait's contract, here and in the methods below.
             unsafe { _mm256_set1_ps(value) }
         }
         #[inline(always)]
@@ -233,21 +233,21 @@ mod x86 {
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
             let mut lanes = [0.0; 8];
-            // SAFETY: the trait's contract, and there is room for 8 lanes.
+            // SAFETY: the trait's contract; `lanes` has space for 8 floats.
             unsafe { self.store(lanes.as_mut_ptr()) };
             lanes.iter().sum()
         }
         #[inline(always)]
         unsafe fn largest(self) -> f32 {
             let mut lanes = [0.0; 8];
-            // SAFETY: the trait's contract, and there is room for 8 lanes.
+            // SAFETY: the trait's contract; `lanes` has space for 8 floats.
             unsafe { self.store(lanes.as_mut_ptr()) };
             lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
         }
     }
 }
 
-/// Four lanes that the compiler turns into whatever the target always has (SSE2, NEON).
+/// Four lanes. The compiler uses the vectors that the target always has (SSE2, NEON).
 #[derive(Clone, Copy)]
 pub(super) struct Four([f32; 4]);
 
@@ -269,12 +269,12 @@ impl Simd for Four {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the trait's contract; an array of f32 is as aligned as f32.
+        // SAFETY: the trait's contract; an array of f32 has the alignment of f32.
         unsafe { Four(from.cast::<[f32; 4]>().read()) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the trait's contract; an array of f32 is as aligned as f32.
+        // SAFETY: the trait's contract; an array of f32 has the alignment of f32.
         unsafe { to.cast::<[f32; 4]>().write(self.0) }
     }
     #[inline(always)]
@@ -299,7 +299,7 @@ impl Simd for Four {
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
-        // Two roundings: f32::mul_add is a library call where the target has no such instruction.
+        // Two roundings: f32::mul_add is a library call if the target has no such instruction.
         Four(std::array::from_fn(|i| self.0[i] * factor.0[i] + addend.0[i]))
     }
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Which kernels this CPU runs, decided once, at run time.
+//! Chooses the kernels for this CPU, once, at run time.
 //!
 //! One binary serves every CPU. Each tier is the same code of [`super::kernels`], compiled for one
 //! instruction set behind entry points with that `target_feature`.
@@ -18,26 +18,26 @@ use crate::Error;
 /// A way to run the model on this CPU.
 #[derive(Clone, Copy)]
 pub(crate) struct Tier {
-    /// As `embed_model()` shows it.
+    /// The name in `embed_model()`.
     pub name: &'static str,
     pub precision: Precision,
-    /// Whether this process may run it; asked when it is chosen.
+    /// Whether this process may run the tier. It is called when the tier is chosen.
     permitted: fn() -> bool,
     pub(super) pass: PassKind,
 }
 
-/// Which pass a tier runs.
+/// The kind of pass of a tier.
 #[derive(Clone, Copy)]
 pub(super) enum PassKind {
     /// Row-major hidden states and these kernels.
     General(Kernels),
-    /// Tiles, from end to end.
+    /// Tiles from end to end.
     #[cfg(target_arch = "x86_64")]
     Amx,
 }
 
-/// The fastest tier of a precision, or the one with that name. Without either: the fastest there
-/// is, whose vectors have a cosine of at least 0.9999 to the reference's in any case.
+/// The fastest tier of a precision, or the tier with this name. Without either, the fastest tier of
+/// this CPU. In any case its vectors have a cosine of at least 0.9999 to those of the reference.
 pub(crate) fn choose(precision: Option<Precision>, kernels: Option<&str>) -> Result<Tier, Error> {
     let tiers: &[Tier] = &TIERS;
     let fits = |tier: &&Tier| {
@@ -51,10 +51,10 @@ pub(crate) fn choose(precision: Option<Precision>, kernels: Option<&str>) -> Res
     })
 }
 
-/// The tiers this CPU can run, fastest first, found out once.
+/// The tiers that this CPU can run, fastest first. They are detected once.
 static TIERS: Lazy<Vec<Tier>> = Lazy::new(available);
 
-/// A tier of these kernels, which every process may run.
+/// A tier with these kernels. Every process may run it.
 fn tier_of(kernels: Kernels, name: &'static str) -> Tier {
     let (precision, pass) = (kernels.form.precision, PassKind::General(kernels));
     Tier { name, precision, permitted: || true, pass }
@@ -79,7 +79,8 @@ fn available() -> Vec<Tier> {
                 let (linear, attend) = (super::bf16::linear, super::bf16::attend);
                 let bf16 =
                     Kernels { form: PanelForm { precision, ..f32.form }, linear, attend, ..f32 };
-                // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs and half of it on Intel's.
+                // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs, and half of it on
+                // Intel's.
                 tiers.insert(if is_amd() { 0 } else { 1 }, tier_of(bf16, "avx512-bf16"));
                 if super::amx::available() {
                     let name = "amx-bf16";

@@ -4,8 +4,8 @@ use crate::{DIMS, Error};
 
 /// The mean of rows of 384 values, as sentence-transformers'
 /// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py)
-/// with `pooling_mode_mean_tokens`, then `Normalize`. The sums are in f64: the reference adds f32
-/// values in blocks, and a plain sum of 512 of them would lose the last bits.
+/// with `pooling_mode_mean_tokens`, then `Normalize`. The sums are in f64. The reference adds f32
+/// values in blocks, and a plain f32 sum of 512 values would lose the last bits.
 pub(crate) struct Mean {
     sums: [f64; DIMS],
 }
@@ -25,7 +25,7 @@ impl Mean {
     /// The mean at unit length.
     ///
     /// # Errors
-    /// [`Error::Internal`] where it has no direction: it is zero or not finite.
+    /// [`Error::Internal`] when the mean has no direction: it is zero or not finite.
     pub fn normalise(&self) -> Result<[f32; DIMS], Error> {
         // The number of rows cancels out in the norm.
         let norm = self.sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();

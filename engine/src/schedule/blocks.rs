@@ -2,16 +2,17 @@
 
 use std::ops::Range;
 
-/// Most tokens of a forward pass, unless one text alone has more. Matrix products reach their full
-/// speed at about 50 rows. Above 512 rows the hidden states of a block do not fit into the cache.
+/// Most tokens of a forward pass. A text with more tokens has a pass of its own. Matrix products
+/// reach their full speed at about 50 rows. Above 512 rows the hidden states of a block do not fit
+/// into the cache.
 const MAX_BLOCK_TOKENS: usize = 512;
 
-/// Fewest tokens of a block that is made smaller so that every thread has some.
+/// Fewest tokens of a block when blocks are made smaller to give work to every thread.
 const MIN_BLOCK_TOKENS: usize = 64;
 
-/// Divides texts of these lengths into ranges. The texts of a range share a forward pass. Each of
-/// the threads gets two blocks where there is enough to do: threads with a block each never wait for
-/// one another, and those of one block do.
+/// Divides texts of these lengths into ranges. The texts of a range share a forward pass. Each
+/// thread gets two blocks if there is enough work. Threads with separate blocks never wait for one
+/// another; threads that share a block do.
 pub(crate) fn plan(lengths: &[usize], threads: usize) -> Vec<Range<usize>> {
     let limit = if threads == 1 {
         MAX_BLOCK_TOKENS

@@ -12,8 +12,8 @@ use crate::{DIMS, Error};
 pub(crate) type Pass<'a> =
     dyn Fn(&[&[u32]], &mut Crew, GoOn) -> Result<Vec<[f32; DIMS]>, Error> + Sync + 'a;
 
-/// Runs one pass for each block of `ids`. Returns the vectors of each, in the order of the blocks.
-/// `go_on` is called on the calling thread, which works as well.
+/// Runs one pass for each block of `ids`. Returns the vectors of each block, in the order of the
+/// blocks. `go_on` is called on the calling thread, which takes part in the work.
 ///
 /// # Errors
 /// [`Error::Interrupted`] when `go_on` breaks; the first error of a pass; [`Error::Internal`] when
@@ -26,7 +26,7 @@ pub(crate) fn run_blocks(
     go_on: GoOn,
 ) -> Result<Vec<Vec<[f32; DIMS]>>, Error> {
     // Blocks that run side by side never wait for each other. The work inside a block is divided
-    // among threads only when there are fewer blocks than keep all threads busy.
+    // among threads only when there are too few blocks to keep all threads busy.
     if crew.members() == 1 || blocks.len() < 2 * crew.members() {
         return blocks.iter().map(|block| pass(&ids[block.clone()], crew, go_on)).collect();
     }
@@ -37,7 +37,7 @@ pub(crate) fn run_blocks(
 /// A task by its index, with a callback that it calls between two steps.
 type Task<'a, T> = dyn Fn(usize, GoOn) -> Result<T, Error> + Sync + 'a;
 
-/// Runs `task(0..count)`, each on one thread. Returns the results in this order.
+/// Runs `task(0..count)`, each task on one thread. Returns the results in this order.
 ///
 /// # Errors
 /// As [`run_blocks`].
@@ -68,7 +68,7 @@ pub(crate) fn side_by_side<T: Send>(
     for (i, result) in queue.results.into_inner().unwrap_or_else(PoisonError::into_inner) {
         match result {
             Ok(result) => done[i] = Some(result),
-            // Those that stopped because another one failed are not the cause.
+            // A task that stopped because another one failed is not the cause.
             Err(error) if matches!(failure, None | Some(Error::Interrupted)) => {
                 failure = Some(error);
             }
@@ -95,7 +95,7 @@ struct Queue<'a, T> {
 }
 
 impl<T> Queue<'_, T> {
-    /// Takes tasks until there are none, or one has failed.
+    /// Takes tasks until none is left or one has failed.
     fn work(&self, go_on: GoOn) {
         let stop = StopOnDrop(&self.stop);
         loop {
@@ -118,7 +118,7 @@ impl<T> Queue<'_, T> {
         self.done.notify_all();
     }
 
-    /// An error where another thread has failed.
+    /// Returns an error if another thread has failed.
     fn stopped(&self) -> Result<(), Error> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
@@ -140,8 +140,8 @@ impl<T> Queue<'_, T> {
     }
 }
 
-/// Sets a flag when it is dropped, also when a panic unwinds: the other threads must not go on
-/// working for a call that has ended.
+/// Sets a flag when it is dropped, also when a panic unwinds. The other threads must not continue
+/// to work for a call that has ended.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -191,7 +191,7 @@ mod tests {
         let mut crew = Crew::of(&mut team, 2);
         let caller = std::thread::current().id();
         let both = std::sync::Barrier::new(2);
-        // One task each; the helper's ends only when it is stopped.
+        // One task for each thread. The helper's task ends only when it is stopped.
         let task = |_: usize, go_on: GoOn| {
             both.wait();
             while std::thread::current().id() != caller {

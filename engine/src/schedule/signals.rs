@@ -1,19 +1,19 @@
-//! Threads that take no signal.
+//! Threads that receive no signals.
 
 #![allow(unsafe_code)]
 
 use crate::Error;
 
 /// Blocks all signals on this thread until it is dropped. A new thread inherits the mask of the
-/// thread that spawns it, so it never gets a signal.
+/// thread that spawns it, so it never receives a signal.
 pub(super) struct SignalsBlocked {
     previous: libc::sigset_t,
 }
 
 impl SignalsBlocked {
     pub fn new() -> Result<SignalsBlocked, Error> {
-        // SAFETY: both sets are plain data that sigfillset and pthread_sigmask write before they
-        // are read; the pointers are to live locals of the right type.
+        // SAFETY: both sets are plain data, and sigfillset and pthread_sigmask write them before
+        // they are read. The pointers refer to live locals of the right type.
         let (status, previous) = unsafe {
             let mut all = std::mem::zeroed::<libc::sigset_t>();
             let mut previous = std::mem::zeroed::<libc::sigset_t>();
@@ -30,8 +30,8 @@ impl SignalsBlocked {
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        // SAFETY: `previous` was filled by pthread_sigmask in `new`. The third pointer may be null:
-        // then the old mask is not returned.
+        // SAFETY: pthread_sigmask filled `previous` in `new`. The third pointer may be null: then
+        // the old mask is not returned.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &self.previous, std::ptr::null_mut());
         }

@@ -1,9 +1,9 @@
-//! Threads that run one function together, and meet at barriers in it.
+//! Threads that run one function together and meet at barriers.
 //!
-//! The calling thread is one of them: a text that needs one thread wakes none. Who waits spins for a
-//! short while, because a barrier between two operations is a matter of microseconds, and then
-//! sleeps. The helpers block every signal: one that was delivered to them would run a database
-//! backend's handlers there.
+//! The calling thread is a member of the team, so a text that needs one thread wakes no helper. A
+//! waiting thread spins for a short time, because barriers are microseconds apart, and then sleeps.
+//! Helpers block every signal: otherwise a signal could run the handlers of a database backend on a
+//! helper.
 
 #![allow(unsafe_code)]
 
@@ -17,18 +17,18 @@ use std::time::{Duration, Instant};
 use super::signals::SignalsBlocked;
 use crate::Error;
 
-/// How long a thread waits awake before it sleeps. Waking it takes some 50 µs; the threads of a pass
-/// arrive at a barrier within 100 µs of each other.
+/// How long a waiting thread stays awake before it sleeps. Waking it takes some 50 µs. The threads
+/// of a pass arrive at a barrier within 100 µs of each other.
 const AWAKE: Duration = Duration::from_micros(200);
 
-/// How long of this it keeps its core. Then it offers the core at each turn: where there are more
-/// threads than cores, the one it waits for may have none.
+/// How long a waiting thread keeps its core. After this time it yields at each turn: with more
+/// threads than cores, the thread that it waits for may have no core.
 const SPIN: Duration = Duration::from_micros(20);
 
 /// How often the calling thread calls `go_on` while it waits for the others.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What helpers run: the index of the helper comes in, from 1.
+/// The work of helpers. The argument is the index of the helper, from 1.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// Helpers of the calling thread. They sleep between two jobs.
@@ -40,9 +40,9 @@ pub(crate) struct Team {
 struct Shared {
     job: Mutex<Job>,
     given_out: Condvar,
-    /// Number of the job, as in `job`, for those who spin.
+    /// Number of the job, as in `job`, for helpers that spin.
     number: AtomicUsize,
-    /// Helpers that are still in the job.
+    /// Helpers that have not finished the job.
     running: AtomicUsize,
     done: Condvar,
     panicked: AtomicBool,
@@ -74,8 +74,8 @@ impl Team {
         Team { shared: Arc::new(shared), helpers: Vec::new() }
     }
 
-    /// Starts helpers until there are `members` threads with the caller. Returns how many there
-    /// are: fewer where the system starts no more.
+    /// Starts helpers until there are `members` threads, the calling thread included. Returns the
+    /// number of threads, which is smaller if the system starts no more.
     pub fn grow(&mut self, members: usize) -> usize {
         while self.helpers.len() + 1 < members {
             let (shared, index) = (self.shared.clone(), self.helpers.len() + 1);
@@ -92,14 +92,14 @@ impl Team {
         members.min(self.helpers.len() + 1)
     }
 
-    /// Runs `work(1..members)` on helpers and `own` here, and waits for all, also where `own`
-    /// unwinds.
+    /// Runs `work(1..members)` on helpers and `own` on this thread. Waits for all helpers, also
+    /// when `own` unwinds.
     ///
     /// # Errors
-    /// [`Error::Internal`] where a helper panicked.
+    /// [`Error::Internal`] when a helper panicked.
     fn run(&mut self, members: usize, work: Work<'_>, own: impl FnOnce()) -> Result<(), Error> {
         assert!(members <= self.helpers.len() + 1);
-        // SAFETY: only the lifetime changes. The helpers have done with it when `Wait` is dropped,
+        // SAFETY: only the lifetime changes. Helpers no longer use `work` once `Wait` is dropped,
         // which happens before this function returns or unwinds.
         let work = unsafe { std::mem::transmute::<Work<'_>, Work<'static>>(work) };
         let shared = &self.shared;
@@ -140,7 +140,7 @@ impl Shared {
     }
 }
 
-/// Waits for the helpers when it goes.
+/// Waits for the helpers when it is dropped.
 struct Wait<'a>(&'a Shared);
 
 impl Drop for Wait<'_> {
@@ -156,11 +156,11 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// What a helper does.
+/// The loop of a helper.
 fn help(shared: &Shared, index: usize) {
     let (mut seen, mut member) = (0, false);
     loop {
-        // Who had no part in the last job has none in the next, most likely.
+        // A helper without a part in the last job probably has none in the next.
         if member {
             shared.spinning.fetch_add(1, Ordering::Relaxed);
             spin(|| shared.number.load(Ordering::Acquire) != seen);
@@ -189,7 +189,7 @@ fn help(shared: &Shared, index: usize) {
     }
 }
 
-/// Waits awake until it is so, or for [`AWAKE`]; whether it is so.
+/// Stays awake until `so` returns true, or for [`AWAKE`]. Returns whether `so` is true.
 fn spin(so: impl Fn() -> bool) -> bool {
     let began = Instant::now();
     loop {
@@ -207,12 +207,12 @@ fn spin(so: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Where the threads of a job wait for each other.
+/// A barrier for the threads of a job.
 struct Barrier {
     members: usize,
     arrived: AtomicUsize,
     round: AtomicUsize,
-    /// A member has left, so nobody needs to wait.
+    /// A member has left, so no other member needs to wait.
     broken: AtomicBool,
     asleep: Mutex<()>,
     opened: Condvar,
@@ -230,7 +230,7 @@ impl Barrier {
         }
     }
 
-    /// `go_on` is called from time to time, where there is one.
+    /// Waits for the other members. If there is a `go_on`, it is called every 10 ms.
     fn wait(&self, go_on: Option<GoOn>) -> Result<(), Error> {
         if self.members == 1 {
             return Ok(());
@@ -250,7 +250,7 @@ impl Barrier {
         self.whole()
     }
 
-    /// Sleeps until it is `open`.
+    /// Sleeps until `open` returns true.
     fn sleep(&self, open: impl Fn() -> bool, mut go_on: Option<GoOn>) -> Result<(), Error> {
         let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         while !open() {
@@ -268,14 +268,14 @@ impl Barrier {
         if self.broken.load(Ordering::Acquire) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// Taking the lock makes sure that who is about to sleep sees what was stored before.
+    /// Taking the lock ensures that a thread that is about to sleep sees the earlier stores.
     fn wake(&self) {
         drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
         self.opened.notify_all();
     }
 }
 
-/// Breaks the barrier when it goes: also where a panic unwinds nobody waits for this thread.
+/// Breaks the barrier when it is dropped. If a panic unwinds, no thread waits for this one.
 struct BreakOnDrop<'a>(&'a Barrier);
 
 impl Drop for BreakOnDrop<'_> {
@@ -285,33 +285,34 @@ impl Drop for BreakOnDrop<'_> {
     }
 }
 
-/// The caller's question whether to go on, as an error where it is not.
+/// A callback that returns an error when the work has to stop.
 pub(crate) type GoOn<'a> = &'a mut dyn FnMut() -> Result<(), Error>;
 
-/// One thread of those that run a pass together.
+/// One of the threads that run a pass together.
 pub(crate) struct Member<'a> {
-    /// From 0, which is the calling thread.
+    /// Member 0 is the calling thread.
     pub index: usize,
-    /// How many there are.
+    /// Number of members.
     pub members: usize,
     barrier: &'a Barrier,
     go_on: GoOn<'a>,
 }
 
 impl Member<'_> {
-    /// Waits for the other members. What each wrote before, all may read afterwards.
+    /// Waits for the other members. Afterwards, every member may read the earlier writes of all.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] where another one has left, or the caller shall not go on.
+    /// [`Error::Interrupted`] when another member has left; the error of `go_on`.
     pub fn meet(&mut self) -> Result<(), Error> {
         let calls = self.index == 0;
         self.barrier.wait(calls.then_some(&mut *self.go_on))
     }
 
-    /// Asks whether to go on; call it every few milliseconds.
+    /// Calls `go_on` on the calling thread. On a helper, checks that no member has left. Call this
+    /// every few milliseconds.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] where not.
+    /// The error of `go_on`; [`Error::Interrupted`] when another member has left.
     pub fn ask(&mut self) -> Result<(), Error> {
         (self.go_on)()
     }
@@ -322,19 +323,19 @@ impl Member<'_> {
     }
 }
 
-/// The threads for one pass.
+/// The threads of one pass.
 pub(crate) struct Crew<'a> {
     team: Option<&'a mut Team>,
     members: usize,
 }
 
 impl<'a> Crew<'a> {
-    /// The calling thread.
+    /// Only the calling thread.
     pub fn alone() -> Crew<'static> {
         Crew { team: None, members: 1 }
     }
 
-    /// The calling thread and `members - 1` helpers, or as many as can be had.
+    /// The calling thread and `members - 1` helpers, or as many as the system starts.
     pub fn of(team: &'a mut Team, members: usize) -> Crew<'a> {
         let members = team.grow(members);
         Crew { team: Some(team), members }
@@ -344,10 +345,10 @@ impl<'a> Crew<'a> {
         self.members
     }
 
-    /// Runs `work` on every thread. `go_on` is asked on the calling thread, which is member 0.
+    /// Runs `work` on every thread. `go_on` is called on the calling thread, which is member 0.
     ///
     /// # Errors
-    /// The first that a member gives; the others then leave at their next barrier or question.
+    /// The first error of a member. The others then leave at their next call of `meet` or `ask`.
     pub fn run(
         &mut self,
         go_on: GoOn,
@@ -362,7 +363,7 @@ impl<'a> Crew<'a> {
                 Ok(()) => std::mem::forget(breaks),
                 Err(error) => {
                     let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    // Those that leave because another one did are not the cause.
+                    // A member that leaves because another one left is not the cause.
                     if matches!(*failure, None | Some(Error::Interrupted)) {
                         *failure = Some(error);
                     }
@@ -381,10 +382,10 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Runs `helper` on every thread but this one, and `own` here.
+    /// Runs `helper` on every other thread, and `own` on this one.
     ///
     /// # Errors
-    /// [`Error::Internal`] where a helper panicked.
+    /// [`Error::Internal`] when a helper panicked.
     pub fn side_by_side(
         &mut self,
         helper: &(dyn Fn() + Sync),

@@ -1,7 +1,7 @@
 //! The number of threads of a call, and the helpers of an encoder.
 //!
-//! The calling thread is the first of its threads; only more than one need helpers. They block all
-//! signals, and none exists before the first call that needs one.
+//! The calling thread is the first thread of a call. Helpers are needed only for more than one
+//! thread. They block all signals, and none exists before the first call that needs one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -10,11 +10,11 @@ use once_cell::sync::Lazy;
 
 use super::team::{Crew, Team};
 
-/// Most threads of the automatic rule. A text of 512 tokens has no work for more.
+/// Most threads of the automatic rule. A text of 512 tokens has not enough work for more.
 const MAX_AUTOMATIC: usize = 8;
 
-/// Cores that this process may use. Reading the number takes 10 µs, as long as the rest of a call's
-/// overhead.
+/// Cores that this process may use. Reading the number takes 10 µs, as long as the other overhead
+/// of a call.
 static CORES: Lazy<usize> =
     Lazy::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
@@ -22,7 +22,8 @@ static CORES: Lazy<usize> =
 pub(crate) struct Threads {
     /// The number that the caller set; 0 = automatic.
     wanted: AtomicUsize,
-    /// Helpers that spin for the next call. They are no reason to use fewer threads.
+    /// Helpers that spin for the next call. The automatic number of threads does not count them as
+    /// other tasks.
     spinning: Arc<AtomicUsize>,
     team: Mutex<Team>,
 }
@@ -38,7 +39,7 @@ impl Threads {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
-    /// Number of threads for a call that begins now.
+    /// Number of threads for a call that starts now.
     ///
     /// The automatic number is the number of cores that no other task uses at this moment, from one
     /// to eight. One session alone gets all cores. Many sessions get one thread each, which gives
@@ -54,8 +55,9 @@ impl Threads {
         }
     }
 
-    /// Gives `use_crew` a crew of `members` threads, the calling one included; of fewer where the
-    /// system starts no more, and of this one where another call has the helpers.
+    /// Gives `use_crew` a crew of `members` threads, the calling thread included. The crew is
+    /// smaller if the system starts no more threads. It has only the calling thread if another call
+    /// uses the helpers.
     pub fn with_crew<T>(&self, members: usize, use_crew: impl FnOnce(Crew) -> T) -> T {
         if members <= 1 {
             return use_crew(Crew::alone());
@@ -70,8 +72,8 @@ impl Threads {
     }
 }
 
-/// Tasks of the whole system that run or wait for a core, this one included; 1 if the system does
-/// not have this number. Reading it takes about 10 µs.
+/// Tasks of the whole system that run or wait for a core, this one included. Returns 1 if the
+/// system does not have this number. Reading it takes about 10 µs.
 fn running_tasks() -> usize {
     std::fs::read_to_string("/proc/loadavg")
         .ok()
@@ -106,7 +108,8 @@ mod tests {
                 assert_eq!(mask, before);
                 continue;
             }
-            // SIGKILL (9) and SIGSTOP (19) can't be blocked, 32 and 33 belong to the C library.
+            // SIGKILL (9) and SIGSTOP (19) can't be blocked. Signals 32 and 33 belong to the C
+            // library.
             for signal in (1..=64).filter(|signal| ![9, 19, 32, 33].contains(signal)) {
                 assert!(mask >> (signal - 1) & 1 == 1, "signal {signal} is not blocked");
             }

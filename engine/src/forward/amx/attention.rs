@@ -1,20 +1,20 @@
 //! Attention: softmax(Q Kᵀ) V for heads of 32 columns, as one pipeline over all texts and heads.
 //!
-//! An item is 16 queries and 32 keys. While the scores of one item are in the tiles, those of the
-//! item before are exponentiated and those of the one before that multiplied with their values, so
-//! that tiles and vectors are busy at the same time:
+//! An item is 16 queries and 32 keys. While the scores of one item are in the tiles, the scores of
+//! the item before are exponentiated and the powers of the item before that are multiplied with
+//! their values. So tiles and vector units are busy at the same time:
 //!
-//! | item | what happens to it |
+//! | item | operation |
 //! |---|---|
 //! | i | its scores are multiplied |
 //! | i - 1 | its scores are stored |
 //! | i - 2 | 2^score, rounded to bf16 |
 //! | i - 3 | multiplied with the values, and with ones for the sum |
-//! | i - 4 | divided by the sum and stored, if it was the last of its queries |
+//! | i - 4 | divided by the sum and stored, if it is the last item of its queries |
 //!
-//! The queries are scaled by log2(e) / √32, so that the exponential is a power of two. Softmax without
-//! the largest score taken off is exact as long as the sums are numbers of a middle size; where one
-//! is not, its 16 queries are done again with it ([`Attention::again`]).
+//! The queries are scaled by log2(e) / √32, so the exponential is a power of two. Softmax without
+//! subtracting the largest score is exact while the sums are of moderate size. When a sum is not,
+//! its 16 queries are computed again with the largest score subtracted ([`Attention::again`]).
 
 #![allow(unsafe_code)]
 
@@ -29,13 +29,13 @@ use crate::forward::bf16::round_pair;
 use crate::forward::math::exp2_short;
 use crate::forward::memory::Buffer;
 
-/// Sums with which a softmax without the maximum is as good as one with it. 2^score has the relative
-/// precision of bf16 wherever it is a normal number, from 1e-38 to 3e38. A product of a power and a
-/// value is zero below 1e-38: from this sum on, values of 1e-22 and more are not lost. A sum of less
-/// means that every score is below -27, which models that are of use do not have.
+/// Sums for which a softmax without the maximum is as precise as one with it. 2^score has the
+/// relative precision of bf16 wherever it is a normal number, from 1e-38 to 3e38. A product of a
+/// power and a value is zero below 1e-38: from this sum on, values of 1e-22 and more are not lost.
+/// A smaller sum means that every score is below -27, which does not occur in useful models.
 const SUMS: Range<f32> = 1e-12..1e34;
 
-/// What a thread needs for [`attend`].
+/// Buffers that a thread needs for [`attend`].
 #[derive(Default)]
 pub(super) struct Workspace {
     packed: Buffer,
@@ -48,31 +48,33 @@ impl Workspace {
     }
 }
 
-/// What is under way.
+/// Intermediate results of the items in the pipeline.
 #[repr(C, align(64))]
 struct Rings {
     scores: [[f32; SQUARE / 2]; 2],
     probabilities: [[u16; SQUARE / 2]; 2],
-    /// Context before the division, two column tiles, and the sums in a third.
+    /// Two column tiles of context before the division, and one tile of sums.
     outputs: [[f32; 3 * TILE * TILE]; 2],
 }
 
-/// Tiles of ones in bf16: a product with them sums up a row.
+/// Tiles of ones in bf16. A product with them computes the sum of a row.
 #[repr(C, align(64))]
 struct Ones([u16; SQUARE / 2]);
 static ONES: Ones = Ones([0x3f80; SQUARE / 2]);
 
-/// Attention of the job's heads, for the texts that have a row among its rows.
+/// Attention of the job's heads, for the texts that have a row among the job's rows.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
 ///
 /// # Panics
-/// Where a text or a head is outside of a buffer. Queries need 16 rows from each start of 16 on.
+/// If a text or a head is outside of a buffer. Queries are read 16 rows at a time, from the start
+/// of each text on.
 ///
 /// # Safety
-/// No other thread writes the queries, keys and values of these texts, nor reads or writes the
-/// context of these rows and heads. The tiles must be configured, and the instructions there.
+/// No other thread writes the queries, keys and values of these texts, or reads or writes the
+/// context of these rows and heads. The tiles must be configured, and the CPU must have the
+/// instructions.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn attend(job: &Attention, workspace: &mut Workspace) -> Result<(), Error> {
     let longest = job.texts.iter().map(|text| text.len()).max().unwrap_or(0);
@@ -89,14 +91,14 @@ pub(super) unsafe fn attend(job: &Attention, workspace: &mut Workspace) -> Resul
         probabilities: [[0; SQUARE / 2]; 2],
         outputs: [[0.0; 3 * TILE * TILE]; 2],
     };
-    // Without allocation where everything is as usual.
+    // This list allocates only when a sum cannot be trusted.
     let mut untrusted: Vec<Item> = Vec::new();
     let mut items = [EMPTY; 8];
-    // After the last item the pipeline runs until it is empty.
+    // After the last item, the pipeline runs until it is empty.
     let mut left = 5;
     let mut i = 0_usize;
     while left > 0 {
-        // SAFETY: the caller's word; every pointer of an item is inside its buffer.
+        // SAFETY: the caller guarantees it; every pointer of an item is inside its buffer.
         unsafe {
             items[i % 8] = match walk.next() {
                 Some(item) => item,
@@ -108,7 +110,8 @@ pub(super) unsafe fn attend(job: &Attention, workspace: &mut Workspace) -> Resul
             let (new, exponentiated, multiplied, finished) =
                 (&items[i % 8], &items[(i + 6) % 8], &items[(i + 5) % 8], &items[(i + 4) % 8]);
             let [even, odd] = [i % 2, (i + 1) % 2];
-            // The keys' loads come before the stores: behind them they would wait.
+            // The loads of the keys come before the stores. After the stores they would have to
+            // wait.
             if !new.empty {
                 load_keys(new);
             }
@@ -135,16 +138,16 @@ pub(super) unsafe fn attend(job: &Attention, workspace: &mut Workspace) -> Resul
         i += 1;
     }
     for item in untrusted {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees it.
         unsafe { job.again(&item, packed, &mut rings) };
     }
     Ok(())
 }
 
-/// One item's powers of two and another's products with the values, in turns.
+/// The powers of two of one item and the products of another with the values, in turns.
 ///
 /// # Safety
-/// As [`attend`], for items that are under way.
+/// As [`attend`], for items in the pipeline.
 #[inline(always)]
 unsafe fn middle<const FULL: bool>(
     item: &Item,
@@ -154,7 +157,7 @@ unsafe fn middle<const FULL: bool>(
     probabilities: *const u16,
     output: *mut f32,
 ) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let products = FULL || !multiplied.empty;
         exponentiate::<FULL>(item.mask, scores, to, 0);
@@ -174,10 +177,10 @@ unsafe fn middle<const FULL: bool>(
 }
 
 /// # Safety
-/// As [`attend`], for an item that is under way.
+/// As [`attend`], for an item in the pipeline.
 #[inline(always)]
 unsafe fn load_keys(item: &Item) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         if item.first {
             load!("tmm3", item.queries, 64);
@@ -188,7 +191,7 @@ unsafe fn load_keys(item: &Item) {
 }
 
 /// # Safety
-/// Behind [`load_keys`].
+/// Call this after [`load_keys`].
 #[inline(always)]
 unsafe fn multiply_scores() {
     // SAFETY: the tiles are configured.
@@ -201,24 +204,24 @@ unsafe fn multiply_scores() {
 }
 
 /// # Safety
-/// `scores` must have room for two tiles.
+/// `scores` must have space for two tiles.
 #[inline(always)]
 unsafe fn store_scores(scores: *mut f32) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         store!("tmm4", scores);
         store!("tmm5", scores.add(TILE * TILE));
     }
 }
 
-/// Powers of two of four rows of scores, zero where there is no key.
+/// Powers of two of four rows of scores, and zero for missing keys.
 ///
 /// # Safety
-/// Two tiles of scores, one of probabilities.
+/// The pointers must refer to two tiles of scores and one tile of probabilities.
 #[inline(always)]
 unsafe fn exponentiate<const FULL: bool>(mask: u32, scores: *const f32, to: *mut u16, row: usize) {
     for i in row..row + 4 {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees it.
         unsafe {
             let first = exp2_short(_mm512_load_ps(scores.add(i * TILE)));
             let second = exp2_short(_mm512_load_ps(scores.add(TILE * TILE + i * TILE)));
@@ -230,10 +233,10 @@ unsafe fn exponentiate<const FULL: bool>(mask: u32, scores: *const f32, to: *mut
 }
 
 /// # Safety
-/// As [`attend`], for an item that is under way.
+/// As [`attend`], for an item in the pipeline.
 #[inline(always)]
 unsafe fn multiply_first(item: &Item, probabilities: *const u16) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         if item.first {
             if item.resumes {
@@ -253,10 +256,10 @@ unsafe fn multiply_first(item: &Item, probabilities: *const u16) {
 }
 
 /// # Safety
-/// Behind [`multiply_first`].
+/// Call this after [`multiply_first`].
 #[inline(always)]
 unsafe fn multiply_second(item: &Item) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         load!("tmm6", item.values.add(SQUARE / 2), 64);
         multiply!("tmm1", "tmm7", "tmm6");
@@ -264,10 +267,10 @@ unsafe fn multiply_second(item: &Item) {
 }
 
 /// # Safety
-/// Behind [`multiply_second`]; `output` must have room for three tiles.
+/// Call this after [`multiply_second`]; `output` must have space for three tiles.
 #[inline(always)]
 unsafe fn multiply_ones(item: &Item, output: *mut f32) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         load!("tmm6", ONES.0.as_ptr(), 64);
         multiply!("tmm2", "tmm7", "tmm6");
@@ -281,15 +284,16 @@ unsafe fn multiply_ones(item: &Item, output: *mut f32) {
 }
 
 impl Attention<'_> {
-    /// Divides by the sums and stores the rows that are wanted. Whether every sum can be trusted.
+    /// Divides by the sums and stores the rows of the job. Returns whether every sum can be
+    /// trusted.
     ///
     /// # Safety
-    /// As [`attend`], for an item that is done.
+    /// As [`attend`], for a finished item.
     #[inline(always)]
     unsafe fn output(&self, item: &Item, output: &[f32; 3 * TILE * TILE]) -> bool {
         let mut trusted: __mmask16 = !0;
         for i in 0..item.count {
-            // SAFETY: three tiles; the row's place is asked for.
+            // SAFETY: `output` has three tiles; `part` checks the place of the row.
             unsafe {
                 let from = output.as_ptr().add(i * TILE);
                 let sums = _mm512_load_ps(from.add(2 * TILE * TILE));
@@ -312,18 +316,18 @@ impl Attention<'_> {
         trusted == !0
     }
 
-    /// 16 queries with each row's largest score taken off first. A score that is no number gives a
-    /// context that is none.
+    /// Computes 16 queries with the largest score of each row subtracted first. A score that is NaN
+    /// gives a context that is NaN.
     ///
     /// # Safety
-    /// As [`attend`]; `slot` must have room for the longest text.
+    /// As [`attend`]; `slot` must have space for the longest text.
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
     unsafe fn again(&self, item: &Item, slot: *mut u16, rings: &mut Rings) {
         let length = self.texts[item.text].len();
         let chunks = length.div_ceil(KEYS);
         let scores = rings.scores[0].as_mut_ptr();
         let probabilities = rings.probabilities[0].as_mut_ptr();
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees it.
         unsafe {
             self.pack(item.text, item.head, slot);
             let mut largest = [_mm512_set1_ps(f32::MIN); TILE];
@@ -361,13 +365,14 @@ impl Attention<'_> {
     }
 }
 
-/// Scores of an item, in the tiles and then in memory. The queries are loaded each time.
+/// Computes the scores of an item in the tiles and stores them to memory. The queries are loaded
+/// each time.
 ///
 /// # Safety
 /// As [`attend`], for an item whose pointers are valid.
 #[inline(always)]
 unsafe fn scores_of(item: &Item, to: *mut f32) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         load_keys(&Item { first: true, ..*item });
         multiply_scores();

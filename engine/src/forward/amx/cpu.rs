@@ -1,10 +1,10 @@
-//! Whether this CPU and this kernel have the tiles.
+//! Whether this CPU and this Linux kernel support the tiles.
 
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 
-/// Whether CPU and kernel have the tiles, in the size that is meant here.
+/// Whether the CPU and the Linux kernel support the tiles, in the size that this code uses.
 pub(in crate::forward) fn available() -> bool {
     const TILES_AND_BF16: u32 = 1 << 24 | 1 << 22;
     if __cpuid(0).eax < 0x1d || __cpuid_count(7, 0).edx & TILES_AND_BF16 != TILES_AND_BF16 {
@@ -15,32 +15,33 @@ pub(in crate::forward) fn available() -> bool {
     (row_bytes, names, rows) == (64, 8, 16) && kernel::keeps_tiles()
 }
 
-/// Asks the kernel to keep the tiles' 8 kB for this process and those it forks. Only for kernels
-/// that are wanted: from then on the process's alternate signal stacks have to be larger. A
-/// process that has a small one is refused.
+/// Asks the Linux kernel to save the tiles' 8 kB for this process and its child processes. It is
+/// called only when these kernels are chosen, because the process then needs larger alternate
+/// signal stacks. Linux refuses the request of a process with a small one.
 pub(in crate::forward) fn permitted() -> bool {
     kernel::permits_tiles()
 }
 
-/// What Linux has to say, of its `Documentation/arch/x86/xstate.rst`.
+/// The numbers are from Linux's `Documentation/arch/x86/xstate.rst`.
 #[cfg(target_os = "linux")]
 mod kernel {
     const ARCH_GET_XCOMP_SUPP: libc::c_int = 0x1021;
     const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
-    /// Numbers of the tiles' configuration and of what is in them.
+    /// Feature numbers of the tiles' configuration and of the tiles' data.
     const CONFIGURATION: u64 = 17;
     const DATA: u64 = 18;
 
     pub fn keeps_tiles() -> bool {
         let mut features = 0_u64;
         let mask = &raw mut features;
-        // SAFETY: writes the mask of features; a kernel that does not know it returns an error.
+        // SAFETY: it writes the mask of features to `mask`; a Linux kernel without this call
+        // returns an error.
         let status = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, mask) };
         status == 0 && features >> CONFIGURATION & 1 == 1 && features >> DATA & 1 == 1
     }
 
     pub fn permits_tiles() -> bool {
-        // SAFETY: takes no pointer.
+        // SAFETY: this call takes no pointer.
         unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, DATA) == 0 }
     }
 }

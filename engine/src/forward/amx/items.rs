@@ -1,4 +1,4 @@
-//! The items of attention, 16 queries and 32 keys each, in their order.
+//! The items of attention, 16 queries and 32 keys each, in order.
 
 #![allow(unsafe_code)]
 
@@ -14,14 +14,14 @@ pub(super) const KEYS: usize = 2 * TILE;
 const KEY_BLOCK: usize = 8;
 /// bf16 values of the packed keys and values of 32 keys.
 pub(super) const CHUNK: usize = 2 * SQUARE;
-/// Texts of at most 32 tokens have one or two items for each head; so many of them may be under way.
+/// A text of at most 32 tokens has one or two items per head, so this many may be in the pipeline.
 pub(super) const SMALL_SLOTS: usize = 8;
-/// Any other has two items at the least, so that three are enough.
+/// A longer text has at least two items per head, so three slots are enough.
 pub(super) const LARGE_SLOTS: usize = 3;
 
 /// Attention of some heads over the texts of a block.
 pub(super) struct Attention<'a> {
-    /// bf16 `[head][row][32]`, a head `head_stride` values behind the one before.
+    /// bf16 `[head][row][32]`. Each head starts `head_stride` values after the one before.
     pub queries: Shared<'a, u16>,
     pub keys: Shared<'a, u16>,
     pub values: Shared<'a, u16>,
@@ -31,22 +31,22 @@ pub(super) struct Attention<'a> {
     /// Rows of each text.
     pub texts: &'a [Range<usize>],
     pub heads: Range<usize>,
-    /// Rows whose context is wanted.
+    /// Rows whose context is computed.
     pub rows: Range<usize>,
 }
 
 impl Attention<'_> {
-    /// Packs keys and values of a text and head.
+    /// Packs the keys and values of a text and head.
     ///
     /// # Safety
-    /// As [`super::attention::attend`]; the slot must have room for the text.
+    /// As [`super::attention::attend`]; the slot must have space for the text.
     #[inline(always)]
     pub unsafe fn pack(&self, text: usize, head: usize, slot: *mut u16) {
         let text = &self.texts[text];
         let start = head * self.head_stride + text.start * HEAD;
         let place = start..start + text.len() * HEAD;
         let (keys, values) = (self.keys.part(place.clone()), self.values.part(place));
-        // SAFETY: so many rows of each, as just checked; the caller's word on the slot.
+        // SAFETY: the number of rows of each was checked above; the caller guarantees the slot.
         unsafe { pack_keys_and_values(keys.pointer(), values.pointer(), text.len(), slot) };
     }
 }
@@ -57,22 +57,22 @@ pub(super) struct Item {
     pub queries: *const u16,
     pub keys: *const u16,
     pub values: *const u16,
-    /// Where context and sum wait between two key blocks.
+    /// Holds context and sum between two key blocks.
     pub partial: *mut f32,
-    /// The keys that are there.
+    /// One bit for each key that exists.
     pub mask: u32,
-    /// First and last of their key block.
+    /// First and last item of their key block.
     pub first: bool,
     pub last: bool,
-    /// Not the first key block.
+    /// The key block is not the first.
     pub resumes: bool,
-    /// The last of its queries.
+    /// The last item of its queries.
     pub done: bool,
-    /// No item: the pipeline fills or runs empty.
+    /// No item: the pipeline is filling or draining.
     pub empty: bool,
     pub text: usize,
     pub head: usize,
-    /// First row of the queries, and how many of the 16 are the text's.
+    /// First row of the queries, and the number of the 16 rows that belong to the text.
     pub row: usize,
     pub count: usize,
 }
@@ -94,16 +94,16 @@ pub(super) const EMPTY: Item = Item {
     count: 0,
 };
 
-/// The items in their order: texts, heads, key blocks, queries, keys.
+/// Iterates over the items in order: texts, heads, key blocks, queries, keys.
 pub(super) struct Walk<'a, 'j> {
     job: &'j Attention<'a>,
     packed: *mut u16,
     partial: *mut f32,
-    /// Values of the packed keys and values of the longest text.
+    /// Length in values of the packed keys and values of the longest text.
     large: usize,
     smalls: usize,
     larges: usize,
-    /// Of text and head: the index, the tiles of queries and the chunks of keys.
+    /// The current text and head: the index, the tiles of queries and the chunks of keys.
     text: usize,
     head: usize,
     tiles: Range<usize>,
@@ -116,8 +116,8 @@ pub(super) struct Walk<'a, 'j> {
 }
 
 impl<'a, 'j> Walk<'a, 'j> {
-    /// `packed` has slots for keys and values, `large` values each in the first [`LARGE_SLOTS`];
-    /// `partial` has three tiles for each 16 queries of the longest text.
+    /// `packed` has slots for keys and values, with `large` values in each of the first
+    /// [`LARGE_SLOTS`]. `partial` has three tiles for each 16 queries of the longest text.
     pub fn new(
         job: &'j Attention<'a>,
         packed: *mut u16,
@@ -148,7 +148,7 @@ impl<'a, 'j> Walk<'a, 'j> {
     #[inline(always)]
     pub unsafe fn next(&mut self) -> Option<Item> {
         if self.fresh {
-            // SAFETY: the caller's word.
+            // SAFETY: the caller guarantees it.
             if !unsafe { self.begin() } {
                 return None;
             }
@@ -197,7 +197,7 @@ impl<'a, 'j> Walk<'a, 'j> {
         Some(item)
     }
 
-    /// Packs the keys and values of the next text and head; `false` behind the last.
+    /// Packs the keys and values of the next text and head. Returns `false` after the last one.
     ///
     /// # Safety
     /// As [`super::attention::attend`].
@@ -223,14 +223,14 @@ impl<'a, 'j> Walk<'a, 'j> {
             self.slot = self.packed.wrapping_add(self.larges % LARGE_SLOTS * self.large);
             self.larges += 1;
         }
-        // SAFETY: the caller's word; the slot has room for the longest text.
+        // SAFETY: the caller guarantees it; the slot has space for the longest text.
         unsafe { job.pack(self.text, self.head, self.slot) };
         (self.tile, self.key_block, self.chunk, self.fresh) = (self.tiles.start, 0, 0, false);
         true
     }
 }
 
-/// Tiles of 16 queries of a text with a row that is wanted.
+/// Tiles of 16 queries of a text that contain one of `rows`.
 fn wanted_tiles(text: &Range<usize>, rows: &Range<usize>) -> Range<usize> {
     let first = rows.start.clamp(text.start, text.end) - text.start;
     let end = rows.end.clamp(text.start, text.end) - text.start;

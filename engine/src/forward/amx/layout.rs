@@ -1,11 +1,11 @@
-//! Where a value lies. Every tile is 1 kB in one piece, its rows 64 bytes apart, aligned to a cache
-//! line.
+//! The places of values in memory. Every tile is 1 kB in one piece. Its rows are 64 bytes apart and
+//! aligned to a cache line.
 //!
 //! | what | form |
 //! |---|---|
-//! | weights | panels `[12 steps][2 column tiles][16 pairs][16]` of 32-bit words: 32 columns, 384 of `k` |
-//! | activations | bf16 `[row / 32][12][32 rows][32]`: a step's two tiles of rows lie side by side |
-//! | residual stream | f32 `[row / 32][12][2 row tiles][2 column tiles][16][16]`: a product's four sums |
+//! | panels | `[12 steps][2 column tiles][16 pairs][16]` of 32-bit words: 32 columns, 384 of `k` |
+//! | activations | bf16 `[row / 32][12][32 rows][32]`: a step's two row tiles lie side by side |
+//! | residual stream | f32 `[row / 32][12][2 row tiles][2 column tiles][16][16]`: four sums |
 //! | queries, keys, values | bf16 `[head][row][32]`, so that a text may start at any row |
 
 use crate::DIMS;
@@ -22,20 +22,20 @@ pub(super) const SQUARE: usize = BLOCK * BLOCK;
 pub(super) const BLOCK_VALUES: usize = BLOCK * DIMS;
 /// Words of a panel.
 pub(super) const PANEL_WORDS: usize = BLOCK * DIMS / 2;
-/// The size of heads that attention on tiles is made for.
+/// The head size that attention on tiles supports.
 pub(super) const HEAD: usize = BLOCK;
 
-/// Where a row starts in the residual stream; its vectors of 16 follow at [`stream_vector`].
+/// Start of a row in the residual stream. Its vectors of 16 follow at [`stream_vector`].
 pub(super) fn stream_row(row: usize) -> usize {
     row / BLOCK * BLOCK_VALUES + row / TILE % 2 * (SQUARE / 2) + row % TILE * TILE
 }
 
-/// Where vector `i` of 24 lies behind the start of its row.
+/// Place of vector `i` of 24, relative to the start of its row.
 pub(super) fn stream_vector(i: usize) -> usize {
     i / 2 * SQUARE + i % 2 * (TILE * TILE)
 }
 
-/// Where a row starts in activations; its 12 lines follow `SQUARE` values apart.
+/// Start of a row in activations. Its 12 lines are `SQUARE` values apart.
 pub(super) fn activation_row(row: usize) -> usize {
     row / BLOCK * BLOCK_VALUES + row % BLOCK * BLOCK
 }

@@ -1,13 +1,14 @@
 //! The forward pass of bf16 on AMX tiles.
 //!
 //! A tile is 16 rows of 64 bytes. `tdpbf16ps` multiplies 16 rows of 32 bf16 with 32 × 16 of them,
-//! 8192 multiplications in 16 cycles: sixteen times the rate of an f32 FMA of 512 bits. Loading the
-//! tiles of a step takes as long as multiplying them, so every other instruction has to run in the
-//! shadow of the tiles, and nothing may be copied: whoever makes an activation writes it as bf16 in
-//! the form of its consumer's tiles ([`layout`]).
+//! which are 8192 multiplications in 16 cycles: sixteen times the rate of an f32 FMA of 512 bits.
+//! Loading the tiles of a step takes as long as multiplying them. So every other instruction has to
+//! run while the tiles are busy, and nothing may be copied: each operation writes its activations
+//! as bf16 in the tile layout of the next operation ([`layout`]).
 //!
-//! Instructions as in Intel's Architecture Instruction Set Extensions Programming Reference,
-//! chapter 3, packing as in its section on `TDPBF16PS`: 32-bit words, each two values along `k`.
+//! Instructions are as in Intel's Architecture Instruction Set Extensions Programming Reference,
+//! chapter 3. Packing is as in its section on `TDPBF16PS`: 32-bit words, each with two values along
+//! `k`.
 
 mod attention;
 mod cpu;

@@ -6,16 +6,17 @@ use std::arch::x86_64::*;
 
 use super::layout::{HEAD, SQUARE, TILE};
 
-/// Packs `length` rows of 32 keys and as many of values, bf16 and end to end, for chunks of 32 keys:
-/// first the keys of all chunks, `[chunk][2 tiles of keys][16 pairs of columns][16 keys][2]`, then
-/// the values, `[chunk][2 tiles of columns][16 pairs of keys][16 columns][2]`. Zero where there is no
-/// row: 0 × a stale NaN is NaN.
+/// Packs `length` rows of 32 keys and the same number of rows of values, bf16 and end to end, for
+/// chunks of 32 keys. First come the keys of all chunks,
+/// `[chunk][2 tiles of keys][16 pairs of columns][16 keys][2]`, then the values,
+/// `[chunk][2 tiles of columns][16 pairs of keys][16 columns][2]`. Missing rows are zero, because
+/// 0 × a stale NaN is NaN.
 ///
 /// The columns of a row of values must lie as [`value_column`] says.
 ///
 /// # Safety
-/// `keys` and `values` must have the rows, `to` room for `2 * SQUARE` values for each chunk, aligned
-/// to a cache line. The instructions must be there.
+/// `keys` and `values` must have `length` rows. `to` must have space for `2 * SQUARE` values for
+/// each chunk and be aligned to a cache line. The CPU must have the instructions.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn pack_keys_and_values(
     keys: *const u16,
@@ -24,7 +25,7 @@ pub(super) unsafe fn pack_keys_and_values(
     to: *mut u16,
 ) {
     let chunks = length.div_ceil(2 * TILE);
-    // SAFETY: the caller's word; rows are read only where they are.
+    // SAFETY: the caller guarantees it; only existing rows are read.
     unsafe {
         for tile in 0..2 * chunks {
             let mut rows = [_mm512_setzero_si512(); TILE];
@@ -45,8 +46,8 @@ pub(super) unsafe fn pack_keys_and_values(
     }
 }
 
-/// Which column lies at a place of a stored row of values, so that unpacking the halves of two rows
-/// gives columns 0 to 15 and 16 to 31: unpacking takes four values of each eight.
+/// The column at a place of a stored row of values. With this order, unpacking the halves of two
+/// rows gives columns 0 to 15 and 16 to 31: unpacking takes four values of each eight.
 pub(super) fn value_column(place: usize) -> usize {
     let (lane, i) = (place / 8, place % 8);
     if i < 4 { 4 * lane + i } else { TILE + 4 * lane + i - 4 }
@@ -56,7 +57,7 @@ pub(super) fn value_column(place: usize) -> usize {
 /// `from` must have `length` rows.
 #[inline(always)]
 unsafe fn row_or_zero(from: *const u16, row: usize, length: usize) -> __m512i {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         if row < length {
             _mm512_loadu_si512(from.add(row * HEAD).cast())
@@ -66,21 +67,21 @@ unsafe fn row_or_zero(from: *const u16, row: usize, length: usize) -> __m512i {
     }
 }
 
-/// Transposes 16 × 16 words: in each of four rounds, words, pairs of words and then quarters of the
-/// vectors change places.
+/// Transposes 16 × 16 words in four rounds. The rounds exchange words, pairs of words and then
+/// quarters of the vectors.
 ///
 /// # Safety
-/// `to` must have room for 16 lines and be aligned to one.
+/// `to` must have space for 16 lines and be aligned to a cache line.
 #[inline(always)]
 unsafe fn transpose(rows: [__m512i; 16], to: *mut u16) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut words = [_mm512_setzero_si512(); 16];
         for i in 0..8 {
             words[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
             words[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
         }
-        // Quarter `q` of vector `4 * g + j`: column `4 * q + j` of rows `4 * g` to `4 * g + 3`.
+        // Quarter `q` of vector `4 * g + j` is column `4 * q + j` of rows `4 * g` to `4 * g + 3`.
         let mut fours = [_mm512_setzero_si512(); 16];
         for g in 0..4 {
             let [a, b, c, d] = [words[4 * g], words[4 * g + 1], words[4 * g + 2], words[4 * g + 3]];

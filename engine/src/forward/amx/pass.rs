@@ -1,11 +1,12 @@
 //! A pass from token ids to vectors.
 //!
-//! From 32 rows per thread on, each thread has whole blocks of rows. Only attention reads those of
-//! others, so one barrier a layer is enough, if the keys and values of two layers take turns. With
-//! fewer rows each thread has heads, and panels of everything else, with four barriers.
+//! From 32 rows per thread on, each thread has whole blocks of rows. Only attention reads the rows
+//! of other threads. So one barrier per layer is enough if the keys and values of two layers use
+//! two buffers in turn. With fewer rows, each thread has heads, and panels of everything else, with
+//! four barriers.
 //!
-//! One thread runs queries, keys and values and the attention head by head from 128 rows on: then
-//! they never leave the cache.
+//! From 128 rows on, a single thread runs the product of queries, keys and values and the attention
+//! head by head. Queries, keys and values then never leave the cache.
 
 #![allow(unsafe_code)]
 
@@ -31,13 +32,14 @@ use crate::model::pooling::Mean;
 use crate::schedule::team::{Crew, GoOn, Member};
 use crate::{DIMS, Error};
 
-/// From this many rows per thread on, blocks of rows are shared out.
+/// From this many rows per thread on, blocks of rows are divided among the threads.
 const ROWS_PER_THREAD: usize = 32;
 
-/// From this many rows on, one thread runs attention head by head.
+/// From this many rows on, a single thread runs attention head by head.
 const HEAD_BY_HEAD: usize = 128;
 
-/// Bytes of buffers that a thread keeps between calls: those of a block of 512 rows take 5 MB.
+/// Bytes of buffers that a thread keeps between calls. The buffers for a block of 512 rows take
+/// 5 MB.
 const KEPT_BYTES: usize = 12 << 20;
 
 /// A packed model.
@@ -47,19 +49,21 @@ pub(in crate::forward) struct AmxPass {
     activation: Activation,
 }
 
-/// Hidden states of a block, and what a layer computes on the way.
+/// Hidden states of a block, and the intermediate results of a layer.
 #[derive(Clone, Copy)]
 struct States<'a> {
     by_rows: bool,
-    /// The residual stream, and where a normalisation writes it: the same place where rows are shared
-    /// out, else another, because all threads read all of it.
+    /// The residual stream, and the output of a normalisation. Both are the same place when rows
+    /// are divided among the threads. Otherwise they differ, because all threads read the whole
+    /// stream.
     streams: [Shared<'a, f32>; 2],
-    /// Rounded hidden states, which products read; for each thread where panels are shared out.
+    /// Rounded hidden states, which products read. When panels are divided among the threads, each
+    /// thread has a copy.
     activations: Shared<'a, u16>,
-    /// Two that take turns, or one twice.
+    /// Two buffers that are used in turn, or one twice.
     qkv: [Qkv<'a>; 2],
     context: Shared<'a, u16>,
-    /// 384 columns of the intermediate size; all of them where panels are shared out.
+    /// 384 columns of the intermediate size; all columns when panels are divided among the threads.
     inner: Shared<'a, u16>,
     row_major: Option<RowMajor<'a>>,
 }
@@ -68,19 +72,19 @@ struct States<'a> {
 #[derive(Clone, Copy)]
 struct Qkv<'a> {
     all: Shared<'a, u16>,
-    /// Values of one of the three.
+    /// Number of values of the queries, which is also that of the keys and that of the values.
     part: usize,
     head_stride: usize,
 }
 
-/// Attention for heads of another size than 32 runs in f32, on rows.
+/// Buffers for heads of another size than 32: their attention runs in f32, on row-major data.
 #[derive(Clone, Copy)]
 struct RowMajor<'a> {
     qkv: Shared<'a, f32>,
     context: Shared<'a, f32>,
 }
 
-/// What a thread keeps for itself.
+/// The own buffers of a thread.
 #[derive(Default)]
 struct Own {
     sums: product::TileSums,
@@ -89,7 +93,7 @@ struct Own {
 }
 
 thread_local! {
-    // A pass allocates nothing once its thread is warm.
+    // A pass allocates nothing once its thread has buffers from an earlier pass.
     static ARENA: RefCell<Arena> = RefCell::new(Arena::default());
     static OWN: RefCell<Option<Box<Own>>> = const { RefCell::new(None) };
 }
@@ -112,12 +116,12 @@ impl AmxPass {
         crew: &mut Crew,
         go_on: GoOn,
     ) -> Result<Vec<[f32; DIMS]>, Error> {
-        // A panic in `go_on` costs the buffers, nothing else.
+        // A panic in `go_on` loses the buffers, nothing else.
         let mut arena = ARENA.take();
         let states = self.prepare(&mut arena, block.len(), crew.members())?;
         crew.run(go_on, &|member| {
             let mut own = OWN.take().unwrap_or_default();
-            // SAFETY: the tier was chosen because they are there and permitted.
+            // SAFETY: the tier is chosen only if the tiles are available and permitted.
             let tiles = unsafe { Tiles::configure() };
             Run::new(self, block, states, member, &mut own, &tiles).layers(embeddings)?;
             if own.bytes() <= KEPT_BYTES {
@@ -129,7 +133,7 @@ impl AmxPass {
         let vectors = block.rows.iter().map(|text| {
             let (mut mean, mut values) = (Mean::new(), [0.0; DIMS]);
             for row in text.clone() {
-                // SAFETY: the other threads are done.
+                // SAFETY: the other threads have finished.
                 unsafe { rows::read_row(stream, row, &mut values) };
                 mean.add(&values);
             }
@@ -142,7 +146,7 @@ impl AmxPass {
         vectors
     }
 
-    /// Buffers for so many rows and threads.
+    /// Buffers for this number of rows and threads.
     fn prepare<'a>(
         &self,
         arena: &'a mut Arena,
@@ -195,7 +199,7 @@ impl Own {
     }
 }
 
-/// One thread's share of a pass.
+/// The share of one thread in a pass.
 struct Run<'a, 'b, 'm> {
     pass: &'a AmxPass,
     block: &'a Block<'a>,
@@ -255,7 +259,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             false => self.member.share(self.block.len()),
         };
         embeddings.read(self.block, rows, &mut |row, values| {
-            // SAFETY: a row of this thread.
+            // SAFETY: this row belongs to this thread.
             unsafe { rows::write_row(values, y, row) };
         })?;
         self.meet_unless_by_rows()?;
@@ -270,7 +274,8 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             self.feed_forward(i, y)?;
             self.meet_unless_by_rows()?;
             let last = i + 1 == weights.layers.len();
-            // Where panels are shared out, the calling thread needs all of the last hidden states.
+            // When panels are divided among the threads, the calling thread needs all hidden states
+            // of the last layer.
             let keep = if last { 0..PANELS } else { self.panels.clone() };
             if !last || self.states.by_rows || self.member.index == 0 {
                 self.normalise(&layer.norm, y, x, keep);
@@ -279,7 +284,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         self.ask()
     }
 
-    /// Waits for the other threads. As [`Run::ask`] on the calling thread.
+    /// Waits for the other threads. The calling thread calls `go_on` while it waits.
     fn meet(&mut self) -> Result<(), Error> {
         self.member.meet()?;
         self.reconfigure();
@@ -290,14 +295,15 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         if self.states.by_rows { Ok(()) } else { self.meet() }
     }
 
-    /// Asks whether to go on.
+    /// Calls `go_on`, see [`Member::ask`].
     fn ask(&mut self) -> Result<(), Error> {
         self.member.ask()?;
         self.reconfigure();
         Ok(())
     }
 
-    /// The callback may have used the tiles, or called what did. No tile holds anything then.
+    /// Configures the tiles again, because `go_on` may have used them. No tile holds data at this
+    /// point.
     fn reconfigure(&self) {
         if self.member.index == 0 {
             self.tiles.again();
@@ -310,14 +316,15 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
     }
 
     fn normalise(&self, norm: &Norm, from: Shared<f32>, to: Shared<f32>, keep: Range<usize>) {
-        // SAFETY: the instructions are there. The rows of `from` were written by this thread or
-        // before the last barrier; the rows, or the panels, and the activations are its own.
+        // SAFETY: the CPU has the instructions. The rows of `from` were written by this thread or
+        // before the last barrier. The rows, or the panels, and the activations belong to this
+        // thread.
         unsafe { rows::normalise(norm, from, to, self.activations, self.rows.clone(), keep) };
     }
 
     fn to_stream(&self, a: Shared<'a, u16>, weights: &'a [u32], x: Shared<f32>) {
         // SAFETY: the tiles are configured. `a` was written by this thread or before the last
-        // barrier; the blocks or the panels of the stream are its own.
+        // barrier. The blocks or the panels of the stream belong to this thread.
         unsafe { product::to_stream(&self.product(a, weights), x) };
     }
 
@@ -339,7 +346,8 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         }
     }
 
-    /// Heads of 32. With `in_place` all heads have the same place for queries, keys and values.
+    /// Heads of 32 columns. With `in_place`, all heads use the same place for queries, keys and
+    /// values.
     fn attend_heads(&mut self, i: usize, heads: Range<usize>, in_place: bool) -> Result<(), Error> {
         let weights = &self.pass.weights;
         let Qkv { all, part, head_stride } = self.states.qkv[i % 2];
@@ -352,8 +360,8 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         let place = |panel: usize, block: usize| {
             panel % 3 * part + panel / 3 * head_stride + block * SQUARE
         };
-        // SAFETY: the tiles are configured. The rounded hidden states are this thread's, and so are
-        // the rows or the heads of queries, keys and values.
+        // SAFETY: the tiles are configured. The rounded hidden states belong to this thread, and so
+        // do the rows or the heads of queries, keys and values.
         unsafe {
             product::to_activations::<Plain>(&product, bias, all, place, &mut self.own.sums);
         }
@@ -372,8 +380,9 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             rows: self.rows.clone(),
         };
         // SAFETY: the tiles are configured. Queries, keys and values were written by this thread or
-        // before the last barrier; these rows and heads of the context are its own. The next layer
-        // writes its queries, keys and values elsewhere, and the one after that behind its barrier.
+        // before the last barrier. These rows and heads of the context belong to this thread. The
+        // next layer writes its queries, keys and values elsewhere, and the layer after that writes
+        // after the next barrier.
         unsafe { attention::attend(&job, &mut self.own.attention) }
     }
 
@@ -388,7 +397,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         let bias = weights.layers[i].qkv_bias.as_slice();
         self.ask()?;
         let sums = &mut self.own.sums;
-        // SAFETY: as in `attend_heads`. Heads are shared out between two barriers.
+        // SAFETY: as in `attend_heads`. Heads are divided among the threads between two barriers.
         unsafe { product::to_rows(&product, bias, row_major.qkv, 3 * DIMS, sums) };
         self.meet()?;
         let head_size = DIMS / self.pass.heads;
@@ -402,7 +411,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
                     head_size,
                     heads: head..head + 1,
                 };
-                // SAFETY: as above; AVX-512 is there where the tiles are.
+                // SAFETY: as above; every CPU with the tiles has AVX-512.
                 unsafe { avx512::attend(&job, &mut self.own.kernels) }?;
             }
         }
@@ -411,13 +420,13 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             true => self.rows.clone(),
             false => self.member.share(self.block.len()),
         };
-        // SAFETY: the context was written before the last barrier, and these rows of the rounded one
-        // are this thread's.
+        // SAFETY: the context was written before the last barrier, and these rows of the rounded
+        // context belong to this thread.
         unsafe { rows::round_rows(row_major.context, self.states.context, rows) };
         Ok(())
     }
 
-    /// The feed-forward part, 384 columns of the intermediate size after the other.
+    /// The feed-forward part, 384 columns of the intermediate size at a time.
     fn feed_forward(&mut self, i: usize, y: Shared<f32>) -> Result<(), Error> {
         let weights = &self.pass.weights;
         let bias = weights.layers[i].up_bias.as_slice();
@@ -425,8 +434,8 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         for part in 0..weights.parts {
             self.ask()?;
             let bias = &bias[part * DIMS..][..DIMS];
-            // Rows of this thread stay in the cache; where panels are shared out, the next product
-            // needs those of all threads.
+            // Rows of this thread stay in the cache. When panels are divided among the threads, the
+            // next product needs the columns of all threads.
             let inner = match self.states.by_rows {
                 true => self.states.inner,
                 false => self.states.inner.part(part * values..(part + 1) * values),
@@ -450,8 +459,8 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
         let product = self.product(self.activations, weights);
         let place = |panel: usize, block: usize| block * BLOCK_VALUES + panel * SQUARE;
         let sums = &mut self.own.sums;
-        // SAFETY: the tiles are configured. The rounded hidden states are this thread's, and so are
-        // the blocks or the panels of `inner`.
+        // SAFETY: the tiles are configured. The rounded hidden states belong to this thread, and so
+        // do the blocks or the panels of `inner`.
         unsafe {
             match self.pass.activation {
                 Activation::Gelu => {

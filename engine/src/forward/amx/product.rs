@@ -1,9 +1,8 @@
 //! Products of activations with panels of weights.
 //!
-//! Panels outside, blocks of 32 rows inside, `k` always 384: a product with a longer `k` adds its
-//! parts to the residual stream. Four tiles sum up a block of 32 × 32. What follows a sum (bias,
-//! activation, rounding) runs in the shadow of the next block's tiles, two or three rows after each
-//! step.
+//! Panels are the outer loop, blocks of 32 rows the inner one. `k` is 384: a longer `k` adds its
+//! parts to the residual stream. Four tiles sum up a block of 32 × 32. The epilogue (bias,
+//! activation, rounding) runs while the next block's tiles are busy, two or three rows per step.
 
 #![allow(unsafe_code)]
 
@@ -26,17 +25,17 @@ pub(super) struct Product<'a> {
     /// Activations `[row blocks][12][32][32]`.
     pub a: Shared<'a, u16>,
     pub blocks: Range<usize>,
-    /// The last of the blocks has at most 16 rows.
+    /// Whether the last block has at most 16 rows.
     pub half: bool,
     /// `[panels][12][2][16][16]`.
     pub weights: &'a [u32],
     pub panels: Range<usize>,
 }
 
-/// What happens to a sum before it is rounded.
+/// The operation on a sum before it is rounded.
 pub(super) trait Activate {
     /// # Safety
-    /// AVX-512 must be there.
+    /// The CPU must have AVX-512.
     unsafe fn apply(x: __m512) -> __m512;
 }
 
@@ -76,8 +75,7 @@ impl Activate for Relu {
     }
 }
 
-/// Four tiles of sums `[2 row tiles][2 column tiles][16][16]`, and a place for a line of output that
-/// nobody wants.
+/// Four tiles of sums `[2 row tiles][2 column tiles][16][16]`, and space for unused output.
 #[repr(C, align(64))]
 pub(super) struct TileSums {
     sums: [f32; SQUARE],
@@ -90,14 +88,14 @@ impl Default for TileSums {
     }
 }
 
-/// Where the sums come from and go to.
+/// The source and the destination of sums.
 trait Sink {
-    /// Fills the tiles that sum up: two for one tile of rows, four for two.
+    /// Fills the tiles of the sums: two for one tile of rows, four for two.
     ///
     /// # Safety
-    /// Of this and all methods below: the tiles must be configured.
+    /// This holds for all methods below too: the tiles must be configured.
     unsafe fn begin(&mut self, panel: usize, block: usize, one: bool);
-    /// Rows `8 * group + from .. 8 * group + to` of the block before, while the tiles are busy.
+    /// Work on rows `8 * group + FROM .. 8 * group + TO` of the previous block, after a step.
     ///
     /// # Safety
     /// As [`Sink::begin`].
@@ -109,14 +107,13 @@ trait Sink {
     unsafe fn end(&mut self, one: bool);
 }
 
-/// To activations: bias, activation, bf16. `place(panel, block)` is where the 32 lines of a square
-/// go in `out`.
+/// Sums become activations in `out`. `place(panel, block)` is the start of a square's 32 lines.
 struct ToActivations<'a, P, A> {
     bias: &'a [f32],
     out: Shared<'a, u16>,
     place: P,
     scratch: &'a mut TileSums,
-    /// Where the block in the tiles goes, and the one before.
+    /// The destination of the block in the tiles, and that of the block before.
     current: *mut u16,
     before: *mut u16,
     activate: std::marker::PhantomData<A>,
@@ -128,7 +125,7 @@ impl<P: Fn(usize, usize) -> usize, A: Activate> Sink for ToActivations<'_, P, A>
         let bias = self.bias[panel * BLOCK..][..BLOCK].as_ptr();
         let place = (self.place)(panel, block);
         self.current = self.out.part(place..place + SQUARE).pointer();
-        // SAFETY: a tile whose rows are 0 bytes apart has the same row of 16 values 16 times.
+        // SAFETY: a tile whose rows are 0 bytes apart gets the same row of 16 values 16 times.
         unsafe {
             load!("tmm0", bias, 0);
             load!("tmm1", bias.add(TILE), 0);
@@ -141,7 +138,7 @@ impl<P: Fn(usize, usize) -> usize, A: Activate> Sink for ToActivations<'_, P, A>
 
     #[inline(always)]
     unsafe fn shadow<const FROM: usize, const TO: usize>(&mut self, group: usize) {
-        // SAFETY: rows of the sums, and of the square they go to.
+        // SAFETY: these are rows of the sums, and of the square that they go to.
         unsafe {
             let from = self.scratch.sums.as_ptr().add(group / 2 * (SQUARE / 2) + group % 2 * 128);
             let to = self.before.add(group * 8 * BLOCK);
@@ -156,7 +153,7 @@ impl<P: Fn(usize, usize) -> usize, A: Activate> Sink for ToActivations<'_, P, A>
     #[inline(always)]
     unsafe fn end(&mut self, one: bool) {
         let sums = self.scratch.sums.as_mut_ptr();
-        // SAFETY: the four tiles of the scratch.
+        // SAFETY: these are the four tiles of the scratch.
         unsafe {
             store!("tmm0", sums);
             store!("tmm1", sums.add(256));
@@ -169,13 +166,13 @@ impl<P: Fn(usize, usize) -> usize, A: Activate> Sink for ToActivations<'_, P, A>
     }
 }
 
-/// Added to the residual stream, which has the form of the tiles.
+/// Sums are added to the residual stream, which has the tile layout.
 struct ToStream<'a> {
     x: Shared<'a, f32>,
     blocks: Range<usize>,
     last_panel: usize,
     current: *mut f32,
-    /// The sums after these. Never those of another thread: prefetching them would take them from it.
+    /// The next sums of this thread. Prefetching another thread's sums would take its cache lines.
     next: *const f32,
 }
 
@@ -189,7 +186,7 @@ impl Sink for ToStream<'_> {
             false => (self.blocks.start, (panel + 1).min(self.last_panel)),
         };
         self.next = self.x.pointer().wrapping_add(block * BLOCK_VALUES + panel * SQUARE);
-        // SAFETY: the square's four tiles.
+        // SAFETY: these are the square's four tiles.
         unsafe {
             load!("tmm0", self.current, 64);
             load!("tmm1", self.current.add(256), 64);
@@ -200,14 +197,14 @@ impl Sink for ToStream<'_> {
         }
     }
 
-    /// Prefetches the next sums: 5 to 9 % of 128 and 512 tokens.
+    /// Prefetches the next sums. This saves 5 to 9 % of the time for 128 and 512 tokens.
     #[inline(always)]
     unsafe fn shadow<const FROM: usize, const TO: usize>(&mut self, group: usize) {
         if TO < 8 {
             let next = self.next.wrapping_add(group * 256 + FROM / 3 * 128);
             for line in 0..8 {
                 let line = next.wrapping_add(line * TILE);
-                // SAFETY: a hint; any address will do, none is read.
+                // SAFETY: this is a hint: any address is allowed, because no value is read.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
             }
         }
@@ -227,7 +224,7 @@ impl Sink for ToStream<'_> {
     }
 }
 
-/// To rows of f32, for heads of another size than attention on tiles is made for.
+/// Sums become rows of f32, for head sizes that attention on tiles does not support.
 struct ToRows<'a> {
     bias: &'a [f32],
     out: Shared<'a, f32>,
@@ -257,7 +254,7 @@ impl Sink for ToRows<'_> {
     #[inline(always)]
     unsafe fn end(&mut self, _: bool) {
         let sums = self.scratch.sums.as_mut_ptr();
-        // SAFETY: the four tiles of the scratch; the rows are asked for one by one.
+        // SAFETY: the four tiles of the scratch; `part` checks each row.
         unsafe {
             store!("tmm0", sums);
             store!("tmm1", sums.add(256));
@@ -273,14 +270,14 @@ impl Sink for ToRows<'_> {
     }
 }
 
-/// `activation(a · W + bias)` as bf16; the square of a panel and a block goes to `place`.
+/// `activation(a · W + bias)` as bf16. The square of a panel and a block goes to `place`.
 ///
 /// # Panics
-/// Where a panel, a block or a place lies outside of its buffer.
+/// If a panel, a block or a place lies outside of its buffer.
 ///
 /// # Safety
-/// No other thread writes the blocks of `a`, nor reads or writes the places in `out`. The tiles must
-/// be configured, and the instructions there.
+/// No other thread writes the blocks of `a`, or reads or writes the places in `out`. The tiles must
+/// be configured, and the CPU must have the instructions.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn to_activations<A: Activate>(
     job: &Product,
@@ -293,7 +290,7 @@ pub(super) unsafe fn to_activations<A: Activate>(
     let activate = std::marker::PhantomData::<A>;
     let (current, before) = (nowhere, nowhere);
     let mut sink = ToActivations { bias, out, place, scratch, current, before, activate };
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         run(job, &mut sink);
         for group in 0..4 {
@@ -314,11 +311,11 @@ pub(super) unsafe fn to_stream(job: &Product, x: Shared<f32>) {
     let (current, next) = (std::ptr::null_mut(), std::ptr::null());
     let (blocks, last_panel) = (job.blocks.clone(), job.panels.end.saturating_sub(1));
     let mut sink = ToStream { x, blocks, last_panel, current, next };
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe { run(job, &mut sink) };
 }
 
-/// `a · W + bias` as rows of f32 with so many columns, whole blocks of them.
+/// `a · W + bias` as rows of f32 with this number of columns, in whole blocks.
 ///
 /// # Panics
 /// As [`to_activations`].
@@ -334,7 +331,7 @@ pub(super) unsafe fn to_rows(
     scratch: &mut TileSums,
 ) {
     let mut sink = ToRows { bias, out, columns, scratch, panel: 0, block: 0 };
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe { run(&Product { half: false, ..job.clone() }, &mut sink) };
 }
 
@@ -348,10 +345,9 @@ unsafe fn run<S: Sink>(job: &Product, sink: &mut S) {
     }
     let a = job.a.part(blocks.start * BLOCK_VALUES..blocks.end * BLOCK_VALUES).pointer();
     let weights = &job.weights[..panels.end * PANEL_WORDS];
-    // One block reads the weights once, at the memory's rate; the CPU's own prefetching is better
-    // then.
+    // A single block reads the weights once, at the memory's rate. The CPU's prefetcher is better.
     let lines = if blocks.len() == 1 { 0 } else { LINES_PER_STEP.div_ceil(blocks.len()) };
-    // SAFETY: blocks and panels inside their buffers, as just checked.
+    // SAFETY: blocks and panels are inside their buffers, as checked above.
     unsafe {
         let mut loaded = false;
         for panel in panels.clone() {
@@ -389,7 +385,7 @@ unsafe fn run<S: Sink>(job: &Product, sink: &mut S) {
                         next.prefetch();
                     }
                 }
-                // A store waits for its products, and a load behind it would wait too.
+                // A store waits for its products, and a load after it would wait too.
                 let last_block = block + 1 == blocks.end;
                 let after = if last_block { blocks.start } else { block + 1 };
                 let is_one = half && after + 1 == blocks.end;
@@ -421,13 +417,13 @@ impl NextPanel {
 }
 
 /// 32 rows += 32 of `k`. `tileloaddt1` keeps the rows out of the first cache level, which the panel
-/// needs: 12 to 17 % at 512 rows.
+/// needs. This saves 12 to 17 % at 512 rows.
 ///
 /// # Safety
-/// Two tiles at `a` and two at `b`; the tiles must be configured.
+/// There must be two tiles at `a` and two at `b`, and the tiles must be configured.
 #[inline(always)]
 unsafe fn step_of_two(a: *const u16, b: *const u32) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         std::arch::asm!(
             "tileloaddt1 tmm4, [{a} + {stride}]",
@@ -449,10 +445,10 @@ unsafe fn step_of_two(a: *const u16, b: *const u32) {
 /// 16 rows += 32 of `k`.
 ///
 /// # Safety
-/// A tile at `a` and two at `b`; the tiles must be configured.
+/// There must be a tile at `a` and two at `b`, and the tiles must be configured.
 #[inline(always)]
 unsafe fn step_of_one(a: *const u16, b: *const u32) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         std::arch::asm!(
             "tileloaddt1 tmm4, [{a} + {stride}]",
@@ -473,7 +469,7 @@ unsafe fn step_of_one(a: *const u16, b: *const u32) {
 /// As [`step_of_two`].
 #[inline(always)]
 unsafe fn load_step(a: *const u16, b: *const u32) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         std::arch::asm!(
             "tileloaddt1 tmm4, [{a} + {stride}]",
@@ -493,7 +489,7 @@ unsafe fn load_step(a: *const u16, b: *const u32) {
 /// The tiles must be configured.
 #[inline(always)]
 unsafe fn multiply_loaded() {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         multiply!("tmm0", "tmm4", "tmm6");
         multiply!("tmm1", "tmm4", "tmm7");

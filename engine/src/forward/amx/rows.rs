@@ -1,7 +1,7 @@
-//! Work on rows: layer normalisation, and forms in and out of the tiles'.
+//! Work on rows: layer normalisation, and conversions to and from the tile layout.
 
 #![allow(unsafe_code)]
-// Rows are counted where several arrays and pointers go on together.
+// A counted loop is clearer where several arrays and pointers advance together.
 #![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
@@ -17,8 +17,8 @@ const VECTORS: usize = DIMS / TILE;
 /// Rows that are normalised together: their chains of additions overlap.
 const TOGETHER: usize = 8;
 
-/// A layer normalisation with two outputs: what the next product reads, and the residual stream,
-/// which the product after that adds to and so has that product's bias in it.
+/// A layer normalisation with two outputs. The next product reads the first one. The second one is
+/// the residual stream. The product after that adds to it, so it includes that product's bias.
 pub(super) struct Norm {
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
@@ -29,7 +29,7 @@ pub(super) struct Norm {
 
 impl Norm {
     /// # Panics
-    /// Where a vector has not 384 values.
+    /// If a vector does not have 384 values.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, next_bias: &[f32], eps: f32) -> Norm {
         assert!([weight.len(), bias.len(), next_bias.len()] == [DIMS; 3]);
         let stream_bias = bias.iter().zip(next_bias).map(|(a, b)| a + b).collect();
@@ -37,15 +37,15 @@ impl Norm {
     }
 }
 
-/// Normalises rows of the stream `from`: as bf16 to `activations`, and as f32 the columns of the
-/// panels in `keep` to the stream `to`.
+/// Normalises rows of the stream `from`. Writes the rows as bf16 to `activations`. Writes the
+/// columns of the panels in `keep` as f32 to the stream `to`.
 ///
 /// # Panics
-/// Where a row is outside of a buffer.
+/// If a row is outside of a buffer.
 ///
 /// # Safety
-/// No other thread writes these rows of `from`, nor reads or writes them in `activations`, nor the
-/// panels in `to`. The instructions must be there.
+/// No other thread writes these rows of `from`, or reads or writes them in `activations`, or the
+/// panels in `to`. The CPU must have the instructions.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn normalise(
     norm: &Norm,
@@ -57,7 +57,7 @@ pub(super) unsafe fn normalise(
 ) {
     let mut row = rows.start;
     while row < rows.end {
-        // Eight rows from a multiple of eight on lie in one tile, at one distance.
+        // Eight rows from a multiple of eight on lie in one tile, at equal distances.
         let whole = row.is_multiple_of(TOGETHER) && row + TOGETHER <= rows.end;
         let count = if whole { TOGETHER } else { 1 };
         let end = stream_row(row + count - 1) + stream_vector(VECTORS - 1) + TILE;
@@ -66,7 +66,7 @@ pub(super) unsafe fn normalise(
         let start = activation_row(row);
         let end = activation_row(row + count - 1) + (PANELS - 1) * SQUARE + BLOCK;
         let activations = activations.part(start..end).pointer();
-        // SAFETY: the rows' own places, as just checked.
+        // SAFETY: these are the rows' own places, as checked above.
         unsafe {
             if whole {
                 normalise_rows::<TOGETHER>(norm, from, to, activations, &keep);
@@ -78,10 +78,10 @@ pub(super) unsafe fn normalise(
     }
 }
 
-/// [`normalise`] for rows of one tile. Each sum has one order, whatever the number of rows.
+/// [`normalise`] for rows of one tile. The order of each sum does not depend on the number of rows.
 ///
 /// # Safety
-/// The rows must be there, from these places on; AVX512-BF16 must be there.
+/// The rows must exist from these places on. The CPU must have AVX512-BF16.
 #[inline(always)]
 unsafe fn normalise_rows<const COUNT: usize>(
     norm: &Norm,
@@ -90,7 +90,7 @@ unsafe fn normalise_rows<const COUNT: usize>(
     activations: *mut u16,
     keep: &Range<usize>,
 ) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let mut means = [_mm512_setzero_ps(); COUNT];
         let mut scales = [_mm512_setzero_ps(); COUNT];
@@ -146,10 +146,10 @@ unsafe fn normalise_rows<const COUNT: usize>(
 /// Four neighbouring vectors of a row.
 ///
 /// # Safety
-/// AVX-512 must be there, and two squares from `row` on.
+/// The CPU must have AVX-512, and there must be two squares from `row` on.
 #[inline(always)]
 unsafe fn four(row: *const f32) -> [__m512; 4] {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let [first, second] = [row, row.add(SQUARE)];
         [
@@ -164,32 +164,32 @@ unsafe fn four(row: *const f32) -> [__m512; 4] {
 /// Sum of four vectors, in one fixed order.
 ///
 /// # Safety
-/// AVX-512 must be there.
+/// The CPU must have AVX-512.
 #[inline(always)]
 unsafe fn total(sums: [__m512; 4]) -> f32 {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees it.
     unsafe {
         let [a, b, c, d] = sums;
         _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)))
     }
 }
 
-/// A row of 384 floats into the stream.
+/// Writes a row of 384 floats to the stream.
 ///
 /// # Panics
-/// Where the row is outside of the buffer.
+/// If the row is outside of the buffer.
 ///
 /// # Safety
 /// No other thread reads or writes the row.
 pub(super) unsafe fn write_row(values: &[f32; DIMS], to: Shared<f32>, row: usize) {
     for (i, values) in values.as_chunks::<TILE>().0.iter().enumerate() {
         let place = stream_row(row) + stream_vector(i);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees it.
         unsafe { to.write(place..place + TILE) }.copy_from_slice(values);
     }
 }
 
-/// A row of the stream as 384 floats.
+/// Reads a row of the stream as 384 floats.
 ///
 /// # Panics
 /// As [`write_row`].
@@ -199,23 +199,23 @@ pub(super) unsafe fn write_row(values: &[f32; DIMS], to: Shared<f32>, row: usize
 pub(super) unsafe fn read_row(from: Shared<f32>, row: usize, values: &mut [f32; DIMS]) {
     for (i, values) in values.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
         let place = stream_row(row) + stream_vector(i);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees it.
         values.copy_from_slice(unsafe { from.read(place..place + TILE) });
     }
 }
 
-/// Rows of 384 floats as activations.
+/// Converts rows of 384 floats to activations.
 ///
 /// # Panics
-/// Where a row is outside of a buffer.
+/// If a row is outside of a buffer.
 ///
 /// # Safety
-/// No other thread writes these rows of `from`, nor reads or writes them in `to`. The instructions
-/// must be there.
+/// No other thread writes these rows of `from`, or reads or writes them in `to`. The CPU must have
+/// the instructions.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn round_rows(from: Shared<f32>, to: Shared<u16>, rows: Range<usize>) {
     for row in rows {
-        // SAFETY: the caller's word; whole lines of the row.
+        // SAFETY: the caller guarantees it; only whole lines of the row are accessed.
         unsafe {
             let from = from.read(row * DIMS..(row + 1) * DIMS).as_ptr();
             for panel in 0..PANELS {

@@ -1,13 +1,13 @@
 //! The instructions of the tiles.
 //!
-//! rustc has no stable intrinsics for them, hence `asm!`. Tiles keep what they hold from one block of
-//! `asm!` to the next: the compiler itself never uses them.
+//! rustc has no stable intrinsics for them, so this module uses `asm!`. Tiles keep their data from
+//! one block of `asm!` to the next, because the compiler itself never uses them.
 
 #![allow(unsafe_code)]
 
 use std::arch::asm;
 
-/// What `ldtilecfg` reads.
+/// The operand of `ldtilecfg`.
 #[repr(C, align(64))]
 struct Configuration {
     palette: u8,
@@ -17,8 +17,8 @@ struct Configuration {
     rows: [u8; 16],
 }
 
-/// All eight tiles in their full size, 16 rows of 64 bytes. A block with fewer rows is computed with
-/// what lies behind them, and those results are not used.
+/// All eight tiles in their full size, 16 rows of 64 bytes. A block with fewer rows is computed
+/// with the data that lies after them, and those results are not used.
 static FULL: Configuration = Configuration {
     palette: 1,
     start_row: 0,
@@ -27,24 +27,24 @@ static FULL: Configuration = Configuration {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// The tiles of this thread, ready for use. Given back on drop: with tiles in use each switch of
-/// tasks and each signal frame copies 8 kB more.
+/// The tiles of this thread, ready for use. They are released on drop: with tiles in use, each task
+/// switch and each signal frame copies 8 kB more.
 pub(super) struct Tiles(());
 
 impl Tiles {
     /// # Safety
-    /// [`super::available`] and [`super::permitted`] must have said so.
+    /// [`super::available`] and [`super::permitted`] must have returned true.
     pub unsafe fn configure() -> Tiles {
         let tiles = Tiles(());
         tiles.again();
         tiles
     }
 
-    /// Configures them again: by the calling convention a function that is called may change the
-    /// configuration. They are zero then.
+    /// Configures the tiles again. By the calling convention, a called function may change the
+    /// configuration. All tiles are then zero.
     pub fn again(&self) {
-        // SAFETY: the instruction is there, as `configure` was told; it reads the 64 bytes of a valid
-        // configuration.
+        // SAFETY: the CPU has the instruction, as the caller of `configure` guarantees. It reads
+        // the 64 bytes of a valid configuration.
         unsafe {
             asm!(
                 "ldtilecfg [{}]", in(reg) &raw const FULL,
@@ -58,7 +58,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: made by `configure`, so the instruction is there.
+        // SAFETY: `configure` made this value, so the CPU has the instruction.
         unsafe {
             asm!(
                 "tilerelease",
@@ -106,7 +106,8 @@ macro_rules! zero {
     };
 }
 
-/// `multiply!("tmm0", "tmm4", "tmm6")`: the first += the second · the third, whose words are pairs.
+/// `multiply!("tmm0", "tmm4", "tmm6")`: the first += the second · the third. The words of the third
+/// are pairs.
 macro_rules! multiply {
     ($sum:tt, $a:tt, $b:tt) => {
         std::arch::asm!(

@@ -1,9 +1,9 @@
 //! The weights of a model as panels of tiles, in the order in which a pass reads them.
 //!
-//! A layer is 36 panels of queries, keys and values, 12 of the attention's output, and for each 384
-//! columns of the intermediate size 12 panels of the first linear layer and 12 of the second, of
-//! those 384 of its `k`. An intermediate size that is no multiple of 384 is filled up with zeros:
-//! every activation of 0 is 0.
+//! A layer has 36 panels of queries, keys and values and 12 of the attention's output. For each 384
+//! columns of the intermediate size it has 12 panels of the first linear layer and 12 of the
+//! second, for those 384 of its `k`. An intermediate size that is not a multiple of 384 is padded
+//! with zeros: every activation of 0 is 0.
 
 use super::layout::{BLOCK, HEAD, PANEL_WORDS, PANELS};
 use super::pack::value_column;
@@ -28,7 +28,7 @@ pub(super) struct TileWeights {
     pub parts: usize,
 }
 
-/// What is not in the panels.
+/// The parameters that are not in the panels.
 pub(super) struct Layer {
     pub qkv_bias: Biases,
     pub up_bias: Biases,
@@ -36,7 +36,7 @@ pub(super) struct Layer {
     pub norm: Norm,
 }
 
-/// Floats that start at a cache line: a tile's row of them is one line then.
+/// Floats that start at a cache line, so that a tile's row of them is one line.
 pub(super) struct Biases(Buffer, usize);
 
 impl Biases {
@@ -57,7 +57,7 @@ fn panels_per_layer(parts: usize) -> usize {
 }
 
 impl TileWeights {
-    /// Reads and packs.
+    /// Reads and packs the weights.
     ///
     /// # Errors
     /// As [`Checkpoint::read`]; [`Error::OutOfMemory`].
@@ -71,7 +71,7 @@ impl TileWeights {
             let weight = vector(format!("{name}.LayerNorm.weight"))?;
             Ok(Norm::new(weight, vector(format!("{name}.LayerNorm.bias"))?, next_bias, eps))
         };
-        // The bias of the attention's output of a layer, which the norm before it adds.
+        // The bias of the attention's output of a layer. The norm before it adds this bias.
         let output_bias = |layer: usize| match layer < config.layers {
             true => vector(format!("encoder.layer.{layer}.attention.output.dense.bias")),
             false => Ok(vec![0.0; DIMS]),
@@ -120,8 +120,8 @@ impl TileWeights {
         &self.panels.as_slice()[first * PANEL_WORDS..(first + count) * PANEL_WORDS]
     }
 
-    /// Queries, keys and values of head 0, of head 1 and so on, where heads have 32 columns;
-    /// otherwise all queries, all keys, all values.
+    /// Queries, keys and values of head 0, of head 1 and so on, if heads have 32 columns. Otherwise
+    /// all queries, all keys, all values.
     pub fn qkv(&self, layer: usize) -> &[u32] {
         self.panels(layer, 0, QKV_PANELS)
     }
@@ -136,7 +136,7 @@ impl TileWeights {
         self.panels(layer, ATTENTION_PANELS + 2 * PANELS * part, PANELS)
     }
 
-    /// The same 384 of the `k` of the second.
+    /// The same 384 of the `k` of the second linear layer.
     pub fn down(&self, layer: usize, part: usize) -> &[u32] {
         self.panels(layer, ATTENTION_PANELS + 2 * PANELS * part + PANELS, PANELS)
     }
@@ -153,7 +153,7 @@ fn read_qkv(
     let head_size = DIMS / heads;
     let by_heads = head_size == HEAD;
     let scale = 1.0 / (head_size as f32).sqrt();
-    // 2^x instead of e^x: attention on tiles has the cheaper one.
+    // 2^x instead of e^x, because attention on tiles uses the cheaper 2^x.
     let scale = if by_heads { scale * std::f32::consts::LOG2_E } else { scale };
     let mut biases = vec![0.0; 3 * DIMS];
     for (which, name) in ["query", "key", "value"].into_iter().enumerate() {
@@ -177,21 +177,21 @@ fn read_qkv(
     Ok(biases)
 }
 
-/// Packs panels of the columns from `first` on, of 384 of `k` from `from` on.
+/// Packs panels of the columns from `first` on, for 384 of `k` from `from` on.
 fn pack_straight(matrix: &[f32], k: usize, first: usize, from: usize, to: &mut [u32]) {
     for (panel, to) in to.chunks_exact_mut(PANEL_WORDS).enumerate() {
         pack(matrix, k, from, |i| first + panel * BLOCK + i, to);
     }
 }
 
-/// Packs a panel of the matrix `[n, k]`: its column `i` is row `column(i)` of the matrix. Zero beyond
-/// `n` and `k`.
+/// Packs a panel of the matrix `[n, k]`. Its column `i` is row `column(i)` of the matrix. It is
+/// zero beyond `n` and `k`.
 fn pack(matrix: &[f32], k: usize, from: usize, column: impl Fn(usize) -> usize, to: &mut [u32]) {
     for (i, word) in to.iter_mut().enumerate() {
         let (step, tile, row, place) = (i / 512, i / 256 % 2, i / 16 % 16, i % 16);
         let at = from + step * BLOCK + 2 * row;
         let start = column(tile * 16 + place) * k;
-        // `k` is even, so that a pair lies inside or outside as a whole.
+        // `k` is even, so a pair lies inside or outside as a whole.
         *word = match matrix.get(start + at..start + at + 2) {
             Some(&[first, second]) if at < k => pair(first, second),
             _ => 0,
