@@ -63,7 +63,7 @@ fn a_text_has_the_same_bits_in_any_batch_on_any_number_of_threads() {
 
 #[test]
 fn a_text_has_the_same_bits_with_any_width_of_the_feed_forward_part() {
-    // AMX computes 384 columns of it at a time.
+    // AMX computes 384 columns of the intermediate size at a time.
     for (intermediate, threads) in [(384, [2, 5]), (1536, [3, 13])] {
         compare(&TinyModel { layers: 2, intermediate, ..TinyModel::default() }, &threads);
     }

@@ -1,7 +1,7 @@
-//! Models whose weights are finite and absurd. Every bf16 tier gives what f32 gives: a vector in the
-//! same direction, or an error. Nothing here depends on rounding: attention goes to one token far
-//! ahead of the others, or to all alike, so rounding the factors to 9 bits moves a vector by less than
-//! a cosine of 0.999.
+//! Models whose weights are finite and extreme. Every bf16 tier gives the result of f32: a vector
+//! in the same direction, or an error. No result depends on rounding. One token gets nearly all of
+//! the attention, or all tokens get the same. So rounding the factors to 9 bits keeps the cosine at
+//! 0.999 or more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -12,8 +12,8 @@ use gte_engine::{DIMS, Encoder, Error, Options};
 use support::tiny_model::Tensors;
 use support::{TempDir, TinyModel, cosine, go};
 
-/// Tokens that stand out: the first is the key of the largest scores of even heads, the second that
-/// of odd heads.
+/// Two special tokens. The first is the key of the largest scores of even heads, the second of odd
+/// heads.
 const HIGH: u32 = 7;
 const LOW: u32 = 9;
 
@@ -24,7 +24,7 @@ const OUTPUT: &str = "encoder.layer.0.attention.output.dense";
 const UP: &str = "encoder.layer.0.intermediate.dense";
 const DOWN: &str = "encoder.layer.0.output.dense";
 
-/// Changes the values of a tensor; `change` gets the index of each.
+/// Changes the values of a tensor. `change` gets the index and the value.
 fn change(tensors: &mut Tensors, name: &str, change: impl Fn(usize, f32) -> f32) {
     let tensor = tensors.get_mut(name).unwrap_or_else(|| panic!("no tensor {name}"));
     for (i, bytes) in tensor.bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -41,14 +41,14 @@ fn scale(tensors: &mut Tensors, layer: &str, factor: f32) {
     }
 }
 
-/// Weights of a linear layer become 0, and biases those of a function of their index.
+/// Sets the weights of a linear layer to 0, and its biases to a function of their index.
 fn only_bias(tensors: &mut Tensors, layer: &str, bias: impl Fn(usize) -> f32) {
     change(tensors, &format!("{layer}.weight"), |_, _| 0.0);
     change(tensors, &format!("{layer}.bias"), |i, _| bias(i));
 }
 
-/// Scores depend on the key alone, and on whether the head is even: `±query * key * x / √32`, where x
-/// is about 11 for [`HIGH`], -11 for [`LOW`] and within ±2 for all others.
+/// Makes scores depend only on the key and on whether the head is even: `±query * key * x / √32`,
+/// where x is about 11 for [`HIGH`], -11 for [`LOW`] and within ±2 for all others.
 fn scores_of_keys(tensors: &mut Tensors, query: f32, key: f32) {
     let words = "embeddings.word_embeddings.weight";
     change(tensors, words, |i, value| match ((i / DIMS) as u32, i % DIMS) {
@@ -68,7 +68,7 @@ fn scores_of_keys(tensors: &mut Tensors, query: f32, key: f32) {
     change(tensors, &format!("{KEY}.bias"), |_, _| 0.0);
 }
 
-/// Texts with one [`HIGH`] and one [`LOW`] token each, except for the first.
+/// Texts with one [`HIGH`] and one [`LOW`] token each, except for the first text.
 fn texts() -> Vec<Vec<u32>> {
     let others = |length: u32| (0..length).map(move |i| 10 + (i * 7 + length) % 90);
     let mut texts = vec![vec![HIGH]];
@@ -81,7 +81,7 @@ fn texts() -> Vec<Vec<u32>> {
     texts
 }
 
-/// The vectors of the texts, each alone.
+/// The vectors of the texts, each embedded alone.
 fn outcomes(dir: &Path, kernels: &str, threads: usize) -> Vec<Result<[f32; DIMS], Error>> {
     let options = Options { kernels: Some(kernels.into()), threads, precision: None };
     let encoder = Encoder::load_with(dir, &options).unwrap();
@@ -89,7 +89,7 @@ fn outcomes(dir: &Path, kernels: &str, threads: usize) -> Vec<Result<[f32; DIMS]
     texts().iter().map(embed).collect()
 }
 
-/// What a model must give.
+/// The required result of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wanted {
     Vectors,
@@ -132,7 +132,7 @@ fn compare(case: &str, wanted: Wanted, damage: impl FnOnce(&mut Tensors)) {
 
 #[test]
 fn scores_of_any_size_give_the_attention_of_f32() {
-    // Scores from ±2 to ±2e38, and the factors in each proportion.
+    // Scores from ±2 to ±2e38, with the factors in every proportion.
     for [query, key] in [
         [1.0, 1.0],
         [1e2, 1.0],
@@ -167,7 +167,7 @@ fn equal_scores_of_any_size_give_equal_attention() {
 #[test]
 fn small_and_large_values_are_not_lost() {
     for factor in [1e-25, 1e-15, 1e-5, 1e5, 1e15, 1e30] {
-        // With powers near 1, far below and far above.
+        // Powers near 1, far below 1 and far above 1.
         for bias in [0.0, 1.0, -1.0, 3.0, -3.0, 20.0] {
             compare(&format!("values {factor}, bias {bias}"), Wanted::Vectors, |tensors| {
                 only_bias(tensors, QUERY, |_| f32::abs(bias));
@@ -207,7 +207,7 @@ fn a_feed_forward_part_that_overflows_is_an_error() {
         compare_with("infinite intermediate", Wanted::Errors, activation, |tensors| {
             scale(tensors, UP, 1e38);
         });
-        // Infinity minus infinity, which must not become 0.
+        // Infinity minus infinity must not become 0.
         compare_with("no intermediate", Wanted::Errors, activation, |tensors| {
             change(tensors, &format!("{UP}.weight"), |i, _| if i % 2 == 0 { 3e38 } else { -3e38 });
         });
@@ -220,7 +220,8 @@ fn layer_norms_of_zero_or_of_any_size_give_what_f32_gives() {
     for norm in norms {
         for factor in [0.0, 1e-30, 1e-10, 1e8, 1e15, 1e30] {
             compare(&format!("{norm} {factor}"), Wanted::Vectors, |tensors| {
-                // Scores do not depend on it: one attention would flip to another by rounding.
+                // Scores do not depend on the norm. Otherwise rounding could move the attention to
+                // another token.
                 only_bias(tensors, QUERY, |_| 0.1);
                 only_bias(tensors, KEY, |_| 0.1);
                 change(tensors, &format!("{norm}.LayerNorm.weight"), |_, weight| weight * factor);
@@ -245,7 +246,7 @@ fn a_score_that_overflows_is_an_error() {
         only_bias(tensors, QUERY, |_| 1e20);
         only_bias(tensors, KEY, |i| if i % 2 == 0 { 1e20 } else { -1e20 });
     });
-    // Of one key, or two, in every text. The scores of all others are finite.
+    // In every text, one or two keys have infinite scores. All other scores are finite.
     compare("one infinite score", Wanted::Errors, |tensors| {
         scores_of_keys(tensors, 2e19, 1e19);
     });

@@ -84,7 +84,7 @@ fn every_call_of_the_callback_can_stop_or_panic() {
         ControlFlow::Continue(())
     };
     encoder.embed("cat", &mut count).unwrap();
-    // At least five operations in each of two layers.
+    // There are at least five operations in each of two layers.
     assert!(all_calls > 10, "{all_calls}");
     for last in 1..=all_calls {
         for panics in [false, true] {
@@ -97,8 +97,8 @@ fn every_call_of_the_callback_can_stop_or_panic() {
 
 type Callback<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
-/// Runs the work until its call number `last` of the callback, which breaks or panics. With helpers
-/// the calling thread also calls while it waits for them, so that the number of calls varies and the
+/// Runs the work until call number `last` of the callback, which breaks or panics. With helpers,
+/// the calling thread also calls it while it waits for them. So the number of calls varies, and the
 /// work may end before.
 fn end_at<T>(
     helpers: bool,
@@ -129,7 +129,7 @@ fn end_at<T>(
 #[test]
 fn every_call_of_the_callback_can_stop_or_panic_while_helpers_work() {
     let dir = TempDir::with(&TinyModel { layers: 2, ..TinyModel::default() });
-    // With 20 tokens each thread has panels and heads, with 100 rows.
+    // With 20 tokens each thread has panels and heads. With 100 tokens each thread has rows.
     let texts = [20, 100].map(|length| (0..length).map(|i| 5 + i % 90).collect::<Vec<u32>>());
     for tier in tiers(dir.path()) {
         for threads in [2, 3] {
@@ -142,7 +142,7 @@ fn every_call_of_the_callback_can_stop_or_panic_while_helpers_work() {
                     ControlFlow::Continue(())
                 };
                 let wanted = encoder.embed_ids(&[ids], &mut count).unwrap();
-                // At least two operations in each of two layers.
+                // There are at least two operations in each of two layers.
                 assert!(all_calls >= 5, "{tier}: {all_calls}");
                 for last in 1..=all_calls {
                     for panics in [false, true] {
@@ -186,7 +186,7 @@ fn the_callback_is_called_while_a_huge_word_is_read() {
                 ControlFlow::Continue(())
             };
             work(&encoder, &text, &mut count).unwrap();
-            // Once every 2^18 characters, which take about 3 ms.
+            // One call per 2^18 characters, which take about 3 ms.
             assert!(calls >= text.chars().count() >> 18, "{name}: {calls}");
             for stop_at in [2, calls / 2, calls] {
                 let mut calls = 0;
@@ -208,7 +208,7 @@ fn the_callback_is_called_while_a_huge_word_is_read() {
 #[test]
 fn the_callback_is_called_while_words_are_counted() {
     let encoder = load(&TinyModel::default());
-    // All words differ, so each is tokenized. 100 KB take 0.1 s.
+    // All words differ, so each word is tokenized. 100 KB take 0.1 s.
     let text: String = (0..12_000).map(|i| format!("{} ", i * 7919)).collect();
     for (name, work) in &READING[2..] {
         let mut calls = 0;

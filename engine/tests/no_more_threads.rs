@@ -1,5 +1,5 @@
-//! A thread that the system does not start: the calling thread does its work. In a process of its
-//! own, because a limit of address space holds for all of it.
+//! When the system cannot start a thread, the calling thread does its work. The test has a process
+//! of its own, because a limit of address space applies to the whole process.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,9 +16,9 @@ fn status(name: &str) -> usize {
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Leaves so many bytes of address space, or all.
+/// Leaves this number of bytes of address space, or removes the limit.
 fn limit(bytes: Option<usize>) {
-    // SAFETY: both calls get a live limit of the right type.
+    // SAFETY: both calls get a pointer to a live limit of the right type.
     unsafe {
         let mut limit = std::mem::zeroed::<libc::rlimit>();
         assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &mut limit), 0);
@@ -42,7 +42,8 @@ fn a_thread_that_cannot_be_started_is_replaced_by_the_calling_thread() {
         };
         texts.iter().map(embed).collect()
     };
-    // None is dropped before the end: the C library keeps the stacks of threads that have ended.
+    // No encoder is dropped before the end: the C library keeps the stacks of threads that have
+    // ended.
     let mut encoders = Vec::new();
     for tier in tiers(dir.path()) {
         let options = Options { kernels: Some(tier.clone()), threads: 1, precision: None };
@@ -50,7 +51,8 @@ fn a_thread_that_cannot_be_started_is_replaced_by_the_calling_thread() {
         let wanted = embed(&encoder);
         let before = status("Threads");
         encoder.set_threads(4);
-        // A helper has a stack of 2 MB: there is room for none, and then for one and the buffers.
+        // A helper has a stack of 2 MB. The first limit has space for no helper, the second for one
+        // and the buffers.
         for (room, most) in [(1 << 20, 0), (31 << 17, 1)] {
             limit(Some(room));
             let found = embed(&encoder);
@@ -60,7 +62,7 @@ fn a_thread_that_cannot_be_started_is_replaced_by_the_calling_thread() {
             assert!(helpers <= most, "{tier}: {helpers} helpers in {room} bytes");
             println!("{tier}: {helpers} helpers in {room} bytes");
         }
-        // As soon as there is room, there are helpers.
+        // Helpers start as soon as there is space.
         assert!(embed(&encoder) == wanted, "{tier}");
         assert_eq!(status("Threads") - before, 3, "{tier}");
         encoders.push(encoder);

@@ -1,5 +1,5 @@
-//! The buffers of a large call are given back after it. In a process of its own, and one test after
-//! the other: each measures the memory of the process.
+//! The buffers of a large call are freed after it. The test has a process of its own, and it runs
+//! one case after the other, because it measures the memory of the process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,11 +8,11 @@ mod support;
 use gte_engine::{Encoder, Options};
 use support::{TempDir, TinyModel, go, tiers};
 
-/// Tokens of a long text: the most that a model may have. The buffers of its pass take 16 MB with
-/// AMX and 32 MB without, and more than `KEPT_BYTES` of `pass.rs` and `layers.rs` are not kept.
+/// Tokens of a long text, the most that a model may have. The buffers of its pass take 16 MB with
+/// AMX and 32 MB without. More than `KEPT_BYTES` of `pass.rs` and `layers.rs` are not kept.
 const LONG: usize = 2048;
 
-/// Less than the buffers of the pass. What is kept are the small ones of each thread.
+/// Less than the buffers of the pass. Only the small buffers of each thread are kept.
 const MOST: usize = 8 << 20;
 
 /// Resident memory of this process in bytes.
@@ -21,11 +21,11 @@ fn resident() -> usize {
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// Peak of it since the last call.
+/// Peak of the resident memory since the last call.
 fn peak() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    // Where the system does not permit it, the peak is that of the process.
+    // If the system does not permit the reset, the peak is that of the whole process.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
@@ -40,7 +40,7 @@ fn buffers_of_a_large_call_are_given_back() {
         for threads in [1, 3] {
             let options = Options { kernels: Some(tier.clone()), threads, precision: None };
             let encoder = Encoder::load_with(dir.path(), &options).unwrap();
-            // Helpers and the small buffers are there.
+            // This call starts the helpers and allocates the small buffers.
             encoder.embed_ids(&[&long[..200]], &mut go).unwrap();
             let before = resident();
             peak();

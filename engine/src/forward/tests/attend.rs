@@ -12,14 +12,14 @@ use crate::forward::jobs::{Attend, Scratch};
 use crate::forward::shared::Shared;
 use crate::forward::tier::general;
 
-/// Queries, keys and values of `rows` rows. What is not in `rows` must not be read.
+/// Queries, keys and values of `rows` rows. Values outside of `rows` must not be read.
 fn qkv(rows: &Range<usize>) -> Vec<f32> {
     let mut qkv = random(5, rows.end * 3 * DIMS);
     qkv[..rows.start * 3 * DIMS].fill(f32::NAN);
     qkv
 }
 
-/// Runs a job on buffers that end with its rows, less what is missing.
+/// Runs a job on buffers that end with the job's rows, shorter by `missing`.
 fn run(
     kernels: Kernels,
     qkv: &[f32],
@@ -38,7 +38,7 @@ fn run(
         head_size,
         heads,
     };
-    // SAFETY: the tier was detected; no other thread has the buffers.
+    // SAFETY: the tier was detected on this CPU; no other thread uses the buffers.
     unsafe { (kernels.attend)(&job, &mut Scratch::default()) }.unwrap();
     out.last::<f32>(lengths[1]).to_vec()
 }
@@ -87,7 +87,8 @@ fn attention_stays_inside_its_buffers_and_is_right() {
                         let columns = head * head_size..(head + 1) * head_size;
                         let wanted = reference(&qkv, &rows, row, columns.clone());
                         for (&found, wanted) in values[columns].iter().zip(wanted) {
-                            // The exponential that is good enough for bf16 is off by 7.5e-5.
+                            // The exponential that is precise enough for bf16 has an error of
+                            // 7.5e-5.
                             let short = name.ends_with("-bf16");
                             let tolerance = if short { 2e-4 } else { 1e-5 };
                             near(found, wanted, tolerance, (name, length, head_size, row, head));
@@ -122,7 +123,7 @@ fn a_score_that_is_no_number_gives_no_attention() {
             for length in [1, 5, 17, 97] {
                 let mut qkv = random(6, length * 3 * DIMS);
                 // The last key of head 0, for all queries: MAX times 2 is infinite. With minus
-                // infinity, all keys: one alone has no attention.
+                // infinity, all keys are changed, because a single such key gets no attention.
                 for row in 0..length {
                     qkv[row * 3 * DIMS] = 2.0;
                     if row + 1 == length || score == f32::NEG_INFINITY {

@@ -14,7 +14,7 @@ use crate::forward::panels::{LinearWeights, Packer};
 use crate::forward::shared::Shared;
 use crate::forward::tier::general;
 
-/// A matrix `[n, k]`, packed for a tier, and what it is multiplied with.
+/// A matrix `[n, k]`, packed for a tier, and the other operands of the product.
 struct Case {
     kernels: Kernels,
     n: usize,
@@ -47,7 +47,7 @@ impl Case {
         Case { kernels, n, k, weight, bias, packed_bias: packed.bias, panels, a, residual }
     }
 
-    /// Runs a job on buffers that are exactly as long as it needs, less what is missing.
+    /// Runs a job on buffers that are exactly as long as it needs, shorter by `missing`.
     fn run(
         &self,
         rows: Range<usize>,
@@ -66,7 +66,7 @@ impl Case {
         let mut residual = Guarded::holding(&self.residual[..rows.end * n - missing.residual]);
         let out_length = rows.end * n - missing.out;
         let mut out = Guarded::holding(&vec![UNTOUCHED; out_length]);
-        // SAFETY: so many floats, of which the vector never frees any.
+        // SAFETY: the memory has this number of floats, and the vector never frees any of them.
         let bias = unsafe {
             Vec::from_raw_parts(
                 bias.last::<f32>(bias_length).as_mut_ptr(),
@@ -87,12 +87,12 @@ impl Case {
             rows,
             columns,
         };
-        // SAFETY: the tier was detected; no other thread has the buffers.
+        // SAFETY: the tier was detected on this CPU; no other thread uses the buffers.
         unsafe { (self.kernels.linear)(&job, &mut Scratch::default()) }.unwrap();
         out.last::<f32>(out_length).to_vec()
     }
 
-    /// The products in f64, of factors rounded as the tier does.
+    /// The products in f64, with factors rounded as in the tier.
     fn products(&self) -> Vec<f64> {
         let round = |values: &[f32]| -> Vec<f32> {
             match self.kernels.form.precision {
@@ -117,7 +117,8 @@ const ALL: [Activation; 5] = [
 #[test]
 fn a_product_stays_inside_its_buffers_and_is_right() {
     for (name, kernels) in general() {
-        // Matrices with whole panels and with a rest, and a `k` that is no multiple of a vector.
+        // Matrices with whole panels and with a partial panel, and a `k` that is not a multiple of
+        // a vector.
         for (n, k) in [(384, 384), (70, 384), (384, 70), (2, 2), (144, 32)] {
             let case = Case::new(kernels, n, k, ROWS[ROWS.len() - 1]);
             let products = case.products();
@@ -142,7 +143,7 @@ fn a_product_stays_inside_its_buffers_and_is_right() {
                         if residual {
                             wanted += f64::from(case.residual[i]);
                         }
-                        // f32 adds 384 products of a sum around 10.
+                        // f32 adds 384 products, with a sum around 10.
                         let short = activation == Activation::GeluShort;
                         let tolerance = if short { 2.5e-4 } else { 4e-5 };
                         near(found, wanted, tolerance, (name, n, k, row, column, activation));
@@ -168,7 +169,7 @@ fn a_product_that_is_too_large_for_a_buffer_is_refused() {
         refuses(&format!("{name}: bias"), || run(Missing { bias: 1, ..none }));
         refuses(&format!("{name}: residual"), || run(Missing { residual: 1, ..none }));
         refuses(&format!("{name}: out"), || run(Missing { out: 1, ..none }));
-        // One panel more than the matrix has, in buffers that have it.
+        // One panel more than the matrix has, in buffers that are large enough for it.
         let mut wider = Case::new(kernels, 70 + kernels.form.width, 64, 17);
         wider.n = 70;
         refuses(&format!("{name}: columns"), || {

@@ -1,5 +1,5 @@
-//! Every kernel on buffers that are exactly as long as its job needs and end at a page that nobody
-//! may touch. The results are compared with plain loops in f64.
+//! Runs every kernel on buffers that are exactly as long as its job needs and end at a page that
+//! cannot be accessed. The results are compared with plain loops in f64.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ use super::number::pair;
 /// Lengths around the tiles of every tier.
 pub(super) const ROWS: [usize; 12] = [1, 2, 5, 8, 15, 16, 17, 31, 32, 33, 48, 97];
 
-/// What a test writes where a kernel must not.
+/// A value that marks places that a kernel must not write.
 pub(super) const UNTOUCHED: f32 = 777.25;
 
 /// Numbers between -1 and 1, the same in each run.
@@ -66,7 +66,7 @@ pub(super) fn activated(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// `erf(x)` by its series, which cancels out from 4 on, where it is 1 to 1e-8.
+/// `erf(x)` by its series. From 4 on the series loses precision, and `erf(x)` is 1 to 1e-8 there.
 pub(super) fn erf(x: f64) -> f64 {
     if x.abs() > 4.0 {
         return x.signum();
@@ -88,15 +88,15 @@ pub(super) fn standardised(row: &[f32], eps: f32) -> Vec<f64> {
     row.iter().map(|&x| (f64::from(x) - mean) / (variance + f64::from(eps)).sqrt()).collect()
 }
 
-/// Asserts that a job is refused.
+/// Asserts that a job panics.
 pub(super) fn refuses(what: &str, job: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(job)).is_err(), "{what} is taken");
 }
 
-/// Asserts that values are near each other.
+/// Asserts that two values are close to each other.
 pub(super) fn near(found: f32, wanted: f64, tolerance: f64, place: impl std::fmt::Debug) {
     let distance = (f64::from(found) - wanted).abs();
-    // A distance that is NaN is too large as well.
+    // A distance that is NaN fails too.
     assert!(distance <= tolerance, "{found} instead of {wanted} at {place:?}");
 }
 

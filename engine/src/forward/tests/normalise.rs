@@ -14,7 +14,7 @@ use crate::forward::tier::general;
 
 const EPS: f32 = 1e-12;
 
-/// Runs a job on buffers that end with its rows, less what is missing.
+/// Runs a job on buffers that end with the job's rows, shorter by `missing`.
 fn run(kernels: Kernels, from: &[f32], rows: Range<usize>, missing: [usize; 4]) -> Vec<f32> {
     let length = rows.end * DIMS;
     let mut from = Guarded::holding(&from[..length - missing[0]]);
@@ -29,7 +29,7 @@ fn run(kernels: Kernels, from: &[f32], rows: Range<usize>, missing: [usize; 4]) 
         eps: EPS,
         rows,
     };
-    // SAFETY: the tier was detected; no other thread has the buffers.
+    // SAFETY: the tier was detected on this CPU; no other thread uses the buffers.
     unsafe { (kernels.normalise)(&job) };
     to.last::<f32>(length - missing[1]).to_vec()
 }

@@ -17,16 +17,16 @@ const UNTOUCHED: u16 = 0x1234;
 struct Case {
     texts: Vec<Range<usize>>,
     heads: Range<usize>,
-    /// Rows whose context is wanted.
+    /// Rows whose context is computed.
     rows: Range<usize>,
-    /// Of a head in the buffers.
+    /// Distance between two heads in the buffers.
     stride: usize,
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
 }
 
-/// bf16 values by which each buffer is too short: a cache line.
+/// bf16 values by which each buffer is too short. They fill a cache line.
 #[derive(Clone, Copy, Default)]
 struct Missing {
     queries: usize,
@@ -36,14 +36,14 @@ struct Missing {
 }
 
 impl Case {
-    /// `spread` is the largest query: scores are about as large.
+    /// `spread` is the largest query. Scores have about this size.
     fn new(texts: Vec<Range<usize>>, heads: Range<usize>, spread: f32) -> Case {
         let end = texts.last().unwrap().end;
         let stride = (end.next_multiple_of(BLOCK) + TILE) * HEAD;
         let numbers = |seed: u64, scale: f32| -> Vec<f32> {
             let values = random(seed, heads.end * stride);
             let mut values: Vec<f32> = values.iter().map(|value| rounded(value * scale)).collect();
-            // What belongs to no text must not matter.
+            // Values that belong to no text must not matter.
             for (i, value) in values.iter_mut().enumerate() {
                 if !texts.iter().any(|text| text.contains(&(i % stride / HEAD))) {
                     *value = f32::NAN;
@@ -74,7 +74,7 @@ impl Case {
         self.rows.contains(&row)
     }
 
-    /// Runs the job on buffers that are exactly as long as it needs, less what is missing.
+    /// Runs the job on buffers that are exactly as long as it needs, shorter by `missing`.
     fn run(&self, missing: Missing) -> Vec<u16> {
         let last_head = (self.heads.end - 1) * self.stride;
         let used = self.texts.iter().filter(|text| (*text).clone().any(|row| self.wanted(row)));
@@ -104,7 +104,7 @@ impl Case {
             heads: self.heads.clone(),
             rows: self.rows.clone(),
         };
-        // SAFETY: the tiles are configured; no other thread has the buffers.
+        // SAFETY: the tiles are configured; no other thread uses the buffers.
         unsafe { attend(&job, &mut Workspace::default()) }.unwrap();
         guarded_context.last::<u16>(context).to_vec()
     }
@@ -151,14 +151,14 @@ impl Case {
     }
 }
 
-/// Values are within ±1. Powers and the result are rounded to 9 bits each, and the powers' errors
-/// are not all of one sign.
+/// Values are within ±1. Powers and the result are rounded to 9 bits each, and the errors of the
+/// powers do not all have the same sign.
 const TOLERANCE: f64 = 3.0 / 512.0;
 
 #[test]
 fn attention_stays_inside_its_buffers_and_is_right() {
     let Some(_tiles) = tiles() else { return };
-    // More than a block of keys, more than two.
+    // Lengths with more than one block of keys, and with more than two.
     for length in ROWS.into_iter().chain([256, 257, 300, 600]) {
         Case::alone(0..length, 0..2, 1.0).compare(TOLERANCE);
         Case::alone(5..5 + length, 11..12, 1.0).compare(TOLERANCE);
@@ -187,11 +187,12 @@ fn attention_of_several_texts_and_of_some_rows_is_right() {
 fn attention_with_scores_out_of_the_range_of_powers_is_right() {
     let Some(_tiles) = tiles() else { return };
     for length in [1, 2, 16, 17, 33, 97, 300] {
-        // Scores of hundreds and of 1e30. The larger they are, the further apart are the largest two.
+        // Scores of hundreds and of 1e30. The difference between the two largest scores grows with
+        // their size.
         for (spread, tolerance) in [(300.0, TOLERANCE), (1e30, 1.0 / 256.0)] {
             Case::alone(0..length, 0..2, spread).compare(tolerance);
         }
-        // All scores are equal and far below or above the range of powers, or at its ends.
+        // All scores are equal: far below or above the range of powers, or at its ends.
         for score in [-1e30, -1e4, -160.0, -125.0, -90.0, -89.0, 99.0, 127.0, 128.0, 1e4, 1e30] {
             let mut case = Case::alone(0..length, 0..2, 1.0);
             case.set_scores(score);

@@ -1,5 +1,5 @@
-//! Every function of the tiles on buffers that are exactly as long as its job needs and end at a
-//! page that nobody may touch. Without tiles nothing is tested.
+//! Runs every function of the tiles on buffers that are exactly as long as its job needs and end at
+//! a page that cannot be accessed. On a CPU without tiles nothing is tested.
 
 #![allow(unsafe_code, clippy::unwrap_used)]
 
@@ -14,22 +14,22 @@ use super::{available, permitted};
 /// Rows around the tiles and blocks.
 const ROWS: [usize; 10] = [1, 2, 15, 16, 17, 31, 32, 33, 48, 97];
 
-/// The tiles of this thread; none where the CPU has none.
+/// The tiles of this thread, or none if the CPU has none.
 fn tiles() -> Option<Tiles> {
     if !(available() && permitted()) {
         println!("no AMX here");
         return None;
     }
-    // SAFETY: as just asked.
+    // SAFETY: both conditions were checked above.
     Some(unsafe { Tiles::configure() })
 }
 
-/// Where a value of the residual stream lies.
+/// Place of a value in the residual stream.
 fn in_stream(row: usize, column: usize) -> usize {
     stream_row(row) + stream_vector(column / TILE) + column % TILE
 }
 
-/// Where a value of activations lies.
+/// Place of a value in activations.
 fn in_activations(row: usize, column: usize) -> usize {
     activation_row(row) + column / BLOCK * SQUARE + column % BLOCK
 }

@@ -18,10 +18,10 @@ use crate::forward::tests::{
 
 const UNTOUCHED_HALF: u16 = 0x1234;
 
-/// Panels of queries, keys and values: the most of a product.
+/// Panels of queries, keys and values, the largest number of a product.
 const PANELS: usize = 36;
 
-/// Values, or words, by which each buffer is too short: a cache line.
+/// Values or words by which each buffer is too short. They fill a cache line.
 #[derive(Clone, Copy, Default)]
 struct Missing {
     a: usize,
@@ -32,7 +32,7 @@ struct Missing {
 
 /// Factors of a product, and the product in f64.
 struct Case {
-    /// Activations: NaN in the rows that are not there.
+    /// Activations, with NaN in missing rows.
     a: Vec<u16>,
     weights: Vec<u32>,
     bias: Vec<f32>,
@@ -66,8 +66,8 @@ impl Case {
         self.rows.div_ceil(BLOCK)
     }
 
-    /// Calls `run` with a product of these panels, from the second block on where there is one, and
-    /// with the biases.
+    /// Calls `run` with a product of these panels and with the biases. The product starts at the
+    /// second block if there is one.
     fn with(&self, panels: Range<usize>, missing: Missing, run: &mut dyn FnMut(&Product, &[f32])) {
         let words = panels.end * PANEL_WORDS - missing.weights;
         let biases = panels.end * BLOCK - missing.bias;
@@ -101,7 +101,7 @@ impl Case {
         let mut out = Guarded::holding(&vec![UNTOUCHED_HALF; length]);
         let shared = Shared::new(out.last(length));
         self.with(panels, missing, &mut |job, bias| {
-            // SAFETY: the tiles are configured; no other thread has the buffers.
+            // SAFETY: the tiles are configured; no other thread uses the buffers.
             unsafe {
                 product::to_activations::<A>(job, bias, shared, place, &mut TileSums::default());
             }
@@ -140,7 +140,7 @@ impl Case {
                 let place = panels.start * BLOCK + column;
                 let sum = self.sums[row * PANELS * BLOCK + place] + f64::from(self.bias[place]);
                 let wanted = activated(activation, sum);
-                // Half a unit of bf16, and what gelu_short and the sum in f32 may be off.
+                // Half a unit of bf16, plus the error of gelu_short and of the sum in f32.
                 let tolerance = wanted.abs() / 256.0 + 2.5e-4;
                 near(found, wanted, tolerance, (self.rows, row, column, activation));
             }
@@ -173,7 +173,7 @@ fn products_stay_inside_their_buffers_and_are_right() {
                     near(out[in_stream(row, column)], wanted, tolerance, (rows, row, column));
                 }
             }
-            // The rows of a tile that is not there.
+            // The rows of a missing tile.
             for row in rows.next_multiple_of(TILE)..rows.next_multiple_of(BLOCK) {
                 for column in panels.start * BLOCK..panels.end * BLOCK {
                     assert_eq!(out[in_stream(row, column)], UNTOUCHED, "{rows}, {row}, {column}");

@@ -1,4 +1,4 @@
-//! Layer normalisation and forms of rows, and packed keys and values.
+//! Layer normalisation, conversions of rows, and packed keys and values.
 
 use std::mem::ManuallyDrop;
 
@@ -13,7 +13,7 @@ use crate::forward::tests::{UNTOUCHED, bf16, float, near, random, refuses, stand
 
 const EPS: f32 = 1e-12;
 
-/// Values of a stream, or of activations, that ends with its last row.
+/// Length of a stream, or of activations, that ends with its last row.
 fn stream_length(rows: usize) -> usize {
     in_stream(rows - 1, DIMS - 1) + 1
 }
@@ -24,10 +24,11 @@ fn activation_length(rows: usize) -> usize {
 /// A vector of the last `length` floats of guarded memory.
 ///
 /// # Safety
-/// It must not be dropped, and the memory not before its last use.
+/// The vector must not be dropped. The memory must not be dropped before the last use of the
+/// vector.
 unsafe fn vector(memory: &mut Guarded, length: usize) -> Vec<f32> {
     let floats = memory.last::<f32>(length).as_mut_ptr();
-    // SAFETY: so many floats; the caller's word.
+    // SAFETY: the memory has this number of floats; the caller guarantees the rest.
     unsafe { Vec::from_raw_parts(floats, length, length) }
 }
 
@@ -39,7 +40,7 @@ fn rows_go_in_and_out_of_the_stream_inside_its_buffer() {
         let stream = Shared::new(stream.last(length));
         let values = random(21, rows * DIMS);
         for (row, values) in values.as_chunks::<DIMS>().0.iter().enumerate() {
-            // SAFETY: no other thread has the buffer.
+            // SAFETY: no other thread uses the buffer.
             unsafe { write_row(values, stream, row) };
         }
         for (row, values) in values.as_chunks::<DIMS>().0.iter().enumerate() {
@@ -68,7 +69,7 @@ fn rows_are_rounded_inside_their_buffers() {
         let mut from = Guarded::holding(&values);
         let mut to = Guarded::holding(&vec![0x1234_u16; length]);
         let (from, to) = (Shared::new(from.last(rows * DIMS)), Shared::new(to.last(length)));
-        // SAFETY: the instructions are there; no other thread has the buffers.
+        // SAFETY: the CPU has the instructions; no other thread uses the buffers.
         unsafe { round_rows(from, to, 0..rows) };
         // SAFETY: as above.
         let found = unsafe { to.read(0..length) };
@@ -89,7 +90,7 @@ fn normalisation_stays_inside_its_buffers_and_is_right() {
     let stream_bias: Vec<f32> = bias.iter().zip(&next).map(|(a, b)| a + b).collect();
     let [mut guarded_weight, mut guarded_bias, mut guarded_stream] =
         [&weight, &bias, &stream_bias].map(|values| Guarded::holding(values));
-    // SAFETY: never dropped, and used only here.
+    // SAFETY: `norm` is never dropped, and it is used only here.
     let norm = ManuallyDrop::new(unsafe {
         Norm {
             weight: vector(&mut guarded_weight, DIMS),
@@ -113,7 +114,7 @@ fn normalisation_stays_inside_its_buffers_and_is_right() {
             let to = Shared::new(to.last(length));
             let activations = Shared::new(activations.last(halves));
             let run = |from, to, activations| {
-                // SAFETY: the instructions are there; no other thread has the buffers.
+                // SAFETY: the CPU has the instructions; no other thread uses the buffers.
                 unsafe { normalise(&norm, from, to, activations, first..rows, keep.clone()) };
             };
             run(from, to, activations);
@@ -157,7 +158,8 @@ fn keys_and_values_are_packed_inside_their_buffers() {
             (Guarded::holding(&keys), Guarded::holding(&values));
         let size = chunks * 2 * SQUARE;
         let mut to = Guarded::holding(&vec![0x1234_u16; size]);
-        // SAFETY: so many rows, and room for them; the instructions are there.
+        // SAFETY: the buffers have this number of rows and enough space; the CPU has the
+        // instructions.
         unsafe {
             pack_keys_and_values(
                 guarded_keys.last::<u16>(length * HEAD).as_ptr(),
