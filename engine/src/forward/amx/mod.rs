@@ -10,6 +10,7 @@
 //! chapter 3. Packing is as in its section on `TDPBF16PS`: 32-bit words, each with two values along
 //! `k`.
 
+mod activate;
 mod attention;
 mod cpu;
 mod items;

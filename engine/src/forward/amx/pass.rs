@@ -13,10 +13,11 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::activate::{Gelu, GeluTanh, Plain, Relu};
 use super::attention;
 use super::items::Attention;
 use super::layout::{BLOCK, BLOCK_VALUES, HEAD, PANELS, SQUARE, TILE};
-use super::product::{self, Gelu, GeluTanh, Plain, Product, Relu};
+use super::product::{self, Product};
 use super::rows::{self, Norm};
 use super::tile::Tiles;
 use super::weights::{QKV_PANELS, TileWeights};

@@ -9,15 +9,17 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::activate::Activate;
 use super::layout::{BLOCK, BLOCK_VALUES, PANEL_WORDS, SQUARE, TILE};
 use super::tile::{load, multiply, store};
 use crate::forward::bf16::round_pair;
-use crate::forward::math::{gelu_short, gelu_tanh};
 use crate::forward::prefetch::prefetch;
 use crate::forward::shared::Shared;
 
 /// Lines of a panel per step that one block of rows would have to prefetch.
 const LINES_PER_STEP: usize = PANEL_WORDS / 16 / 12;
+/// Words of a page of 4 kB.
+const PAGE_WORDS: usize = 1024;
 
 /// `a · W` for some blocks of rows and some panels.
 #[derive(Clone)]
@@ -30,49 +32,6 @@ pub(super) struct Product<'a> {
     /// `[panels][12][2][16][16]`.
     pub weights: &'a [u32],
     pub panels: Range<usize>,
-}
-
-/// The operation on a sum before it is rounded.
-pub(super) trait Activate {
-    /// # Safety
-    /// The CPU must have AVX-512.
-    unsafe fn apply(x: __m512) -> __m512;
-}
-
-pub(super) struct Plain;
-pub(super) struct Gelu;
-pub(super) struct GeluTanh;
-pub(super) struct Relu;
-
-impl Activate for Plain {
-    #[inline(always)]
-    unsafe fn apply(x: __m512) -> __m512 {
-        x
-    }
-}
-
-impl Activate for Gelu {
-    #[inline(always)]
-    unsafe fn apply(x: __m512) -> __m512 {
-        // SAFETY: the trait's contract.
-        unsafe { gelu_short(x) }
-    }
-}
-
-impl Activate for GeluTanh {
-    #[inline(always)]
-    unsafe fn apply(x: __m512) -> __m512 {
-        // SAFETY: the trait's contract.
-        unsafe { gelu_tanh(x) }
-    }
-}
-
-impl Activate for Relu {
-    #[inline(always)]
-    unsafe fn apply(x: __m512) -> __m512 {
-        // SAFETY: the trait's contract.
-        unsafe { _mm512_max_ps(_mm512_setzero_ps(), x) }
-    }
 }
 
 /// Four tiles of sums `[2 row tiles][2 column tiles][16][16]`, and space for unused output.
@@ -352,7 +311,7 @@ unsafe fn run<S: Sink>(job: &Product, sink: &mut S) {
         let mut loaded = false;
         for panel in panels.clone() {
             let b = weights.as_ptr().add(panel * PANEL_WORDS);
-            let mut next = NextPanel { from: b.wrapping_add(PANEL_WORDS), lines };
+            let mut next = NextPanel { from: b.wrapping_add(PANEL_WORDS), lines, page: 0 };
             for block in blocks.clone() {
                 let a_block = a.add((block - blocks.start) * BLOCK_VALUES);
                 let one = half && block + 1 == blocks.end;
@@ -400,18 +359,25 @@ unsafe fn run<S: Sink>(job: &Product, sink: &mut S) {
     }
 }
 
-/// Prefetches the next panel, a few lines at each step.
+/// Prefetches the next panel, a few lines at each step: a line of each of its six pages in turn. The
+/// prefetcher of a CPU follows a stream within its page, so that six of them run ahead. With the
+/// weights not in the cache, 128 tokens take 5.6 ms instead of 7.8 with one stream.
 struct NextPanel {
     from: *const u32,
     lines: usize,
+    page: usize,
 }
 
 impl NextPanel {
     #[inline(always)]
     fn prefetch(&mut self) {
         for _ in 0..self.lines {
-            prefetch(self.from);
-            self.from = self.from.wrapping_add(16);
+            prefetch(self.from.wrapping_add(self.page * PAGE_WORDS));
+            self.page += 1;
+            if self.page == PANEL_WORDS / PAGE_WORDS {
+                self.page = 0;
+                self.from = self.from.wrapping_add(16);
+            }
         }
     }
 }

@@ -4,10 +4,9 @@ use std::ops::Range;
 
 use super::{ROWS, in_activations, in_stream, tiles};
 use crate::DIMS;
+use crate::forward::amx::activate::{Activate, Gelu, GeluTanh, Plain, Relu};
 use crate::forward::amx::layout::{BLOCK, BLOCK_VALUES, PANEL_WORDS, SQUARE, TILE};
-use crate::forward::amx::product::{
-    self, Activate, Gelu, GeluTanh, Plain, Product, Relu, TileSums,
-};
+use crate::forward::amx::product::{self, Product, TileSums};
 use crate::forward::guarded::Guarded;
 use crate::forward::jobs::Activation;
 use crate::forward::number::pair;
