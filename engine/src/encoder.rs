@@ -37,8 +37,8 @@ const TEXTS_PER_TASK: usize = 8;
 pub struct Options {
     /// `None` takes the fastest precision of this CPU.
     pub precision: Option<Precision>,
-    /// Threads of the private pool. 0 is automatic: each call uses the cores that no other task
-    /// uses.
+    /// Threads of a call, the calling thread included. 0 is automatic: each call uses the cores that
+    /// no other task uses.
     pub threads: usize,
     /// Kernels by name, for tests of the slower tiers. `None` takes the fastest kernels of the
     /// precision.

@@ -115,6 +115,14 @@ impl Error {
     pub(crate) fn internal(error: impl std::fmt::Display) -> Error {
         Error::Internal(error.to_string())
     }
+
+    /// Of the errors of several threads, keeps the cause: the first that is not an interrupt, which
+    /// is what a thread gives that stopped because another one failed.
+    pub(crate) fn keep_cause(failure: &mut Option<Error>, error: Error) {
+        if matches!(failure, None | Some(Error::Interrupted)) {
+            *failure = Some(error);
+        }
+    }
 }
 
 fn file_name(path: &Path) -> std::path::Display<'_> {

@@ -17,7 +17,6 @@ use super::memory::{Arena, PanelMemory};
 use super::number::Precision;
 use super::panels::{LinearWeights, Packer};
 use super::shared::Shared;
-
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{self, ModelConfig};
 use crate::model::pooling::mean_and_normalise;
@@ -267,19 +266,17 @@ impl Run<'_, '_, '_> {
     ) -> Result<(), Error> {
         let kernels = &self.pass.kernels;
         let panels = &self.pass.panels.as_slice()[weights.panels.clone()];
-        let columns = weights.n.div_ceil(kernels.form.width);
-        let columns = if self.states.by_rows { 0..columns } else { self.member.share(columns) };
-        let k = weights.k;
-        let mut job =
-            Linear { a, k, weights, panels, activation, residual, out, rows: 0..0, columns };
+        let all = weights.n.div_ceil(kernels.form.width);
+        let own = if self.states.by_rows { 0..all } else { self.member.share(all) };
+        let (k, rows) = (weights.k, rows.clone());
         // All rows are multiplied with a panel while it is in the cache. With many rows, `go_on` is
         // called after each panel.
-        let panels = job.columns.clone();
-        let step = (ROWS_BETWEEN_QUESTIONS * panels.len()).div_ceil(rows.len().max(1)).max(1);
-        job.rows = rows.clone();
-        for first in panels.clone().step_by(step) {
+        let step = (ROWS_BETWEEN_QUESTIONS * own.len()).div_ceil(rows.len().max(1)).max(1);
+        let mut job =
+            Linear { a, k, weights, panels, activation, residual, out, rows, columns: 0..0 };
+        for first in own.clone().step_by(step) {
             self.member.ask()?;
-            job.columns = first..(first + step).min(panels.end);
+            job.columns = first..(first + step).min(own.end);
             // SAFETY: the tier was detected on this CPU. The rows or the panels belong to this
             // thread. All that the kernel reads was written before the last barrier or by this
             // thread.

@@ -92,7 +92,7 @@ impl Drop for PanelMemory {
 }
 
 /// Words of a page of 4 kB.
-const PAGE_WORDS: usize = 1024;
+pub(super) const PAGE_WORDS: usize = 1024;
 /// Words by which the offsets of an arena's buffers within a page differ. A load that follows a
 /// store to the same offset of another page has to wait for that store.
 const STAGGER_WORDS: usize = 64;

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 /// 32-bit words of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// With fewer rows, the memory is already at its limit. Prefetching made two rows slower by up to
 /// half.

@@ -68,11 +68,7 @@ pub(crate) fn side_by_side<T: Send>(
     for (i, result) in queue.results.into_inner().unwrap_or_else(PoisonError::into_inner) {
         match result {
             Ok(result) => done[i] = Some(result),
-            // A task that stopped because another one failed is not the cause.
-            Err(error) if matches!(failure, None | Some(Error::Interrupted)) => {
-                failure = Some(error);
-            }
-            Err(_) => {}
+            Err(error) => Error::keep_cause(&mut failure, error),
         }
     }
     match failure {

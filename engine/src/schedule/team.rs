@@ -363,10 +363,7 @@ impl<'a> Crew<'a> {
                 Ok(()) => std::mem::forget(breaks),
                 Err(error) => {
                     let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    // A member that leaves because another one left is not the cause.
-                    if matches!(*failure, None | Some(Error::Interrupted)) {
-                        *failure = Some(error);
-                    }
+                    Error::keep_cause(&mut failure, error);
                 }
             }
         };

@@ -159,12 +159,12 @@ impl AmxPass {
         let copies = if by_rows { 1 } else { members };
         let parts = if by_rows { 1 } else { self.weights.parts };
         let second = if by_rows { 0 } else { values };
-        // A text may start at any row, and its queries are read 16 at a time.
-        let head_stride = (rows.next_multiple_of(BLOCK) + TILE) * HEAD;
-        let part = PANELS * head_stride;
         let on_tiles = self.heads == PANELS;
+        // A text may start at any row, and its queries are read 16 at a time.
+        let head_stride = if on_tiles { (rows.next_multiple_of(BLOCK) + TILE) * HEAD } else { 0 };
+        let part = PANELS * head_stride;
         let turns = if members > 1 && by_rows { 2 } else { 1 };
-        let qkv = if on_tiles { 3 * part * turns } else { 0 };
+        let qkv = 3 * part * turns;
         let row_major = if on_tiles { 0 } else { values };
         let mut carver = arena.reserve(&[
             4 * values,
@@ -183,7 +183,6 @@ impl AmxPass {
         let inner = carver.take(values * parts);
         let all: Shared<u16> = carver.take(qkv);
         let qkv = [0, turns - 1].map(|turn| {
-            let part = if on_tiles { part } else { 0 };
             let all = all.part(3 * turn * part..3 * (turn + 1) * part);
             Qkv { all, part, head_stride }
         });
@@ -255,10 +254,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
     fn layers(&mut self, embeddings: &Embeddings) -> Result<(), Error> {
         let weights = &self.pass.weights;
         let [x, y] = self.states.streams;
-        let rows = match self.states.by_rows {
-            true => self.rows.clone(),
-            false => self.member.share(self.block.len()),
-        };
+        let rows = self.rows_of_its_own();
         embeddings.read(self.block, rows, &mut |row, values| {
             // SAFETY: this row belongs to this thread.
             unsafe { rows::write_row(values, y, row) };
@@ -283,6 +279,14 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             }
         }
         self.ask()
+    }
+
+    /// Rows that no other thread has, also when panels are divided among the threads.
+    fn rows_of_its_own(&self) -> Range<usize> {
+        match self.states.by_rows {
+            true => self.rows.clone(),
+            false => self.member.share(self.block.len()),
+        }
     }
 
     /// Waits for the other threads. The calling thread calls `go_on` while it waits.
@@ -417,10 +421,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
             }
         }
         self.meet()?;
-        let rows = match self.states.by_rows {
-            true => self.rows.clone(),
-            false => self.member.share(self.block.len()),
-        };
+        let rows = self.rows_of_its_own();
         // SAFETY: the context was written before the last barrier, and these rows of the rounded
         // context belong to this thread.
         unsafe { rows::round_rows(row_major.context, self.states.context, rows) };

@@ -13,13 +13,12 @@ use super::activate::Activate;
 use super::layout::{BLOCK, BLOCK_VALUES, PANEL_WORDS, SQUARE, TILE};
 use super::tile::{load, multiply, store};
 use crate::forward::bf16::round_pair;
-use crate::forward::prefetch::prefetch;
+use crate::forward::memory::PAGE_WORDS;
+use crate::forward::prefetch::{LINE, prefetch};
 use crate::forward::shared::Shared;
 
 /// Lines of a panel per step that one block of rows would have to prefetch.
-const LINES_PER_STEP: usize = PANEL_WORDS / 16 / 12;
-/// Words of a page of 4 kB.
-const PAGE_WORDS: usize = 1024;
+const LINES_PER_STEP: usize = PANEL_WORDS / LINE / 12;
 
 /// `a · W` for some blocks of rows and some panels.
 #[derive(Clone)]
@@ -84,15 +83,8 @@ impl<P: Fn(usize, usize) -> usize, A: Activate> Sink for ToActivations<'_, P, A>
         let bias = self.bias[panel * BLOCK..][..BLOCK].as_ptr();
         let place = (self.place)(panel, block);
         self.current = self.out.part(place..place + SQUARE).pointer();
-        // SAFETY: a tile whose rows are 0 bytes apart gets the same row of 16 values 16 times.
-        unsafe {
-            load!("tmm0", bias, 0);
-            load!("tmm1", bias.add(TILE), 0);
-            if !one {
-                load!("tmm2", bias, 0);
-                load!("tmm3", bias.add(TILE), 0);
-            }
-        }
+        // SAFETY: the bias has the panel's 32 values; the caller guarantees the tiles.
+        unsafe { load_bias(bias, one) };
     }
 
     #[inline(always)]
@@ -113,14 +105,7 @@ impl<P: Fn(usize, usize) -> usize, A: Activate> Sink for ToActivations<'_, P, A>
     unsafe fn end(&mut self, one: bool) {
         let sums = self.scratch.sums.as_mut_ptr();
         // SAFETY: these are the four tiles of the scratch.
-        unsafe {
-            store!("tmm0", sums);
-            store!("tmm1", sums.add(256));
-            if !one {
-                store!("tmm2", sums.add(512));
-                store!("tmm3", sums.add(768));
-            }
-        }
+        unsafe { store_sums(sums, one) };
         self.before = self.current;
     }
 }
@@ -172,14 +157,7 @@ impl Sink for ToStream<'_> {
     #[inline(always)]
     unsafe fn end(&mut self, one: bool) {
         // SAFETY: as in `begin`.
-        unsafe {
-            store!("tmm0", self.current);
-            store!("tmm1", self.current.add(256));
-            if !one {
-                store!("tmm2", self.current.add(512));
-                store!("tmm3", self.current.add(768));
-            }
-        }
+        unsafe { store_sums(self.current, one) };
     }
 }
 
@@ -199,12 +177,7 @@ impl Sink for ToRows<'_> {
         (self.panel, self.block) = (panel, block);
         let bias = self.bias[panel * BLOCK..][..BLOCK].as_ptr();
         // SAFETY: as in `ToActivations`.
-        unsafe {
-            load!("tmm0", bias, 0);
-            load!("tmm1", bias.add(TILE), 0);
-            load!("tmm2", bias, 0);
-            load!("tmm3", bias.add(TILE), 0);
-        }
+        unsafe { load_bias(bias, false) };
     }
 
     #[inline(always)]
@@ -215,10 +188,7 @@ impl Sink for ToRows<'_> {
         let sums = self.scratch.sums.as_mut_ptr();
         // SAFETY: the four tiles of the scratch; `part` checks each row.
         unsafe {
-            store!("tmm0", sums);
-            store!("tmm1", sums.add(256));
-            store!("tmm2", sums.add(512));
-            store!("tmm3", sums.add(768));
+            store_sums(sums, false);
             for (i, from) in self.scratch.sums.as_chunks::<TILE>().0.iter().enumerate() {
                 let (row, tile) = (i / 32 * TILE + i % TILE, i / TILE % 2);
                 let place = (self.block * BLOCK + row) * self.columns + self.panel * BLOCK;
@@ -376,8 +346,43 @@ impl NextPanel {
             self.page += 1;
             if self.page == PANEL_WORDS / PAGE_WORDS {
                 self.page = 0;
-                self.from = self.from.wrapping_add(16);
+                self.from = self.from.wrapping_add(LINE);
             }
+        }
+    }
+}
+
+/// Starts the sums with the bias of a panel: a tile whose rows are 0 bytes apart gets the same row of
+/// 16 values 16 times.
+///
+/// # Safety
+/// There must be 32 values, and the tiles must be configured.
+#[inline(always)]
+unsafe fn load_bias(bias: *const f32, one: bool) {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        load!("tmm0", bias, 0);
+        load!("tmm1", bias.add(TILE), 0);
+        if !one {
+            load!("tmm2", bias, 0);
+            load!("tmm3", bias.add(TILE), 0);
+        }
+    }
+}
+
+/// Stores the sums as a square.
+///
+/// # Safety
+/// There must be room for a square, and the tiles must be configured.
+#[inline(always)]
+unsafe fn store_sums(to: *mut f32, one: bool) {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        store!("tmm0", to);
+        store!("tmm1", to.add(256));
+        if !one {
+            store!("tmm2", to.add(512));
+            store!("tmm3", to.add(768));
         }
     }
 }
