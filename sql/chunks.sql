@@ -41,8 +41,8 @@ begin
   end if;
 
   -- Names of schemas are inserted into dollar-quoted function bodies.
-  if position('$' in here || gte || vec) > 0 then
-    raise exception 'a schema has a dollar sign in its name: %, % or %', here, gte, vec
+  if position('$' in here || vec) > 0 then
+    raise exception 'a schema has a dollar sign in its name: % or %', here, vec
       using errcode = 'invalid_schema_name',
             detail = 'Functions with it in their bodies could not be written; nothing was made.',
             hint = 'SET search_path to another schema.';
@@ -98,14 +98,14 @@ begin
     before := array(select c from %1$s.chunks c where c.document_id = new.id order by c.ordinal);
     -- A part that stays where and what it was is not touched.
     delete from %1$s.chunks c where c.document_id = new.id and not exists (
-      select from %2$s.chunk_text(new.content) n
+      select from gte_small.chunk_text(new.content) n
        where (n.ordinal, n.start) = (c.ordinal, c.start) and n.chunk collate "C" = c.content collate "C");
   end if;
   -- One that only moved keeps its vector: the embedding trigger leaves a vector that comes along.
   insert into %1$s.chunks (document_id, ordinal, start, content, embedding)
   select new.id, n.ordinal, n.start, n.chunk,
          b.embedding
-    from %2$s.chunk_text(new.content) n
+    from gte_small.chunk_text(new.content) n
     left join (select distinct on (u.content collate "C") u.content, u.embedding from unnest(before) u
                 where u.embedding is not null order by u.content collate "C") b
       on b.content collate "C" = n.chunk collate "C"
@@ -113,7 +113,7 @@ begin
    order by n.ordinal;
   return null;
 end
-    $body$ $sql$, here, gte);
+    $body$ $sql$, here);
   execute format($sql$comment on function %s.chunk_document() is
     'AFTER trigger on documents that keeps their parts in chunks'$sql$, here);
   execute format('alter function %s.chunk_document() depends on extension "gte-small"', here);
@@ -134,7 +134,7 @@ end
     as $body$
 #variable_conflict use_column
 declare
-  wanted %3$s.vector := %2$s.embed_query(search);
+  wanted %2$s.vector := gte_small.embed_query(search);
   most int := least(greatest(coalesce(match_count, 10000), 0), 10000);
   parts bigint := 4 * most;
   found record;
@@ -142,14 +142,14 @@ begin
   loop
     select count(distinct p.document_id) as documents, count(*) as parts into found
       from (select c.document_id from %1$s.chunks c
-             order by c.embedding operator(%3$s.<#>) wanted limit parts) p;
+             order by c.embedding operator(%2$s.<#>) wanted limit parts) p;
     exit when found.documents >= most or found.parts < parts;
     parts := 4 * parts;
   end loop;
   return query
     select d, best.ordinal, best.start, best.content, -best.distance
       from (select distinct on (p.document_id) p.*
-              from (select c.document_id, c.ordinal, c.start, c.content, c.embedding operator(%3$s.<#>) wanted as distance
+              from (select c.document_id, c.ordinal, c.start, c.content, c.embedding operator(%2$s.<#>) wanted as distance
                       from %1$s.chunks c order by distance limit parts) p
              order by p.document_id, p.distance, p.ordinal) best
       join %1$s.documents d on d.id = best.document_id
@@ -157,7 +157,7 @@ begin
      order by best.distance, d.id
      limit most;
 end
-    $body$ $sql$, here, gte, vec);
+    $body$ $sql$, here, vec);
   execute format($sql$comment on function %s.query_documents(text, float8, int4) is
     'the match_count documents most similar to a text, each with its best part, those above match_threshold'
     $sql$, here);

@@ -20,10 +20,14 @@ pg_module_magic!();
 // Both ways of installing use the same files: `make install` joins them, `cargo pgrx` includes
 // them.
 extension_sql_file!("../sql/extension/10-guard.sql", name = "guard", bootstrap);
+extension_sql_file!("../sql/extension/15-schema.sql", name = "schema");
 extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
 extension_sql_file!("../sql/extension/40-enable.sql", name = "enable");
-extension_sql_file!("../sql/extension/45-generate.sql", name = "generate");
+extension_sql_file!("../sql/extension/42-functions.sql", name = "functions");
+extension_sql_file!("../sql/extension/45-indexes.sql", name = "indexes");
+extension_sql_file!("../sql/extension/48-disable.sql", name = "disable");
+extension_sql_file!("../sql/extension/49-refresh.sql", name = "refresh");
 extension_sql_file!("../sql/extension/50-backfill.sql", name = "backfill");
 extension_sql_file!("../sql/extension/52-backfill-force.sql", name = "backfill_force");
 extension_sql_file!("../sql/extension/55-backfill-calls.sql", name = "backfill_calls");

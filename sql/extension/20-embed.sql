@@ -1,4 +1,5 @@
--- The functions that embed texts, and the trigger that keeps embeddings up to date.
+-- The functions that embed texts, and the trigger that keeps embeddings up to date. The functions have twins
+-- in the schema gte_small, for the internal and the generated functions.
 
 -- COST 1000000: a forward pass takes milliseconds. At a cost of 100 the planner chooses a generic
 -- plan for a prepared search, which runs the model seven times per query. At this cost it keeps the
@@ -26,3 +27,21 @@ CREATE FUNCTION embed_trigger() RETURNS trigger
   LANGUAGE c;
 COMMENT ON FUNCTION embed_trigger() IS
   'BEFORE INSERT OR UPDATE trigger that embeds text columns: embed_trigger(embedding column, text column, ...)';
+
+CREATE FUNCTION gte_small.embed(content pg_catalog.text) RETURNS vector(384)
+  AS 'MODULE_PATHNAME', 'embed_gte_small'
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION gte_small.embed(pg_catalog.text) IS
+  'twin of embed(text)';
+
+CREATE FUNCTION gte_small.embed(contents pg_catalog.text[]) RETURNS vector[]
+  AS 'MODULE_PATHNAME', 'embed_array_gte_small'
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION gte_small.embed(pg_catalog.text[]) IS
+  'twin of embed(text[])';
+
+CREATE FUNCTION gte_small.embed_query(search pg_catalog.text) RETURNS vector(384)
+  AS 'MODULE_PATHNAME', 'embed_query_gte_small'
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
+COMMENT ON FUNCTION gte_small.embed_query(pg_catalog.text) IS
+  'twin of embed_query(text)';

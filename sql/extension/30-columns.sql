@@ -3,7 +3,7 @@
 -- An embedding column is one that a trigger with embed_trigger() fills. Partitions have clones of their
 -- parent's trigger. The comment of the trigger holds the note of the column: JSON after "gte-small ".
 -- A comment is transactional, belongs to the owner of the table, and is part of a dump.
-CREATE FUNCTION embedding_columns(
+CREATE FUNCTION gte_small.embedding_columns(
     target pg_catalog.regclass,
     OUT embedding pg_catalog.name,
     OUT content pg_catalog.name[],
@@ -56,6 +56,19 @@ BEGIN
   END LOOP;
 END
 $body$;
+COMMENT ON FUNCTION gte_small.embedding_columns(pg_catalog.regclass) IS
+  'twin of embedding_columns(regclass)';
+
+CREATE FUNCTION embedding_columns(
+    target pg_catalog.regclass,
+    OUT embedding pg_catalog.name,
+    OUT content pg_catalog.name[],
+    OUT trigger_name pg_catalog.name,
+    OUT trigger_enabled pg_catalog.bool,
+    OUT note pg_catalog.jsonb)
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  AS $body$ SELECT * FROM gte_small.embedding_columns($1) $body$;
 COMMENT ON FUNCTION embedding_columns(pg_catalog.regclass) IS
   'the embedding columns of a table: their text columns, trigger, and what is known of their model';
 
@@ -68,13 +81,29 @@ CREATE FUNCTION embedding_written(target pg_catalog.regclass, embedding pg_catal
 COMMENT ON FUNCTION embedding_written(pg_catalog.regclass, pg_catalog.name) IS
   'notes for a column that embeddings of the model in use were written to it';
 
+CREATE FUNCTION gte_small.embedding_written(target pg_catalog.regclass, embedding pg_catalog.name)
+  RETURNS pg_catalog.void
+  AS 'MODULE_PATHNAME', 'embedding_written_gte_small'
+  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION gte_small.embedding_written(pg_catalog.regclass, pg_catalog.name) IS
+  'twin of embedding_written(regclass, name)';
+
 -- The schema of pgvector is looked up at each call: PostgreSQL 14 and 15 do not tell it to the install
 -- script, and ALTER EXTENSION can change it.
-CREATE FUNCTION gte_small_vector_schema() RETURNS pg_catalog.text
+CREATE FUNCTION gte_small.vector_schema() RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
    WHERE e.extname = 'vector'
 $body$;
-COMMENT ON FUNCTION gte_small_vector_schema() IS
+COMMENT ON FUNCTION gte_small.vector_schema() IS
   'part of enable_semantic_search and others: the schema of extension "vector", quoted';
+
+CREATE FUNCTION gte_small.extension_schema() RETURNS pg_catalog.text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+   WHERE e.extname = 'gte-small'
+$body$;
+COMMENT ON FUNCTION gte_small.extension_schema() IS
+  'part of enable_semantic_search and others: the schema of extension "gte-small", quoted';

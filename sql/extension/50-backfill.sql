@@ -10,12 +10,12 @@
 -- that finds no row, or only rows that were written after the call began, as by sessions that go on
 -- inserting under gte_small.defer.
 --
--- embed_backfill_batch() and embed_backfill() read and write rows, so the user's triggers, policies
+-- gte_small.backfill_batch() and embed_backfill() read and write rows, so the user's triggers, policies
 -- and generated columns run in them, which may need the session's search_path. Therefore these two
 -- have no SET clause, and each name and operator in them is qualified. All other functions have a
 -- safe search_path; they pass a job from one to the next.
 
-CREATE TYPE embed_backfill_job AS (
+CREATE TYPE gte_small.backfill_job AS (
   -- The task.
   target pg_catalog.regclass,
   embedding pg_catalog.name,
@@ -32,11 +32,9 @@ CREATE TYPE embed_backfill_job AS (
   until pg_catalog.int8,
   -- A step starts at a random block of a leaf. That leaf comes again as the last, up to this block.
   wrap pg_catalog.int8,
-  -- The statements for the blocks from "at" to "upto"; NULL at the end of a pass.
+  -- The blocks of the next batch begin at "at" and end before "upto"; NULL at the end of a pass. Where both
+  -- are equal, the batch tries the skipped rows again.
   upto pg_catalog.tid,
-  reading pg_catalog.text,
-  leaving pg_catalog.text,
-  writing pg_catalog.text,
   -- How much text one batch may take, in the units of a row's cost.
   budget pg_catalog.float8,
   -- The oldest transaction that was still running when the call began.
@@ -74,71 +72,71 @@ CREATE TYPE embed_backfill_job AS (
   hold_leaf pg_catalog.oid,
   hold_block pg_catalog.int8
 );
-COMMENT ON TYPE embed_backfill_job IS
+COMMENT ON TYPE gte_small.backfill_job IS
   'part of embed_backfill: what embed_backfill() is doing';
 
-COMMENT ON TYPE embed_backfill_job[] IS
+COMMENT ON TYPE gte_small.backfill_job[] IS
   'part of embed_backfill: a job for each embedding column';
 
 -- The block number of a ctid.
-CREATE FUNCTION embed_backfill_block(place pg_catalog.tid) RETURNS pg_catalog.int8
+CREATE FUNCTION gte_small.backfill_block(place pg_catalog.tid) RETURNS pg_catalog.int8
   LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   AS $body$ SELECT split_part(ltrim(place::text, '('), ',', 1)::int8 $body$;
-COMMENT ON FUNCTION embed_backfill_block(pg_catalog.tid) IS
+COMMENT ON FUNCTION gte_small.backfill_block(pg_catalog.tid) IS
   'part of embed_backfill: the block of a ctid';
 
 -- The tables that store a table's rows. Foreign tables are left out: their rows are on another server.
-CREATE FUNCTION embed_backfill_leaves(target pg_catalog.regclass) RETURNS pg_catalog.oid[]
+CREATE FUNCTION gte_small.backfill_leaves(target pg_catalog.regclass) RETURNS pg_catalog.oid[]
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT coalesce(array_agg(c.oid ORDER BY c.oid), '{}')
     FROM pg_class c
    WHERE c.relkind = 'r' AND (c.oid = target OR c.oid IN (SELECT relid FROM pg_partition_tree(target)))
 $body$;
-COMMENT ON FUNCTION embed_backfill_leaves(pg_catalog.regclass) IS
+COMMENT ON FUNCTION gte_small.backfill_leaves(pg_catalog.regclass) IS
   'part of embed_backfill: the tables that hold the rows of a table';
 
--- An expression for the text of a row. It joins the columns as embed_trigger() does. The cast removes
+-- An expression for the text of a row t. It joins the columns as embed_trigger() does. The cast removes
 -- the padding of char(n).
-CREATE FUNCTION embed_backfill_text(content pg_catalog.name[], alias pg_catalog.text) RETURNS pg_catalog.text
+CREATE FUNCTION gte_small.backfill_text(content pg_catalog.name[]) RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-  SELECT CASE WHEN cardinality(content) = 1 THEN format('%s.%I::pg_catalog.text', alias, content[1])
+  SELECT CASE WHEN cardinality(content) = 1 THEN format('t.%I::pg_catalog.text', content[1])
          ELSE format('CASE WHEN %s THEN pg_catalog.concat_ws(E''\n'', %s) END',
-                     (SELECT string_agg(format('%s.%I IS NOT NULL', alias, c), ' OR ' ORDER BY n)
+                     (SELECT string_agg(format('t.%I IS NOT NULL', c), ' OR ' ORDER BY n)
                         FROM unnest(content) WITH ORDINALITY AS u (c, n)),
-                     (SELECT string_agg(format('%s.%I::pg_catalog.text', alias, c), ', ' ORDER BY n)
+                     (SELECT string_agg(format('t.%I::pg_catalog.text', c), ', ' ORDER BY n)
                         FROM unnest(content) WITH ORDINALITY AS u (c, n))) END
 $body$;
-COMMENT ON FUNCTION embed_backfill_text(pg_catalog.name[], pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small.backfill_text(pg_catalog.name[]) IS
   'part of embed_backfill: SQL expression for the text that a row embeds';
 
--- The condition for the rows of a phase. $4 are the transactions of this call's batches: their rows
+-- The condition for the rows t of a phase. $4 are the transactions of this call's batches: their rows
 -- may be in any block and are already right. $5 is the job's "since".
-CREATE FUNCTION embed_backfill_condition(phase pg_catalog.text, embedding pg_catalog.name,
-    content pg_catalog.name[], alias pg_catalog.text)
+CREATE FUNCTION gte_small.backfill_condition(phase pg_catalog.text, embedding pg_catalog.name,
+    content pg_catalog.name[])
   RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT format(CASE phase
-      WHEN 'missing' THEN '%1$s.%2$I IS NULL AND (%3$s)'
+      WHEN 'missing' THEN 't.%1$I IS NULL AND (%2$s)'
       -- Rows that have none by now are for another call.
-      WHEN 'moved' THEN '%1$s.%2$I IS NOT NULL'
-      ELSE '(%1$s.%2$I IS NOT NULL OR %3$s)' END ||
+      WHEN 'moved' THEN 't.%1$I IS NOT NULL'
+      ELSE '(t.%1$I IS NOT NULL OR %2$s)' END ||
     CASE WHEN phase IN ('force', 'moved') THEN
-      ' AND NOT (%1$s.xmin OPERATOR(pg_catalog.=) ANY ($4))' ELSE '' END ||
+      ' AND NOT (t.xmin OPERATOR(pg_catalog.=) ANY ($4))' ELSE '' END ||
     CASE WHEN phase = 'moved' THEN
-      ' AND pg_catalog.age(%1$s.xmin) OPERATOR(pg_catalog.<=) pg_catalog.age($5)' ELSE '' END,
-    alias, embedding,
-    (SELECT string_agg(format('%s.%I IS NOT NULL', alias, c), ' OR ' ORDER BY n)
+      ' AND pg_catalog.age(t.xmin) OPERATOR(pg_catalog.<=) pg_catalog.age($5)' ELSE '' END,
+    embedding,
+    (SELECT string_agg(format('t.%I IS NOT NULL', c), ' OR ' ORDER BY n)
        FROM unnest(content) WITH ORDINALITY AS u (c, n)))
 $body$;
-COMMENT ON FUNCTION embed_backfill_condition(pg_catalog.text, pg_catalog.name, pg_catalog.name[], pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small.backfill_condition(pg_catalog.text, pg_catalog.name, pg_catalog.name[]) IS
   'part of embed_backfill: SQL condition for the rows that a backfill is about';
 
 -- The number of rows that a backfill is about: estimated from at most 2,000 blocks of each leaf, or the
 -- exact number of those that are older than the call.
-CREATE FUNCTION embed_backfill_count(job @extschema@.embed_backfill_job, exactly pg_catalog.bool) RETURNS pg_catalog.int8
+CREATE FUNCTION gte_small.backfill_count(job gte_small.backfill_job, exactly pg_catalog.bool) RETURNS pg_catalog.int8
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -153,8 +151,8 @@ BEGIN
     BEGIN
       EXECUTE format('SELECT count(*) FROM ONLY %s AS t%s WHERE %s%s', leaf::regclass,
                      CASE WHEN share < 1 THEN format(' TABLESAMPLE SYSTEM (%s)', 100 * share) END,
-                     @extschema@.embed_backfill_condition(CASE WHEN job.phase = 'missing' THEN 'missing' ELSE 'all' END,
-                                                          job.embedding, job.content, 't'),
+                     gte_small.backfill_condition(CASE WHEN job.phase = 'missing' THEN 'missing' ELSE 'all' END,
+                                                          job.embedding, job.content),
                      CASE WHEN exactly THEN ' AND age(t.xmin) > age($1)' END)
          INTO counted USING job.since;
       total := total + counted / share;
@@ -165,11 +163,11 @@ BEGIN
   RETURN total::int8;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_count(@extschema@.embed_backfill_job, pg_catalog.bool) IS
+COMMENT ON FUNCTION gte_small.backfill_count(gte_small.backfill_job, pg_catalog.bool) IS
   'part of embed_backfill: how many rows a backfill is about';
 
 -- The embedding columns of a call: the one that is named, or all columns of the table.
-CREATE FUNCTION embed_backfill_columns(
+CREATE FUNCTION gte_small.backfill_columns(
     target pg_catalog.regclass, INOUT embedding pg_catalog.name, OUT content pg_catalog.name[])
   RETURNS SETOF pg_catalog.record
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -179,12 +177,12 @@ DECLARE
   gone name;
 BEGIN
   FOR embedding, content IN
-    SELECT DISTINCT ON (c.embedding) c.embedding, c.content FROM @extschema@.embedding_columns(target) c
+    SELECT DISTINCT ON (c.embedding) c.embedding, c.content FROM gte_small.embedding_columns(target) c
      WHERE c.embedding = named OR named IS NULL
      -- Of two triggers for a column the last has the say.
      ORDER BY c.embedding, c.trigger_name DESC
   LOOP
-    gone := (@extschema@.embedding_columns_gone(target, embedding || content))[1];
+    gone := (gte_small.columns_gone(target, embedding || content))[1];
     IF gone IS NOT NULL THEN
       RAISE EXCEPTION 'column % of table % does not exist', quote_ident(gone), target
         USING ERRCODE = 'undefined_column',
@@ -201,30 +199,30 @@ BEGIN
   END IF;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_columns(pg_catalog.regclass, pg_catalog.name) IS
+COMMENT ON FUNCTION gte_small.backfill_columns(pg_catalog.regclass, pg_catalog.name) IS
   'part of embed_backfill: the embedding columns that a call is about';
 
 -- Checks the call before any work, and makes a job for each embedding column.
-CREATE FUNCTION embed_backfill_jobs(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool,
+CREATE FUNCTION gte_small.backfill_jobs(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool,
     embedding pg_catalog.name)
-  RETURNS @extschema@.embed_backfill_job[]
+  RETURNS gte_small.backfill_job[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
-  job @extschema@.embed_backfill_job;
-  jobs @extschema@.embed_backfill_job[] := '{}';
+  job gte_small.backfill_job;
+  jobs gte_small.backfill_job[] := '{}';
   ours record;
   elsewhere text;
 BEGIN
-  PERFORM @extschema@.embed_backfill_check(target, batch_size, force);
-  FOR ours IN SELECT * FROM @extschema@.embed_backfill_columns(target, embedding)
+  PERFORM gte_small.backfill_check(target, batch_size, force);
+  FOR ours IN SELECT * FROM gte_small.backfill_columns(target, embedding)
   LOOP
     job.target := target;
     job.embedding := ours.embedding;
     job.content := ours.content;
     job.batch_size := batch_size;
     job.phase := CASE WHEN force THEN 'force' ELSE 'missing' END;
-    job.leaves := @extschema@.embed_backfill_leaves(target);
+    job.leaves := gte_small.backfill_leaves(target);
     job.leaf := 0;
     -- 16 texts of a hundred letters or two long ones: the first batch is short also on a slow machine.
     job.budget := 4096;
@@ -239,7 +237,7 @@ BEGIN
   END LOOP;
 
   -- Loads the model, or says why there is none.
-  job.fingerprint := (SELECT m.fingerprint FROM @extschema@.embed_model() m);
+  job.fingerprint := (SELECT m.fingerprint FROM gte_small.embed_model() m);
   FOR i IN 1 .. cardinality(jobs) LOOP
     jobs[i].fingerprint := job.fingerprint;
   END LOOP;
@@ -253,12 +251,12 @@ BEGIN
   RETURN jobs;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_jobs(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
+COMMENT ON FUNCTION gte_small.backfill_jobs(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
   'part of embed_backfill: checks what a backfill needs and plans it';
 
--- The next blocks of the pass, with the statements for them. Locks the leaf, so that it can't be
+-- The next blocks of the pass. Locks the leaf, so that it can't be
 -- dropped before the end of the transaction.
-CREATE FUNCTION embed_backfill_range(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_range(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -266,12 +264,9 @@ DECLARE
   blocks CONSTANT int8 := 256;
   leaf oid;
   leaf_name text;
-  condition text;
-  place text;
   there bool;
-  vec text := @extschema@.gte_small_vector_schema();
 BEGIN
-  job.reading := NULL;
+  job.upto := NULL;
   LOOP
     IF job.until IS NULL THEN
       EXIT WHEN job.leaf >= cardinality(job.leaves);
@@ -304,72 +299,85 @@ BEGIN
         job.until := job.wrap;
       END IF;
     END IF;
-    IF @extschema@.embed_backfill_block(job.at) < job.until THEN
-      job.upto := format('(%s,0)', least(@extschema@.embed_backfill_block(job.at) + blocks, job.until))::tid;
-      place := 't.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2';
+    IF gte_small.backfill_block(job.at) < job.until THEN
+      job.upto := format('(%s,0)', least(gte_small.backfill_block(job.at) + blocks, job.until))::tid;
+      EXIT;
     ELSIF cardinality(job.skipped) > 0 THEN
       job.upto := job.at;
-      place := 't.ctid OPERATOR(pg_catalog.=) ANY ($3)';
-    ELSE
-      job.walked := job.walked || leaf;
-      job.at := NULL;
-      job.until := NULL;
-      CONTINUE;
+      EXIT;
     END IF;
-
-    condition := @extschema@.embed_backfill_condition(job.phase, job.embedding, job.content, 't');
-    -- In the order of the place, because a batch may end anywhere in the range. The text is joined
-    -- outside the sort, which so carries pointers to long texts instead of the texts.
-    job.reading := format(
-      $sql$SELECT s.place, s.old, s.text, 64 OPERATOR(pg_catalog.+) LEAST(pg_catalog.octet_length(s.text), 2048) AS cost,
-                  pg_catalog.octet_length(s.text) AS bytes
-             FROM (SELECT r.place, r.old, %s AS text
-                     FROM (SELECT t.ctid AS place, pg_catalog.age(t.xmin) OPERATOR(pg_catalog.>) pg_catalog.age($5) AS old,
-                                  %s FROM ONLY %s AS t WHERE %s AND %s
-                            ORDER BY t.ctid USING OPERATOR(pg_catalog.<)
-                              FOR NO KEY UPDATE SKIP LOCKED) AS r OFFSET 0) AS s$sql$,
-      @extschema@.embed_backfill_text(ARRAY(SELECT 'c' || n FROM generate_subscripts(job.content, 1) n)::name[], 'r'),
-      (SELECT string_agg(format('t.%I AS c%s', c, n), ', ') FROM unnest(job.content) WITH ORDINALITY u (c, n)), leaf_name, place, condition);
-    -- What the reading skipped, up to the last row it got.
-    job.leaving := format(
-      $sql$SELECT pg_catalog.array_agg(t.ctid) FROM ONLY %s AS t
-            WHERE %s AND %s AND NOT (t.ctid OPERATOR(pg_catalog.=) ANY ($6))$sql$, leaf_name, place, condition);
-    -- One nested loop over the places, whatever the size of the table.
-    job.writing := format(
-      $sql$WITH written AS (
-             UPDATE ONLY %1$s AS t SET %2$I = b.v
-               FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS b (place, v)
-              WHERE t.ctid OPERATOR(pg_catalog.=) b.place AND %3$s
-             RETURNING t.%2$I IS NOT NULL AS embedded)
-           SELECT pg_catalog.count(*) %4$s FROM written$sql$,
-      leaf_name, job.embedding,
-      CASE job.phase
-        WHEN 'missing' THEN 'b.v IS NOT NULL'
-        WHEN 'force' THEN 'true'
-        -- As in embed_verify(): a row that was written meanwhile mostly has the right vector.
-        ELSE format('CASE WHEN b.v IS NULL THEN t.%1$I IS NOT NULL WHEN t.%1$I IS NULL THEN true
-                     ELSE NOT (%2$s.cosine_distance(t.%1$I, b.v) OPERATOR(pg_catalog.<=) 0.001) END',
-                    job.embedding, vec) END,
-      CASE WHEN job.phase = 'missing' THEN 'FILTER (WHERE embedded)' END);
-    RETURN job;
+    job.walked := job.walked || leaf;
+    job.at := NULL;
+    job.until := NULL;
   END LOOP;
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_range(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_range(gte_small.backfill_job) IS
   'part of embed_backfill: the next blocks of a backfill';
+
+-- The statements of a batch: what reads and locks its rows, what finds the rows that the reading skipped, and
+-- what writes the vectors. They are made from the names in the job, so a job carries no SQL.
+CREATE FUNCTION gte_small.backfill_statements(
+    job gte_small.backfill_job, OUT reading pg_catalog.text, OUT leaving pg_catalog.text, OUT writing pg_catalog.text)
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  leaf_name text := job.leaves[job.leaf]::regclass::text;
+  vec text := gte_small.vector_schema();
+  condition text := gte_small.backfill_condition(job.phase, job.embedding, job.content);
+  place text := CASE WHEN job.at = job.upto THEN 't.ctid OPERATOR(pg_catalog.=) ANY ($3)'
+                ELSE 't.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2' END;
+BEGIN
+  -- In the order of the place, because a batch may end anywhere in the range. The text is joined
+  -- outside the sort, which so carries pointers to long texts instead of the texts.
+  reading := format(
+    $sql$SELECT s.place, s.old, s.text, 64 OPERATOR(pg_catalog.+) LEAST(pg_catalog.octet_length(s.text), 2048) AS cost,
+                pg_catalog.octet_length(s.text) AS bytes
+           FROM (SELECT t.place, t.old, %s AS text
+                   FROM (SELECT t.ctid AS place, pg_catalog.age(t.xmin) OPERATOR(pg_catalog.>) pg_catalog.age($5) AS old,
+                                %s FROM ONLY %s AS t WHERE %s AND %s
+                          ORDER BY t.ctid USING OPERATOR(pg_catalog.<)
+                            FOR NO KEY UPDATE SKIP LOCKED) AS t OFFSET 0) AS s$sql$,
+    gte_small.backfill_text(ARRAY(SELECT 'c' || n FROM generate_subscripts(job.content, 1) n)::name[]),
+    (SELECT string_agg(format('t.%I AS c%s', c, n), ', ') FROM unnest(job.content) WITH ORDINALITY u (c, n)), leaf_name, place, condition);
+  -- What the reading skipped, up to the last row it got.
+  leaving := format(
+    $sql$SELECT pg_catalog.array_agg(t.ctid) FROM ONLY %s AS t
+          WHERE %s AND %s AND NOT (t.ctid OPERATOR(pg_catalog.=) ANY ($6))$sql$, leaf_name, place, condition);
+  -- One nested loop over the places, whatever the size of the table.
+  writing := format(
+    $sql$WITH written AS (
+           UPDATE ONLY %1$s AS t SET %2$I = b.v
+             FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS b (place, v)
+            WHERE t.ctid OPERATOR(pg_catalog.=) b.place AND %3$s
+           RETURNING t.%2$I IS NOT NULL AS embedded)
+         SELECT pg_catalog.count(*) %4$s FROM written$sql$,
+    leaf_name, job.embedding,
+    CASE job.phase
+      WHEN 'missing' THEN 'b.v IS NOT NULL'
+      WHEN 'force' THEN 'true'
+      -- As in embed_verify(): a row that was written meanwhile mostly has the right vector.
+      ELSE format('CASE WHEN b.v IS NULL THEN t.%1$I IS NOT NULL WHEN t.%1$I IS NULL THEN true
+                   ELSE NOT (%2$s.cosine_distance(t.%1$I, b.v) OPERATOR(pg_catalog.<=) 0.001) END',
+                  job.embedding, vec) END,
+    CASE WHEN job.phase = 'missing' THEN 'FILTER (WHERE embedded)' END);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_statements(gte_small.backfill_job) IS
+  'part of embed_backfill: the statements of a batch';
 
 -- Embeds a batch. The model may refuse a text: one that is too long under on_truncate = error, or that
 -- has invalid bytes. Such a text gets NULL, and all others are embedded. The end of the call reports it.
-CREATE FUNCTION embed_backfill_embed(
-    job @extschema@.embed_backfill_job, texts pg_catalog.text[],
+CREATE FUNCTION gte_small.backfill_embed(
+    job gte_small.backfill_job, texts pg_catalog.text[],
     OUT vectors vector[], OUT refused pg_catalog.int4, OUT first_refused pg_catalog.int4, OUT refusal pg_catalog.text[])
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   state text; message text; detail text; hint text;
 BEGIN
-  IF job.phase <> 'missing' AND (SELECT m.fingerprint FROM @extschema@.embed_model() m) <> job.fingerprint THEN
+  IF job.phase <> 'missing' AND (SELECT m.fingerprint FROM gte_small.embed_model() m) <> job.fingerprint THEN
     RAISE EXCEPTION 'the model was changed during the backfill'
       USING ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'Some rows have embeddings of the one and some of the other.',
@@ -377,14 +385,14 @@ BEGIN
   END IF;
   refused := 0;
   BEGIN
-    vectors := @extschema@.embed(texts);
+    vectors := gte_small.embed(texts);
     RETURN;
   EXCEPTION WHEN string_data_right_truncation OR character_not_in_repertoire OR program_limit_exceeded THEN
     vectors := '{}';
   END;
   FOR i IN 1 .. cardinality(texts) LOOP
     BEGIN
-      vectors[i] := @extschema@.embed(texts[i]);
+      vectors[i] := gte_small.embed(texts[i]);
     EXCEPTION WHEN string_data_right_truncation OR character_not_in_repertoire OR program_limit_exceeded THEN
       vectors[i] := NULL;
       refused := refused + 1;
@@ -398,15 +406,16 @@ BEGIN
   END LOOP;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_embed(@extschema@.embed_backfill_job, pg_catalog.text[]) IS
+COMMENT ON FUNCTION gte_small.backfill_embed(gte_small.backfill_job, pg_catalog.text[]) IS
   'part of embed_backfill: embeds the texts of a batch and finds those that can''t be';
 
 -- One batch, in the caller's transaction.
-CREATE FUNCTION embed_backfill_batch(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_batch(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql
 AS $body$
 DECLARE
   began pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+  statements record;
   reading pg_catalog.refcursor;
   one record;
   embedded record;
@@ -420,10 +429,11 @@ BEGIN
   job.found_old := 0;
   job.wrote := 0;
   LOOP
-    job := @extschema@.embed_backfill_range(job);
-    EXIT WHEN job.reading IS NULL;
+    job := gte_small.backfill_range(job);
+    EXIT WHEN job.upto IS NULL;
+    SELECT * INTO statements FROM gte_small.backfill_statements(job);
     -- A cursor, because each row it gives is locked and a batch ends by the length of its texts.
-    OPEN reading NO SCROLL FOR EXECUTE job.reading USING job.at, job.upto, job.skipped, job.own, job.since;
+    OPEN reading NO SCROLL FOR EXECUTE statements.reading USING job.at, job.upto, job.skipped, job.own, job.since;
     LOOP
       FETCH reading INTO one;
       EXIT WHEN NOT FOUND;
@@ -439,10 +449,10 @@ BEGIN
     END LOOP;
     CLOSE reading;
     IF job.phase OPERATOR(pg_catalog.<>) 'missing' THEN
-      EXECUTE job.leaving INTO skipped
+      EXECUTE statements.leaving INTO skipped
         USING job.at, CASE WHEN full_batch THEN one.place ELSE job.upto END, job.skipped, job.own, job.since, places;
     END IF;
-    job := @extschema@.embed_backfill_position(job, CASE WHEN full_batch THEN one.place END, skipped,
+    job := gte_small.backfill_position(job, CASE WHEN full_batch THEN one.place END, skipped,
                                                pg_catalog.cardinality(places));
     -- Blocks without such a row cost little: several in one transaction, for at most a second.
     EXIT WHEN pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0
@@ -451,25 +461,25 @@ BEGIN
   END LOOP;
   IF pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0 THEN
     began := pg_catalog.clock_timestamp();
-    SELECT * INTO embedded FROM @extschema@.embed_backfill_embed(job, texts);
-    EXECUTE job.writing INTO job.wrote USING places, embedded.vectors;
+    SELECT * INTO embedded FROM gte_small.backfill_embed(job, texts);
+    EXECUTE statements.writing INTO job.wrote USING places, embedded.vectors;
     IF job.phase OPERATOR(pg_catalog.=) 'missing' AND job.wrote OPERATOR(pg_catalog.>) 0 THEN
-      PERFORM @extschema@.embedding_written(job.target, job.embedding);
+      PERFORM gte_small.embedding_written(job.target, job.embedding);
     END IF;
     IF embedded.refused OPERATOR(pg_catalog.>) 0 THEN
-      job := @extschema@.embed_backfill_refused(job, embedded.refused, embedded.refusal, places[embedded.first_refused]);
+      job := gte_small.backfill_refused(job, embedded.refused, embedded.refusal, places[embedded.first_refused]);
     END IF;
   END IF;
-  RETURN @extschema@.embed_backfill_account(job, cost, began);
+  RETURN gte_small.backfill_account(job, cost, began);
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_batch(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_batch(gte_small.backfill_job) IS
   'part of embed_backfill: one batch of a backfill';
 
 -- Where the next batch begins: after the last row of a full batch, otherwise after the range.
-CREATE FUNCTION embed_backfill_position(job @extschema@.embed_backfill_job, last pg_catalog.tid, skipped pg_catalog.tid[],
+CREATE FUNCTION gte_small.backfill_position(job gte_small.backfill_job, last pg_catalog.tid, skipped pg_catalog.tid[],
     got pg_catalog.int4)
-  RETURNS @extschema@.embed_backfill_job
+  RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -486,7 +496,7 @@ BEGIN
       job.given_up := job.given_up + cardinality(job.skipped);
       IF job.hold_leaf IS NULL AND job.phase = 'force' THEN
         job.hold_leaf := job.leaves[job.leaf];
-        job.hold_block := (SELECT min(@extschema@.embed_backfill_block(s)) FROM unnest(job.skipped) s);
+        job.hold_block := (SELECT min(gte_small.backfill_block(s)) FROM unnest(job.skipped) s);
       END IF;
       job.skipped := '{}';
       job.tries := 0;
@@ -497,18 +507,18 @@ BEGIN
     job.skipped := job.skipped || skipped;
     -- A row that changed while it was waited for may stand elsewhere by now.
     job.at := CASE WHEN last IS NULL OR last < job.at OR last >= job.upto THEN job.upto
-      ELSE format('(%s,%s)', @extschema@.embed_backfill_block(last),
+      ELSE format('(%s,%s)', gte_small.backfill_block(last),
                   rtrim(split_part(last::text, ',', 2), ')')::int + 1)::tid END;
   END IF;
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_position(@extschema@.embed_backfill_job, pg_catalog.tid, pg_catalog.tid[], pg_catalog.int4) IS
+COMMENT ON FUNCTION gte_small.backfill_position(gte_small.backfill_job, pg_catalog.tid, pg_catalog.tid[], pg_catalog.int4) IS
   'part of embed_backfill: where a backfill goes on';
 
-CREATE FUNCTION embed_backfill_refused(job @extschema@.embed_backfill_job, refused pg_catalog.int4, refusal pg_catalog.text[],
+CREATE FUNCTION gte_small.backfill_refused(job gte_small.backfill_job, refused pg_catalog.int4, refusal pg_catalog.text[],
     place pg_catalog.tid)
-  RETURNS @extschema@.embed_backfill_job
+  RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
@@ -519,12 +529,12 @@ BEGIN
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_refused(@extschema@.embed_backfill_job, pg_catalog.int4, pg_catalog.text[], pg_catalog.tid) IS
+COMMENT ON FUNCTION gte_small.backfill_refused(gte_small.backfill_job, pg_catalog.int4, pg_catalog.text[], pg_catalog.tid) IS
   'part of embed_backfill: remembers rows whose text can''t be embedded';
 
 -- After a batch: sets the size of the next one, and at the end of a pass decides on another pass.
-CREATE FUNCTION embed_backfill_account(job @extschema@.embed_backfill_job, cost pg_catalog.float8, began pg_catalog.timestamptz)
-  RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_account(job gte_small.backfill_job, cost pg_catalog.float8, began pg_catalog.timestamptz)
+  RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -542,11 +552,11 @@ BEGIN
   IF job.wrote > 0 AND job.phase <> 'missing' THEN
     job.own := job.own || pg_current_xact_id()::xid;
   END IF;
-  IF job.reading IS NULL THEN
+  IF job.upto IS NULL THEN
     IF job.phase = 'missing' THEN
       job.wait := 0;
       IF job.pass_wrote = 0 OR job.pass_old <= job.refused THEN
-        remaining := @extschema@.embed_backfill_count(job, true);
+        remaining := gte_small.backfill_count(job, true);
         -- While others get on with it, waiting is not idle.
         job.idle := CASE WHEN remaining < job.remaining THEN 1 ELSE job.idle + 1 END;
         job.remaining := remaining;
@@ -559,12 +569,12 @@ BEGIN
         job.idle := 0;
       END IF;
       IF job.phase IS NOT NULL THEN
-        job.leaves := @extschema@.embed_backfill_leaves(job.target);
+        job.leaves := gte_small.backfill_leaves(job.target);
         job.refused := 0;
         job.refusal := NULL;
       END IF;
     ELSE
-      job := @extschema@.embed_backfill_force_pass(job);
+      job := gte_small.backfill_force_pass(job);
     END IF;
     job.leaf := 0;
     job.at := NULL;
@@ -575,5 +585,5 @@ BEGIN
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_account(@extschema@.embed_backfill_job, pg_catalog.float8, pg_catalog.timestamptz) IS
+COMMENT ON FUNCTION gte_small.backfill_account(gte_small.backfill_job, pg_catalog.float8, pg_catalog.timestamptz) IS
   'part of embed_backfill: what a backfill does after a batch';

@@ -9,30 +9,30 @@
 
 -- The trigger whose comment is the note. For a partition, that is the trigger from which its trigger was
 -- cloned.
-CREATE FUNCTION embed_backfill_note_trigger(target pg_catalog.regclass, embedding pg_catalog.name)
+CREATE FUNCTION gte_small.backfill_note_trigger(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS pg_catalog.oid
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   WITH RECURSIVE ours (oid, parent) AS (
     SELECT t.oid, t.tgparentid
-      FROM @extschema@.embedding_columns(target) c JOIN pg_trigger t ON t.tgrelid = target AND t.tgname = c.trigger_name
-     WHERE c.embedding = embed_backfill_note_trigger.embedding
+      FROM gte_small.embedding_columns(target) c JOIN pg_trigger t ON t.tgrelid = target AND t.tgname = c.trigger_name
+     WHERE c.embedding = backfill_note_trigger.embedding
      UNION ALL
     SELECT t.oid, t.tgparentid FROM ours o JOIN pg_trigger t ON t.oid = o.parent
   )
   SELECT o.oid FROM ours o JOIN pg_trigger t ON t.oid = o.oid WHERE o.parent = 0 ORDER BY t.tgname DESC LIMIT 1
 $body$;
-COMMENT ON FUNCTION embed_backfill_note_trigger(pg_catalog.regclass, pg_catalog.name) IS
+COMMENT ON FUNCTION gte_small.backfill_note_trigger(pg_catalog.regclass, pg_catalog.name) IS
   'part of embed_backfill: the trigger whose comment is the note of an embedding column';
 
 -- Changes the note: sets "force", or with NULL removes it and notes the model as the column's. False if the
 -- comment is not a note, or if the lock on it was not available in time.
-CREATE FUNCTION embed_backfill_note(job @extschema@.embed_backfill_job, force pg_catalog.jsonb, patience pg_catalog.text)
+CREATE FUNCTION gte_small.backfill_note(job gte_small.backfill_job, force pg_catalog.jsonb, patience pg_catalog.text)
   RETURNS pg_catalog.bool
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
-  noted oid := @extschema@.embed_backfill_note_trigger(job.target, job.embedding);
+  noted oid := gte_small.backfill_note_trigger(job.target, job.embedding);
   comment text;
   command text;
   note jsonb;
@@ -80,14 +80,14 @@ BEGIN
   END;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_note(@extschema@.embed_backfill_job, pg_catalog.jsonb, pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small.backfill_note(gte_small.backfill_job, pg_catalog.jsonb, pg_catalog.text) IS
   'part of embed_backfill: writes the progress of a forced backfill into the note of its column';
 
 -- Only one session at a time may embed all rows of a table again. Each transaction takes the lock anew,
 -- because a session-level lock would outlive a call that failed. Each transaction also checks that the
 -- pass still covers all rows: otherwise rows that policies hide, or that have embeddings of other
 -- columns, would be noted as done.
-CREATE FUNCTION embed_backfill_force_lock(job @extschema@.embed_backfill_job, looks pg_catalog.int4 DEFAULT 0)
+CREATE FUNCTION gte_small.backfill_force_lock(job gte_small.backfill_job, looks pg_catalog.int4 DEFAULT 0)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -110,7 +110,7 @@ BEGIN
       USING ERRCODE = 'object_in_use', DETAIL = 'Only one can do so at a time.',
             HINT = 'See application_name in pg_stat_activity for its progress.';
   END IF;
-  SELECT l INTO hiding FROM unnest(job.target::oid || @extschema@.embed_backfill_leaves(job.target)) l
+  SELECT l INTO hiding FROM unnest(job.target::oid || gte_small.backfill_leaves(job.target)) l
    WHERE row_security_active(l) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'row-level security hides rows of table % from %', hiding::regclass, current_user
@@ -118,7 +118,7 @@ BEGIN
             DETAIL = 'Hidden rows would keep embeddings of the former model, and the column be noted as of the one in use.',
             HINT = format('Call it as a role with BYPASSRLS, or ALTER TABLE %s NO FORCE ROW LEVEL SECURITY first.', hiding::regclass);
   END IF;
-  IF job.content IS DISTINCT FROM (SELECT c.content FROM @extschema@.embedding_columns(job.target) c
+  IF job.content IS DISTINCT FROM (SELECT c.content FROM gte_small.embedding_columns(job.target) c
                                     WHERE c.embedding = job.embedding ORDER BY c.trigger_name DESC LIMIT 1) THEN
     RAISE EXCEPTION 'column % of % embeds other columns now', quote_ident(job.embedding), job.target
       USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -127,11 +127,11 @@ BEGIN
   END IF;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_force_lock(@extschema@.embed_backfill_job, pg_catalog.int4) IS
+COMMENT ON FUNCTION gte_small.backfill_force_lock(gte_small.backfill_job, pg_catalog.int4) IS
   'part of embed_backfill: sees that only one session forces a backfill';
 
 -- Starts the pass over all rows, or resumes the one that an earlier call with the same model left.
-CREATE FUNCTION embed_backfill_force_begin(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_force_begin(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -144,7 +144,7 @@ BEGIN
             DETAIL = 'To embed all rows again changes what is noted of the column. Nothing was embedded.',
             HINT = 'Ask the owner, or leave force out to embed the rows that have no embedding.';
   END IF;
-  IF EXISTS (SELECT FROM @extschema@.embedding_columns(job.target) c
+  IF EXISTS (SELECT FROM gte_small.embedding_columns(job.target) c
                JOIN pg_trigger t ON t.tgrelid = job.target AND t.tgname = c.trigger_name
               WHERE c.embedding = job.embedding AND t.tgparentid <> 0) THEN
     RAISE EXCEPTION '% is a partition', job.target
@@ -152,11 +152,11 @@ BEGIN
             DETAIL = 'The vectors of a partitioned table must be of one model. Nothing was embedded.',
             HINT = 'Name the partitioned table.';
   END IF;
-  PERFORM @extschema@.embed_backfill_force_lock(job, looks => 5);
+  PERFORM gte_small.backfill_force_lock(job, looks => 5);
 
   job.next_since := job.since;
   job.saved := clock_timestamp();
-  SELECT c.note -> 'force' INTO former FROM @extschema@.embedding_columns(job.target) c
+  SELECT c.note -> 'force' INTO former FROM gte_small.embedding_columns(job.target) c
    WHERE c.embedding = job.embedding ORDER BY c.trigger_name DESC LIMIT 1;
   IF former ->> 'fingerprint' = job.fingerprint AND former -> 'content' = to_jsonb(job.content) AND former ->> 'since' ~ '^\d{1,10}$' THEN
     leaf := to_regclass(former ->> 'leaf');
@@ -179,15 +179,15 @@ BEGIN
     END IF;
   END IF;
   -- Nobody's rows are locked here: this may wait.
-  job.noted := @extschema@.embed_backfill_note(job, @extschema@.embed_backfill_force_place(job), '0');
+  job.noted := gte_small.backfill_note(job, gte_small.backfill_force_place(job), '0');
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_force_begin(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_force_begin(gte_small.backfill_job) IS
   'part of embed_backfill: begins or resumes a forced backfill';
 
 -- The position from which a later call would resume, as the note keeps it.
-CREATE FUNCTION embed_backfill_force_place(job @extschema@.embed_backfill_job) RETURNS pg_catalog.jsonb
+CREATE FUNCTION gte_small.backfill_force_place(job gte_small.backfill_job) RETURNS pg_catalog.jsonb
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT jsonb_build_object('fingerprint', job.fingerprint, 'content', job.content, 'since', job.since::text, 'leaf', leaf::regclass::text,
@@ -202,32 +202,32 @@ AS $body$
                                              GROUP BY island ORDER BY min(n) DESC LIMIT 1000) s))
     FROM (SELECT coalesce(job.hold_leaf, job.leaves[greatest(1, job.leaf + CASE WHEN job.until IS NULL THEN 1 ELSE 0 END)]) AS leaf,
                  CASE WHEN job.hold_leaf IS NOT NULL THEN job.hold_block
-                      ELSE least(coalesce(@extschema@.embed_backfill_block(job.at), 0),
-                                 (SELECT min(@extschema@.embed_backfill_block(s)) FROM unnest(job.skipped) s)) END AS block) w
+                      ELSE least(coalesce(gte_small.backfill_block(job.at), 0),
+                                 (SELECT min(gte_small.backfill_block(s)) FROM unnest(job.skipped) s)) END AS block) w
 $body$;
-COMMENT ON FUNCTION embed_backfill_force_place(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_force_place(gte_small.backfill_job) IS
   'part of embed_backfill: the place of a forced backfill as its column''s note keeps it';
 
 -- Saves the position every five seconds, in its own transaction: COMMENT takes a lock that conflicts with
 -- VACUUM, and sessions that wait for a batch's rows must not wait for VACUUM as well.
-CREATE FUNCTION embed_backfill_force_save(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_force_save(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
   IF job.phase = 'force' AND job.noted AND job.leaf > 0 AND job.until IS NOT NULL
      AND clock_timestamp() - job.saved > interval '5 seconds' THEN
     job.own := job.own || pg_current_xact_id()::xid;
-    PERFORM @extschema@.embed_backfill_note(job, @extschema@.embed_backfill_force_place(job), '100ms');
+    PERFORM gte_small.backfill_note(job, gte_small.backfill_force_place(job), '100ms');
     job.saved := clock_timestamp();
   END IF;
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_force_save(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_force_save(gte_small.backfill_job) IS
   'part of embed_backfill: saves the place of a forced backfill';
 
 -- After a pass: decides whether another one follows, and over which rows.
-CREATE FUNCTION embed_backfill_force_pass(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_force_pass(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -236,13 +236,13 @@ BEGIN
   IF job.given_up > 0 THEN
     -- The note keeps "force": the next call goes on where the first of these rows is.
     IF job.noted AND job.phase = 'force' THEN
-      PERFORM @extschema@.embed_backfill_note(job, @extschema@.embed_backfill_force_place(job), '0');
+      PERFORM gte_small.backfill_note(job, gte_small.backfill_force_place(job), '0');
     END IF;
     job.phase := NULL;
     RETURN job;
   END IF;
   IF job.phase = 'force' THEN
-    attached := ARRAY(SELECT l FROM unnest(@extschema@.embed_backfill_leaves(job.target)) l
+    attached := ARRAY(SELECT l FROM unnest(gte_small.backfill_leaves(job.target)) l
                        WHERE l <> ALL (job.walked) AND l <> ALL (job.leaves) ORDER BY l);
     IF cardinality(attached) > 0 THEN
       job.leaves := attached;
@@ -251,17 +251,17 @@ BEGIN
     job.phase := 'moved';
   ELSIF job.pass_wrote = 0 THEN
     IF job.noted THEN
-      PERFORM @extschema@.embed_backfill_note(job, NULL, '0');
+      PERFORM gte_small.backfill_note(job, NULL, '0');
     END IF;
     job.phase := NULL;
     RETURN job;
   ELSE
     job.since := job.next_since;
   END IF;
-  job.leaves := @extschema@.embed_backfill_leaves(job.target);
+  job.leaves := gte_small.backfill_leaves(job.target);
   job.next_since := pg_snapshot_xmin(pg_current_snapshot())::xid;
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_force_pass(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_force_pass(gte_small.backfill_job) IS
   'part of embed_backfill: what a forced backfill does after a pass';

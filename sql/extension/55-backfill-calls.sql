@@ -1,7 +1,7 @@
 -- The user's calls embed_backfill() and embed_backfill_step(), and their messages.
 
 -- Refuses calls that can't succeed, before any work.
-CREATE FUNCTION embed_backfill_check(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool)
+CREATE FUNCTION gte_small.backfill_check(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -37,7 +37,7 @@ BEGIN
   -- As with any UPDATE: a table's owner chooses its triggers, index expressions and policies.
   SELECT string_agg(DISTINCT quote_ident(r.rolname), ', ') INTO owners
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
-   WHERE (c.oid = target OR c.oid = ANY (@extschema@.embed_backfill_leaves(target))) AND NOT r.rolsuper;
+   WHERE (c.oid = target OR c.oid = ANY (gte_small.backfill_leaves(target))) AND NOT r.rolsuper;
   IF owners IS NOT NULL AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
     RAISE WARNING 'a superuser is writing to table % of %', target, owners
       USING DETAIL = 'The owner''s triggers and index expressions run with a superuser''s rights.',
@@ -45,23 +45,23 @@ BEGIN
   END IF;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_check(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool) IS
+COMMENT ON FUNCTION gte_small.backfill_check(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool) IS
   'part of embed_backfill: refuses what can''t be done, before any work';
 
 -- The columns that a trigger names and the table no longer has: a trigger's arguments are strings, and
 -- PostgreSQL records no dependency for them.
-CREATE FUNCTION embedding_columns_gone(target pg_catalog.regclass, named pg_catalog.name[]) RETURNS pg_catalog.name[]
+CREATE FUNCTION gte_small.columns_gone(target pg_catalog.regclass, named pg_catalog.name[]) RETURNS pg_catalog.name[]
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT array_agg(n ORDER BY place) FROM unnest(named) WITH ORDINALITY AS u (n, place)
    WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = n AND NOT a.attisdropped)
 $body$;
-COMMENT ON FUNCTION embedding_columns_gone(pg_catalog.regclass, pg_catalog.name[]) IS
+COMMENT ON FUNCTION gte_small.columns_gone(pg_catalog.regclass, pg_catalog.name[]) IS
   'part of embedding_status: those of the columns that the table has no more';
 
 -- Reports the progress: to other sessions by a line for application_name, which has 63 bytes, and to this
 -- session by a NOTICE every ten seconds.
-CREATE FUNCTION embed_backfill_tell(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_tell(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -72,7 +72,7 @@ BEGIN
   IF job.began IS NULL THEN
     job.began := clock_timestamp();
     job.told := job.began;
-    job.total := @extschema@.embed_backfill_count(job, false);
+    job.total := gte_small.backfill_count(job, false);
   END IF;
   seconds := greatest(1e-3, extract(epoch FROM clock_timestamp() - job.began));
   rate := job.rows / seconds;
@@ -89,16 +89,16 @@ BEGIN
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_tell(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_tell(gte_small.backfill_job) IS
   'part of embed_backfill: says how far a backfill is';
 
 -- Reports the end of a job: what was done and what was left out. Raises an error for the first text that
 -- could not be embedded.
-CREATE FUNCTION embed_backfill_end(jobs @extschema@.embed_backfill_job[]) RETURNS pg_catalog.void
+CREATE FUNCTION gte_small.backfill_end(jobs gte_small.backfill_job[]) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
-  job @extschema@.embed_backfill_job;
+  job gte_small.backfill_job;
   seconds float8;
   left_over int8;
 BEGIN
@@ -127,10 +127,10 @@ BEGIN
   END LOOP;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_end(@extschema@.embed_backfill_job[]) IS
+COMMENT ON FUNCTION gte_small.backfill_end(gte_small.backfill_job[]) IS
   'part of embed_backfill: says what a backfill did and what it left';
 
-CREATE FUNCTION embed_backfill_no_commit(procedure_name pg_catalog.text) RETURNS pg_catalog.void
+CREATE FUNCTION gte_small.backfill_no_commit(procedure_name pg_catalog.text) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
@@ -140,7 +140,7 @@ BEGIN
           HINT = 'Call it in autocommit mode (psycopg: connect(..., autocommit=True)), alone in its statement and outside of functions, or call embed_backfill_step() until it returns 0.';
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_no_commit(pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small.backfill_no_commit(pg_catalog.text) IS
   'part of embed_backfill: refuses to run where COMMIT is not allowed';
 
 CREATE PROCEDURE embed_backfill(target pg_catalog.regclass, batch_size pg_catalog.int4 DEFAULT 256,
@@ -148,8 +148,8 @@ CREATE PROCEDURE embed_backfill(target pg_catalog.regclass, batch_size pg_catalo
   LANGUAGE plpgsql
 AS $body$
 DECLARE
-  jobs @extschema@.embed_backfill_job[];
-  job @extschema@.embed_backfill_job;
+  jobs gte_small.backfill_job[];
+  job gte_small.backfill_job;
   refusal pg_catalog.text;
 BEGIN
   -- COMMIT fails in any block with an EXCEPTION clause; in a transaction block it fails otherwise, with
@@ -163,28 +163,28 @@ BEGIN
     COMMIT;
   EXCEPTION WHEN invalid_transaction_termination THEN
     IF SQLERRM OPERATOR(pg_catalog.=) refusal THEN
-      PERFORM @extschema@.embed_backfill_no_commit('embed_backfill()');
+      PERFORM gte_small.backfill_no_commit('embed_backfill()');
     END IF;
   END;
 
-  jobs := @extschema@.embed_backfill_jobs(target, batch_size, force, embedding);
+  jobs := gte_small.backfill_jobs(target, batch_size, force, embedding);
   FOR i IN 1 .. pg_catalog.cardinality(jobs) LOOP
     job := jobs[i];
     IF force THEN
-      job := @extschema@.embed_backfill_force_begin(job);
+      job := gte_small.backfill_force_begin(job);
       COMMIT;
     END IF;
     LOOP
       IF force THEN
-        PERFORM @extschema@.embed_backfill_force_lock(job);
+        PERFORM gte_small.backfill_force_lock(job);
       END IF;
-      job := @extschema@.embed_backfill_tell(job);
+      job := gte_small.backfill_tell(job);
       PERFORM pg_catalog.set_config('application_name', job.progress, true);
-      job := @extschema@.embed_backfill_batch(job);
+      job := gte_small.backfill_batch(job);
       COMMIT;
       EXIT WHEN job.phase IS NULL;
       IF force THEN
-        job := @extschema@.embed_backfill_force_save(job);
+        job := gte_small.backfill_force_save(job);
         COMMIT;
       END IF;
       -- Without a snapshot, which would keep VACUUM from cleaning up meanwhile.
@@ -195,7 +195,7 @@ BEGIN
     END LOOP;
     jobs[i] := job;
   END LOOP;
-  PERFORM @extschema@.embed_backfill_end(jobs);
+  PERFORM gte_small.backfill_end(jobs);
 END
 $body$;
 COMMENT ON PROCEDURE embed_backfill(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
@@ -207,16 +207,16 @@ CREATE FUNCTION embed_backfill_step(target pg_catalog.regclass, batch_size pg_ca
   LANGUAGE plpgsql
 AS $body$
 DECLARE
-  jobs @extschema@.embed_backfill_job[] := @extschema@.embed_backfill_jobs(target, batch_size, false, embedding);
-  job @extschema@.embed_backfill_job;
+  jobs gte_small.backfill_job[] := gte_small.backfill_jobs(target, batch_size, false, embedding);
+  job gte_small.backfill_job;
   until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '0.75 seconds'::pg_catalog.interval;
 BEGIN
   FOR i IN 1 .. pg_catalog.cardinality(jobs) LOOP
-    job := @extschema@.embed_backfill_anywhere(jobs[i]);
+    job := gte_small.backfill_anywhere(jobs[i]);
     -- One pass, up to the first rows; small batches of them until a second or batch_size is reached.
     LOOP
-      job := @extschema@.embed_backfill_batch(job);
-      EXIT WHEN job.reading IS NULL;
+      job := gte_small.backfill_batch(job);
+      EXIT WHEN job.upto IS NULL;
       job.batch_size := batch_size OPERATOR(pg_catalog.-) job.rows::pg_catalog.int4;
       EXIT WHEN job.batch_size OPERATOR(pg_catalog.<=) 0
         OR job.rows OPERATOR(pg_catalog.>) 0 AND pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
@@ -227,7 +227,7 @@ BEGIN
     jobs[i] := job;
   END LOOP;
   -- Nothing was embedded; perhaps because nothing that is missing can be.
-  PERFORM @extschema@.embed_backfill_end(jobs);
+  PERFORM gte_small.backfill_end(jobs);
   RETURN 0;
 END
 $body$;
@@ -236,7 +236,7 @@ COMMENT ON FUNCTION embed_backfill_step(pg_catalog.regclass, pg_catalog.int4, pg
 
 -- A step does not know where the last one ended. From a random block, it rarely has to read a large part
 -- of the table that is already done.
-CREATE FUNCTION embed_backfill_anywhere(job @extschema@.embed_backfill_job) RETURNS @extschema@.embed_backfill_job
+CREATE FUNCTION gte_small.backfill_anywhere(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -251,5 +251,5 @@ BEGIN
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION embed_backfill_anywhere(@extschema@.embed_backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_anywhere(gte_small.backfill_job) IS
   'part of embed_backfill: lets a step begin at any block';

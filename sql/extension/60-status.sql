@@ -21,21 +21,21 @@ DECLARE
   here text := quote_literal(target);
   only_named text;
   gone name[];
-  vec text := @extschema@.gte_small_vector_schema();
+  vec text := gte_small.vector_schema();
 BEGIN
   BEGIN
-    loaded := (SELECT m.fingerprint FROM @extschema@.embed_model() m);
+    loaded := (SELECT m.fingerprint FROM gte_small.embed_model() m);
   EXCEPTION WHEN OTHERS THEN
     -- No model, or a broken one: embed_model() says what is wrong, to those who may know.
   END;
   FOR ours IN
-    SELECT DISTINCT ON (c.embedding) c.*, k.relkind FROM @extschema@.embedding_columns(target) c
+    SELECT DISTINCT ON (c.embedding) c.*, k.relkind FROM gte_small.embedding_columns(target) c
       JOIN pg_class k ON k.oid = target
      ORDER BY c.embedding, c.trigger_name DESC
   LOOP
     embedding := ours.embedding;
     filled_with := ours.note ->> 'fingerprint';
-    gone := @extschema@.embedding_columns_gone(target, embedding || ours.content);
+    gone := gte_small.columns_gone(target, embedding || ours.content);
     IF gone IS NOT NULL THEN
       rows := NULL; embedded := NULL; missing := NULL; stale := NULL;
       state := 'broken';
@@ -76,7 +76,7 @@ BEGIN
         SELECT t.oid, t.tgenabled FROM clones c JOIN pg_trigger t ON t.tgparentid = c.oid)
       SELECT FROM clones c WHERE c.enabled NOT IN ('O', 'A'));
 
-    only_named := CASE WHEN (SELECT count(DISTINCT c.embedding) FROM @extschema@.embedding_columns(target) c) > 1
+    only_named := CASE WHEN (SELECT count(DISTINCT c.embedding) FROM gte_small.embedding_columns(target) c) > 1
                        THEN format(', embedding => %L', embedding) ELSE '' END;
     hints := array_remove(ARRAY[
       CASE WHEN row_security_active(target) THEN

@@ -2,7 +2,7 @@
 
 -- A FROM item for a random sample. Of a small table it has all rows. Of a large one it has random blocks
 -- with about three times the wanted number of rows, from which the caller chooses at random.
-CREATE FUNCTION embed_sample(target pg_catalog.regclass, sample pg_catalog.int4) RETURNS pg_catalog.text
+CREATE FUNCTION gte_small.sample(target pg_catalog.regclass, sample pg_catalog.int4) RETURNS pg_catalog.text
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -14,12 +14,12 @@ BEGIN
   -- ANALYZE three a block, which is few beside vectors of 1.5 kB, and so errs towards too many.
   SELECT sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 3 END
              * (pg_relation_size(c.oid, 'main') / current_setting('block_size')::int8))
-    INTO estimated FROM pg_class c WHERE c.oid = ANY (@extschema@.embed_backfill_leaves(target));
+    INTO estimated FROM pg_class c WHERE c.oid = ANY (gte_small.backfill_leaves(target));
   RETURN format('%s %s AS t%s', CASE WHEN kind = 'p' THEN '' ELSE 'ONLY' END, target,
                 CASE WHEN estimated > 3.0 * sample THEN format(' TABLESAMPLE SYSTEM (%s)', 300.0 * sample / estimated) END);
 END
 $body$;
-COMMENT ON FUNCTION embed_sample(pg_catalog.regclass, pg_catalog.int4) IS
+COMMENT ON FUNCTION gte_small.sample(pg_catalog.regclass, pg_catalog.int4) IS
   'part of embed_verify: FROM item for a random sample of a table';
 
 -- A vector is right if its cosine to the embedding of its text is at least 0.999. For one text, f32 and
@@ -38,7 +38,7 @@ CREATE FUNCTION embed_verify(
 AS $body$
 DECLARE
   ours record;
-  vec text := @extschema@.gte_small_vector_schema();
+  vec text := gte_small.vector_schema();
   -- A vector of a long text is right if it is that of its beginning, also where new ones are refused.
   on_truncate text := current_setting('gte_small.on_truncate', true);
 BEGIN
@@ -50,7 +50,7 @@ BEGIN
     RAISE NOTICE 'row-level security applies to table %', target
       USING DETAIL = format('Only rows that %I may see are checked.', current_user);
   END IF;
-  FOR ours IN SELECT * FROM @extschema@.embed_backfill_columns(target, embedding) LOOP
+  FOR ours IN SELECT * FROM gte_small.backfill_columns(target, embedding) LOOP
     embedding := ours.embedding;
     PERFORM set_config('gte_small.on_truncate', 'silent', true);
     EXECUTE format($sql$
@@ -61,17 +61,17 @@ BEGIN
       batches AS (
         SELECT array_agg(n ORDER BY n) AS n, array_agg(text ORDER BY n) AS texts FROM sampled GROUP BY (n - 1) / 64),
       fresh AS (
-        SELECT unnest(b.n) AS n, unnest(%5$s.embed(b.texts)) AS v FROM batches b),
+        SELECT unnest(b.n) AS n, unnest(gte_small.embed(b.texts)) AS v FROM batches b),
       compared AS (
         SELECT s.*, CASE WHEN s.text IS NULL THEN 'wrong' WHEN s.stored IS NULL THEN 'missing'
-                         WHEN %6$s.vector_dims(s.stored) <> %6$s.vector_dims(f.v) THEN 'wrong'
-                         WHEN %6$s.cosine_distance(s.stored, f.v) <= 0.001 THEN 'right' ELSE 'wrong' END AS verdict
+                         WHEN %5$s.vector_dims(s.stored) <> %5$s.vector_dims(f.v) THEN 'wrong'
+                         WHEN %5$s.cosine_distance(s.stored, f.v) <= 0.001 THEN 'right' ELSE 'wrong' END AS verdict
           FROM sampled s JOIN fresh f USING (n))
       SELECT count(*), count(*) FILTER (WHERE verdict = 'wrong'), count(*) FILTER (WHERE verdict = 'missing'),
              (array_agg(leaf::regclass || ' ' || place ORDER BY leaf, place) FILTER (WHERE verdict = 'wrong'))[:5]
         FROM compared $sql$,
-      @extschema@.embed_backfill_text(ours.content, 't'), embedding, @extschema@.embed_sample(target, sample),
-      @extschema@.embed_backfill_condition('all', embedding, ours.content, 't'), '@extschema@', vec)
+      gte_small.backfill_text(ours.content), embedding, gte_small.sample(target, sample),
+      gte_small.backfill_condition('all', embedding, ours.content), vec)
       INTO checked, wrong, missing, examples USING sample;
     PERFORM set_config('gte_small.on_truncate', on_truncate, true);
     RETURN NEXT;
@@ -89,9 +89,9 @@ DECLARE
   columns name[];
   threshold float8;
   used int8;
-  vec text := @extschema@.gte_small_vector_schema();
+  vec text := gte_small.vector_schema();
 BEGIN
-  columns := ARRAY(SELECT c.embedding FROM @extschema@.embed_backfill_columns(target, embedding) c);
+  columns := ARRAY(SELECT c.embedding FROM gte_small.backfill_columns(target, embedding) c);
   IF cardinality(columns) > 1 THEN
     RAISE EXCEPTION 'table % has several embedding columns', target
       USING ERRCODE = 'ambiguous_column', DETAIL = 'A threshold is one column''s.',
@@ -105,7 +105,7 @@ BEGIN
     SELECT (SELECT count(*) FROM v),
            (SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY 1 - %3$s.cosine_distance(a.e, b.e))
               FROM v a JOIN v b ON a.n < b.n) $sql$,
-    columns[1], @extschema@.embed_sample(target, 400), vec) INTO used, threshold;
+    columns[1], gte_small.sample(target, 400), vec) INTO used, threshold;
   IF used < 20 THEN
     RAISE NOTICE '% has % embeddings, too few to suggest a threshold', target, used
       USING HINT = 'Begin with (embed_model()).suggested_threshold, or ask again when there are more rows.';

@@ -328,12 +328,13 @@ def test_places_are_visited_one_by_one_in_a_large_table_that_was_never_analyzed(
                        "select enable_semantic_search('docs', with_index => false)")
     connection.execute(
         """create function plans(out reading text, out writing text) language plpgsql as $$
-        declare job embed_backfill_job; line text; places tid[];
+        declare job gte_small.backfill_job; statements record; line text; places tid[];
         begin
-          job := embed_backfill_range((embed_backfill_jobs('docs', 256, false, null))[1]);
-          for line in execute 'explain ' || job.reading using job.at, job.upto, job.skipped, job.own, job.since loop reading := concat_ws(E'\n', reading, line); end loop;
+          job := gte_small.backfill_range((gte_small.backfill_jobs('docs', 256, false, null))[1]);
+          select * into statements from gte_small.backfill_statements(job);
+          for line in execute 'explain ' || statements.reading using job.at, job.upto, job.skipped, job.own, job.since loop reading := concat_ws(E'\n', reading, line); end loop;
           places := array(select ctid from docs limit 256);
-          for line in execute 'explain ' || job.writing using places, array_fill(embed('x'), array[256]) loop
+          for line in execute 'explain ' || statements.writing using places, array_fill(embed('x'), array[256]) loop
             writing := concat_ws(E'\n', writing, line);
           end loop;
         end $$"""

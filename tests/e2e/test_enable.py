@@ -85,7 +85,7 @@ def test_a_sequence_of_source_columns_and_the_note(connection):
     connection.execute("insert into docs values ('a', 'b'), (null, 'c')")
     assert one(connection, "select bool_and(embedding = embed(concat_ws(E'\\n', title, body))) from docs")
     assert one(connection, "select content from embedding_columns('docs')") == ["title", "body"]
-    assert note(connection, "docs")["functions"] == ["query_docs", "hybrid_docs"]
+    assert note(connection, "docs")["text_search"] == "pg_catalog.english"
     # A second call with other columns: the trigger and the full-text index follow.
     connection.execute("select enable_semantic_search('docs', '{body}')")
     assert one(connection, "select content from embedding_columns('docs')") == ["body"]

@@ -151,7 +151,7 @@ COLUMNS = "select embedding, content, trigger_name, trigger_enabled, note from p
 
 def test_embedding_columns(clean, hostile):
     expected = clean.execute(COLUMNS).fetchall()
-    assert len(expected) == 1 and expected[0][0] == "embedding" and expected[0][4]["functions"]
+    assert len(expected) == 1 and expected[0][0] == "embedding" and expected[0][4]["text_search"]
     assert hostile.execute(COLUMNS).fetchall() == expected
 
 

@@ -1,0 +1,57 @@
+-- Semantic search on a table is undone.
+
+CREATE FUNCTION disable_semantic_search(
+    target pg_catalog.regclass, embedding pg_catalog.name DEFAULT 'embedding')
+  RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+#variable_conflict use_variable
+DECLARE
+  relation pg_class;
+  trigger_name name := gte_small.trigger_name(embedding);
+  ours record;
+  one regprocedure;
+  made oid;
+  is_clone boolean;
+  undone boolean := false;
+BEGIN
+  SELECT * INTO relation FROM pg_class WHERE oid = target;
+  IF relation.relowner IS NULL OR embedding IS NULL THEN
+    RAISE EXCEPTION 'table and column must not be NULL'
+      USING ERRCODE = 'null_value_not_allowed', DETAIL = 'Nothing was dropped.',
+            HINT = 'Name a table, as in disable_semantic_search(''docs'').';
+  ELSIF NOT pg_has_role(relation.relowner, 'USAGE') THEN
+    RAISE EXCEPTION 'must be owner of table %', target
+      USING ERRCODE = 'insufficient_privilege', DETAIL = 'Nothing was dropped.',
+            HINT = format('Ask a member of role %s.', relation.relowner::regrole);
+  END IF;
+  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+  SELECT * INTO ours FROM gte_small.embedding_columns(target) c
+   WHERE c.embedding = disable_semantic_search.embedding AND c.trigger_name = trigger_name;
+  -- A partition's functions are its own, its trigger is the parent's.
+  is_clone := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND t.tgparentid <> 0);
+  -- Also where the trigger was dropped before.
+  FOR one IN SELECT gte_small.made_functions(target, embedding) LOOP
+    IF EXISTS (SELECT FROM pg_proc p WHERE p.oid = one AND NOT pg_has_role(p.proowner, 'USAGE')) THEN
+      RAISE EXCEPTION 'must be owner of function %', one
+        USING ERRCODE = 'insufficient_privilege', DETAIL = 'The table has changed its owner since; nothing was dropped.',
+              HINT = format('A superuser disables the search, or ALTER FUNCTION %s OWNER TO %I.', one, current_user);
+    END IF;
+    EXECUTE format('DROP FUNCTION %s', one);
+    undone := true;
+  END LOOP;
+  FOR made IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i LOOP
+    PERFORM gte_small.drop_index(target, made, embedding);
+    undone := true;
+  END LOOP;
+  IF ours.trigger_name IS NOT NULL AND NOT is_clone THEN
+    EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, target);
+    undone := true;
+  END IF;
+  IF NOT undone THEN
+    RAISE NOTICE 'semantic search is not enabled on column "%" of table %, nothing to undo', embedding, target;
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION disable_semantic_search(pg_catalog.regclass, pg_catalog.name) IS
+  'undoes enable_semantic_search: drops trigger, search functions and the indexes it made; the embeddings stay';

@@ -1,0 +1,54 @@
+-- What an update of the extension can't do: objects in users' schemas are theirs, and ALTER EXTENSION does not
+-- know them. Functions and indexes that an earlier version made work until they are renewed here.
+CREATE FUNCTION refresh_semantic_search(
+    OUT relation pg_catalog.regclass, OUT embedding pg_catalog.name, OUT renewed pg_catalog.text)
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  ours record;
+  changed text[];
+  message text; detail text; hint text;
+  foreign_tables text;
+BEGIN
+  FOR ours IN
+    SELECT t.tgrelid::regclass AS target, c.embedding, c.content, pg_has_role(k.relowner, 'USAGE') AS may,
+           EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)) AS with_index
+      FROM (SELECT DISTINCT t.tgrelid FROM pg_trigger t
+              JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid
+                              AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+              JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'gte-small') t
+      JOIN pg_class k ON k.oid = t.tgrelid
+      CROSS JOIN LATERAL gte_small.embedding_columns(t.tgrelid) c
+     WHERE c.trigger_name = gte_small.trigger_name(c.embedding)
+       -- A trigger that was written by hand has neither.
+       AND (EXISTS (SELECT FROM gte_small.made_functions(t.tgrelid, c.embedding))
+            OR EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)))
+     ORDER BY t.tgrelid::regclass::text, c.embedding
+  LOOP
+    IF NOT ours.may THEN
+      foreign_tables := concat_ws(', ', foreign_tables, ours.target::text);
+      CONTINUE;
+    END IF;
+    relation := ours.target;
+    embedding := ours.embedding;
+    BEGIN
+      changed := gte_small.enable(ours.target, ours.content, ours.embedding, ours.with_index, NULL, NULL);
+    EXCEPTION WHEN OTHERS THEN
+      GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+      RAISE WARNING 'search on column "%" of table % was not renewed: %', ours.embedding, ours.target, message
+        USING DETAIL = detail, HINT = hint;
+      CONTINUE;
+    END;
+    FOREACH renewed IN ARRAY changed LOOP
+      RETURN NEXT;
+    END LOOP;
+  END LOOP;
+  IF foreign_tables IS NOT NULL THEN
+    RAISE NOTICE 'tables of other owners were left as they are: %', foreign_tables
+      USING HINT = 'Their owners, or a superuser, call refresh_semantic_search().';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION refresh_semantic_search() IS
+  'after an update of the extension: renews the functions and indexes that an earlier version made in the tables'' schemas, and says which';
