@@ -134,22 +134,24 @@ end
     as $body$
 #variable_conflict use_column
 declare
-  wanted %2$s.vector := gte_small.embed_query(search);
+  -- A record, because the type's schema can be renamed.
+  asked record;
   most int := least(greatest(coalesce(match_count, 10000), 0), 10000);
   parts bigint := 4 * most;
   found record;
 begin
+  select gte_small.embed_query(search) as v into asked;
   loop
     select count(distinct p.document_id) as documents, count(*) as parts into found
       from (select c.document_id from %1$s.chunks c
-             order by c.embedding operator(%2$s.<#>) wanted limit parts) p;
+             order by gte_small.distance(c.embedding, asked.v) limit parts) p;
     exit when found.documents >= most or found.parts < parts;
     parts := 4 * parts;
   end loop;
   return query
     select d, best.ordinal, best.start, best.content, -best.distance
       from (select distinct on (p.document_id) p.*
-              from (select c.document_id, c.ordinal, c.start, c.content, c.embedding operator(%2$s.<#>) wanted as distance
+              from (select c.document_id, c.ordinal, c.start, c.content, gte_small.distance(c.embedding, asked.v) as distance
                       from %1$s.chunks c order by distance limit parts) p
              order by p.document_id, p.distance, p.ordinal) best
       join %1$s.documents d on d.id = best.document_id
@@ -157,7 +159,7 @@ begin
      order by best.distance, d.id
      limit most;
 end
-    $body$ $sql$, here, vec);
+    $body$ $sql$, here);
   execute format($sql$comment on function %s.query_documents(text, float8, int4) is
     'the match_count documents most similar to a text, each with its best part, those above match_threshold'
     $sql$, here);

@@ -22,6 +22,7 @@ pg_module_magic!();
 extension_sql_file!("../sql/extension/10-guard.sql", name = "guard", bootstrap);
 extension_sql_file!("../sql/extension/15-schema.sql", name = "schema");
 extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
+extension_sql_file!("../sql/extension/22-distance.sql", name = "distance");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
 extension_sql_file!("../sql/extension/40-enable.sql", name = "enable");
 extension_sql_file!("../sql/extension/42-functions.sql", name = "functions");

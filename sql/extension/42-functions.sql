@@ -42,7 +42,7 @@ COMMENT ON FUNCTION gte_small.qualified(pg_catalog.regclass) IS
 -- The functions are plain SQL, not STRICT and without SET, so that they are inlined. Otherwise each
 -- call would scan and sort the whole table. Without SET, every name and operator must be qualified.
 -- The bodies say $1 and not the parameter's name, because "embedding" would mean the column. They name
--- only the schema gte_small, pgvector's schema and the table.
+-- only the schema gte_small and the table.
 --
 -- Reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009) of the nearest vectors and of
 -- the rows that share words with the search.
@@ -86,10 +86,10 @@ BEGIN
     body := format($sql$
 with q as materialized (select %2$s as v)
 select e.* from %1$s e
-where e.%4$I operator(%3$s.<#>) (select v from q)
+where gte_small.distance(e.%3$I, (select v from q))
   operator(pg_catalog.<) operator(pg_catalog.-) coalesce($2, '-infinity')
-order by e.%4$I operator(%3$s.<#>) (select v from q)
-$sql$, here.rows_of, form.vector, vec, embedding);
+order by gte_small.distance(e.%3$I, (select v from q))
+$sql$, here.rows_of, form.vector, embedding);
     RETURN NEXT;
 
     -- The filter follows the sort key, so LIMIT inside and threshold outside give the same rows
@@ -100,11 +100,11 @@ $sql$, here.rows_of, form.vector, vec, embedding);
     description := format('the match_count rows most similar to a %s, of them those above match_threshold', form.kind);
     body := format($sql$
 select (s.r).* from (
-  select (e.*)::%1$s as r, e.%5$I operator(%4$s.<#>) (select %3$s) as d
+  select (e.*)::%1$s as r, gte_small.distance(e.%4$I, (select %3$s)) as d
   from %2$s e order by d limit $3) s
 where s.d operator(pg_catalog.<) operator(pg_catalog.-) coalesce($2, '-infinity')
 order by s.d operator(pg_catalog.+) 0::pg_catalog.float8
-$sql$, here.tbl, here.rows_of, form.vector, vec, embedding);
+$sql$, here.tbl, here.rows_of, form.vector, embedding);
     RETURN NEXT;
   END LOOP;
 
@@ -120,7 +120,7 @@ with q as materialized (
          greatest(coalesce($2, 10)::pg_catalog.int8 operator(pg_catalog.*) 2, 60) as depth),
 semantic as (
   select s.part, s.place, s.d, pg_catalog.rank() over (order by s.d) as position
-  from (select e.tableoid as part, e.ctid as place, e.%5$I operator(%4$s.<#>) (select v from q) as d
+  from (select e.tableoid as part, e.ctid as place, gte_small.distance(e.%4$I, (select v from q)) as d
         from %1$s e order by d limit (select depth from q)) s
   where s.d is not null),
 words as materialized (
@@ -135,7 +135,7 @@ terms as materialized (
 found as materialized (
   select f.part, f.place, f.d, t.is_whole, pg_catalog.count(*) over (partition by t.term, t.is_whole) as n
   from terms t cross join lateral (
-    select e.tableoid as part, e.ctid as place, e.%5$I operator(%4$s.<#>) (select v from q) as d from %1$s e
+    select e.tableoid as part, e.ctid as place, gte_small.distance(e.%4$I, (select v from q)) as d from %1$s e
     where %2$s operator(pg_catalog.@@) t.term limit 201) f),
 hits as (
   select f.part, f.place, f.d, pg_catalog.ln(1::pg_catalog.float8 operator(pg_catalog.+)
@@ -161,10 +161,10 @@ fused as (
     from semantic s) r
   group by r.part, r.place
   order by score desc, semantic, full_text limit coalesce($2, 10))
-select (e.*)::%6$s, f.full_text, f.semantic, f.score
+select (e.*)::%5$s, f.full_text, f.semantic, f.score
 from fused f join %1$s e on e.ctid operator(pg_catalog.=) f.place and e.tableoid operator(pg_catalog.=) f.part
 order by f.score desc, f.semantic, f.full_text
-$sql$, here.rows_of, gte_small.words_expression(content, language, true), gte_small.config(language), vec, embedding, here.tbl);
+$sql$, here.rows_of, gte_small.words_expression(content, language, true), gte_small.config(language), embedding, here.tbl);
   RETURN NEXT;
 END
 $body$;
