@@ -20,6 +20,7 @@ from pathlib import Path
 
 import postgres
 import state
+import versions
 from state import CLONE, Failure, say
 
 LIBCLANG = "libclang==18.1.1"
@@ -108,27 +109,12 @@ def build(pg_config: Path, profile: str = "fast") -> Path:
 def _files(pg_config: Path) -> dict:
     """The installed place of every file but the library."""
     extension = Path(postgres.config(pg_config, "--sharedir")) / "extension"
-    return {extension / file.name: file for file in [CLONE / CONTROL, _install_script()]}
-
-
-def _sql() -> str:
-    """The install script: the files of sql/extension in their order."""
-    parts = sorted((CLONE / "sql" / "extension").glob("*.sql"))
-    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
-
-
-def _install_script() -> Path:
-    """The install script as a file with the name that PostgreSQL expects."""
-    version = re.search(r"^default_version *= *'(.+)'", (CLONE / CONTROL).read_text(encoding="utf-8"), re.MULTILINE)[1]
-    script = state.directory("sql") / f"gte-small--{version}.sql"
-    if not script.is_file() or script.read_text(encoding="utf-8") != _sql():
-        script.write_text(_sql(), encoding="utf-8")
-    return script
+    return {extension / file.name: file for file in [CLONE / CONTROL, *versions.files()]}
 
 
 def sql_fingerprint() -> str:
     """A hash that changes with the extension's SQL, also if the version stays the same."""
-    return hashlib.sha256(_sql().encode()).hexdigest()
+    return hashlib.sha256(versions.install_script().encode()).hexdigest()
 
 
 def library_place(pg_config: Path) -> Path:
