@@ -16,6 +16,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 use crate::errors::{self, Outcome};
 use crate::memo::Memo;
 use crate::settings::{self, OnTruncate};
+use crate::version;
 
 /// What this backend has done so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,6 +151,7 @@ impl Model {
             }
         });
         slot.load().map_err(|e| errors::from_engine(&e))?.set_threads(settings::threads());
+        version::compare_once();
         Ok(Model(slot))
     }
 

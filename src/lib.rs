@@ -14,6 +14,7 @@ mod note;
 mod pg;
 mod settings;
 mod trigger;
+mod version;
 
 pg_module_magic!();
 

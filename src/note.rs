@@ -30,11 +30,10 @@ use crate::errors::{Failure, Outcome, error, from_engine, internal};
 use crate::pg::call::{Call, export};
 use crate::pg::encoding::database_keeps_utf8;
 use crate::pg::text::{readable, to_utf8};
+use crate::version::EXTENSION;
 
 /// The column that a trigger without arguments fills.
 pub const DEFAULT_TARGET: &CStr = c"embedding";
-
-const EXTENSION: &CStr = c"gte-small";
 
 /// The beginning of a comment that is a note; JSON follows.
 const PREFIX: &str = "gte-small ";
