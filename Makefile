@@ -5,11 +5,12 @@
 # MODEL=name      gte-small (default) or all-MiniLM-L6-v2
 # MODEL_DIR=dir   your own model directory
 # FILE=notes.csv  make import: CSV or JSON lines; COLUMN=body is searched, TABLE=name is created, REPLACE=1 replaces it
+# FORCE=1         make reset: drop tables that are not the demo's own, imported ones too
 # PROFILE=fast    make install without the slow optimizations
 # XQUAD=dir       XQuAD English for make fidelity (default ../shared/data/xquad)
 
 PYTHON ?= python3
-export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE
+export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE FORCE
 
 .DEFAULT_GOAL := help
 .PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
@@ -38,7 +39,7 @@ import:         ## load your own file and search it: FILE=notes.csv COLUMN=body
 reembed:        ## embed the demo's rows again with the model of MODEL= or MODEL_DIR=
 	@$(PYTHON) scripts/demo.py reembed
 
-reset:          ## remove the demo's server and rows
+reset:          ## remove the demo's server and rows; FORCE=1 drops other tables too
 	@$(PYTHON) scripts/demo.py reset
 
 model:          ## fetch the model: gte-small, MODEL= or MODEL_DIR=

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import build
+import contents
 import corpus
 import hub
 import model
@@ -132,27 +133,29 @@ class Demo:
         with step(f"building gte-small for {version}; the first build takes minutes"):
             library = build.build(self.pg_config)
         replaced = build.install(self.pg_config, library)
-        written = build.sql_fingerprint()
         if not self.cluster.exists():
-            self.remember(sql=written)
+            self.remember(sql=build.sql_fingerprint())
             with step("creating a private server"):
                 self.cluster.create()
-        elif self.memory.get("sql") != written:
-            raise Failure("the extension's SQL is not what this demo was made with;  make reset  and  make run  start anew")
         self.remember()
         # Sessions keep the library that they loaded; after a restart no session has the old one.
         if replaced and self.cluster.running():
             self.cluster.stop()
-        self.cluster.start({"gte_small.model_path": self.memory["model"]["path"]})
+        self.start()
         there = self.cluster.psql(f"select 1 from pg_database where datname = '{DATABASE}'", args=("-At",)).stdout
         if not there.strip():
             self.cluster.tool("createdb", "--encoding=UTF8", DATABASE)
-        self.cluster.psql('set client_min_messages = warning; create extension if not exists "gte-small" cascade; '
-                          'alter extension "gte-small" update;', dbname=DATABASE)
+        contents.refuse_other_sql(self.cluster, DATABASE, self.memory.get("sql"))
+        # Stored before the update: the next run repeats an interrupted one.
+        self.remember(sql=build.sql_fingerprint())
+        contents.create_or_update(self.cluster, DATABASE)
         if self.memory.get("reembedding"):
             with self.open() as session:
                 corpus.reembed(session)
             self.remember(reembedding=False)
+
+    def start(self) -> None:
+        self.cluster.start({"gte_small.model_path": self.memory["model"]["path"]})
 
     def open(self) -> Session:
         return Session(self.cluster, DATABASE)
@@ -241,9 +244,30 @@ def reset() -> None:
     """Remove the demo: its server, its rows, the choice of its model. Built and fetched files stay."""
     with state.lock("demo"):
         demo = Demo.last()
+        if os.environ.get("FORCE", "") in ("", "0", "no"):
+            refuse_losses(demo)
         demo.cluster.destroy()
         shutil.rmtree(demo.directory, ignore_errors=True)
     say("the demo is gone;  make run  makes a new one")
+
+
+def refuse_losses(demo: Demo) -> None:
+    """Fails if the demo has tables that `make run` does not make again."""
+    if not demo.cluster.exists():
+        return
+    was_running = demo.cluster.running()
+    try:
+        demo.start()
+        listed = contents.tables(demo.cluster, DATABASE)
+        if not was_running:
+            demo.cluster.stop()
+    except Failure as why:
+        raise Failure(f"{why}\nSo the tables that make reset would drop can't be listed; make reset FORCE=1  drops them "
+                      "unseen") from None
+    if listed:
+        raise Failure("these tables are not the demo's own, and make reset would drop them:\n"
+                      + "\n".join(f"  {name}  ({rows})" for name, rows in listed)
+                      + f"\nmake reset FORCE=1  drops them. A copy:  {demo.cluster.bin / 'pg_dump'} \"$(make -s dsn)\" > demo.sql")
 
 
 def clean() -> None:
