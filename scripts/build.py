@@ -179,6 +179,24 @@ def own_pg_config() -> Path:
     return postgres.find_pg_config()
 
 
+def is_older(before: str) -> bool:
+    return bool(before) and versions.key(before) < versions.key(versions.in_work())
+
+
+def next_statements(before: str) -> str:
+    """What to type after an installation in place of the version `before`; empty if there was none."""
+    said = ('Next, in a database, as a superuser:\n'
+            '  create extension "gte-small" cascade;\n'
+            '  select * from embed_selftest();')
+    if is_older(before):
+        said = (f"Version {before} was there. Next, in each database that has it, as a superuser:\n"
+                '  alter extension "gte-small" update;\n'
+                '  select * from refresh_semantic_search();\n'
+                "A server with gte-small in shared_preload_libraries must be restarted first. Sessions that are open now keep "
+                f"the old library.\n{said.replace('in a database', 'in a database without it')}")
+    return said
+
+
 def main() -> int:
     action = sys.argv[1] if len(sys.argv) == 2 else ""
     pg_config = own_pg_config()
@@ -187,10 +205,16 @@ def main() -> int:
         profile = os.environ.get("PROFILE") or "release"
         if profile not in ("release", "fast"):
             raise Failure(f"PROFILE={profile} is neither release nor fast; leave it out")
-        install(pg_config, build(pg_config, profile))
-        say(f"gte-small is installed in {postgres.config(pg_config, '--version')} ({pg_config}).\n"
-                  'Next, in a database:  CREATE EXTENSION "gte-small" CASCADE;\n'
-                  "The model, once per server:  make install-model")
+        before = versions.default_version(Path(postgres.config(pg_config, "--sharedir")) / "extension" / CONTROL)
+        library = build(pg_config, profile)
+        try:
+            install(pg_config, library)
+        except Failure as refused:
+            # The repeated command finds the new files, and can't tell what was there before.
+            raise Failure(f"{refused}\n{next_statements(before)}" if is_older(before) else str(refused)) from None
+        say(f"gte-small {versions.in_work()} is installed in {postgres.config(pg_config, '--version')} ({pg_config}).\n"
+            f"{next_statements(before)}\n"
+            "The model, once per server:  make install-model")
         if not postgres.has_pgvector(pg_config):
             say("note: pgvector is not there yet, and CREATE EXTENSION needs it; install it (0.8.2 or newer) first")
     elif action == "uninstall":
