@@ -10,7 +10,7 @@ import pytest
 import catalogue
 import versions
 from conftest import CLONE
-from measure import one
+from measure import one, sqlstate, wait_until
 
 # A released script never changes: databases that ran it are out there. `versions.py freeze` prints the next lines.
 RELEASED = {
@@ -237,6 +237,27 @@ def test_a_transaction_goes_on_after_an_update(bare, used, isolation):
     old.execute("commit")
     for table in ("docs", "parts"):
         assert one(old, f"select count(*) from {table} where id >= 20 and embedding::text = {ext}.embed(content)::text") == 2
+
+
+@pytest.mark.parametrize("force", ["false", "true"])
+def test_a_backfill_that_an_update_interrupts_can_be_repeated(bare, force):
+    """The update drops functions that it is about to call."""
+    watcher, filling = bare.connect(), bare.connect()
+    install(watcher, FIRST)
+    watcher.execute("create table docs (id int primary key, content text); insert into docs select i, 'text ' || i from generate_series(1, 300) i; "
+                    "select enable_semantic_search('docs', with_index => false); "
+                    "create function wait() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(1); return new; end $$; "
+                    "create trigger wait before update on docs for each row execute function wait(); select pg_advisory_lock(1)")
+    filling.pgconn.send_query(f"call embed_backfill('docs', 16, {force})".encode())
+    filling.pgconn.flush()
+    wait_until(lambda: one(watcher, "select count(*) from pg_locks where locktype = 'advisory' and not granted") == 1)
+    watcher.execute(f"set lock_timeout = '20s'; {UPDATE}")
+    watcher.execute("select pg_advisory_unlock(1)")
+    # undefined_function, undefined_object, or an internal error about the type of the job
+    assert sqlstate(filling) in ("42883", "42704", "XX000")
+    filling.execute(f"call embed_backfill('docs', 16, {force})")
+    assert one(filling, "select count(*) from docs where embedding::text is distinct from embed(content)::text") == 0
+    assert one(watcher, "select missing from embedding_status('docs')") == 0
 
 
 def test_an_update_that_is_rolled_back_leaves_the_old_version(bare, used):
