@@ -96,6 +96,12 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
             "Nothing was embedded.",
             "Load it once for all sessions with shared_preload_libraries = 'gte-small', or give the server more memory.",
         ),
+        Error::NoThread { .. } => error(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+            message,
+            "The kernels were not tested.",
+            "Raise the limit of processes and threads of the server, or run it again when fewer sessions are open.",
+        ),
         Error::Interrupted => error(
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             "embedding was interrupted",

@@ -90,8 +90,7 @@ pub struct Identity {
 pub struct Encoder {
     tokenizer: Tokenizer,
     model: Forward,
-    vocab_size: usize,
-    positions: usize,
+    config: ModelConfig,
     threads: Threads,
     passes: AtomicU64,
     info: ModelInfo,
@@ -135,8 +134,7 @@ impl Encoder {
         Ok(Encoder {
             tokenizer,
             model,
-            vocab_size: config.vocab_size,
-            positions: config.positions,
+            config,
             threads: Threads::new(options.threads),
             passes: AtomicU64::new(0),
             info,
@@ -174,6 +172,16 @@ impl Encoder {
     /// in its place is no change: the old file stays open.
     pub fn has_changed(&self) -> bool {
         self.model.checkpoint().has_changed()
+    }
+
+    /// The file of the weights.
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        self.model.checkpoint()
+    }
+
+    /// The configuration that the weights were packed with.
+    pub(crate) fn config(&self) -> &ModelConfig {
+        &self.config
     }
 
     /// Sets the number of threads of later calls; 0 = automatic.
@@ -249,11 +257,11 @@ impl Encoder {
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<TokenIds, Error> {
         let tokens = self.tokenizer.token_ids_interruptible(text, go_on)?;
-        match tokens.ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+        match tokens.ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             None => Ok(tokens),
             Some(id) => Err(Error::Internal(format!(
                 "the tokenizer gives token {id}, the model has {} tokens",
-                self.vocab_size
+                self.config.vocab_size
             ))),
         }
     }
@@ -340,15 +348,15 @@ impl Encoder {
         texts: &[&[u32]],
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Embedding>, Error> {
-        let positions = self.positions;
+        let positions = self.config.positions;
         let fits = |ids: &&[u32]| {
             (1..=positions).contains(&ids.len())
-                && ids.iter().all(|&id| (id as usize) < self.vocab_size)
+                && ids.iter().all(|&id| (id as usize) < self.config.vocab_size)
         };
         if !texts.iter().all(fits) {
             return Err(Error::Internal(format!(
                 "a text of ids must have 1 to {positions} of them, each below {}",
-                self.vocab_size
+                self.config.vocab_size
             )));
         }
         let mut go_on = as_result(go_on);

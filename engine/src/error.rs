@@ -71,6 +71,12 @@ pub enum Error {
         /// Size of the memory.
         bytes: usize,
     },
+    /// The system starts no thread for stock candle.
+    #[error("could not start a thread: {reason}")]
+    NoThread {
+        /// What the operating system says.
+        reason: String,
+    },
     /// The caller's callback stopped the work.
     #[error("interrupted")]
     Interrupted,
@@ -91,6 +97,7 @@ impl Error {
             | Error::CharacterTooLong { .. }
             | Error::NoKernels { .. }
             | Error::OutOfMemory { .. }
+            | Error::NoThread { .. }
             | Error::Interrupted
             | Error::Internal(_) => None,
         }

@@ -21,12 +21,14 @@ mod interrupts;
 mod model;
 pub mod oracle;
 mod schedule;
+mod selftest;
 mod text;
 
 pub use encoder::{Embedding, Encoder, Identity, ModelInfo, Options};
 pub use error::Error;
 pub use forward::number::Precision;
 pub use model::known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
+pub use selftest::{Agreement, selftest, texts as selftest_texts};
 pub use text::chunks::{Chunk, Chunks};
 pub use text::tokenizer::{self, TokenIds};
 

@@ -1,23 +1,29 @@
 //! The stock candle forward pass: `candle_transformers::models::bert` on padded ids.
 //!
-//! Tests, benchmarks and `gte-model check` compare the engine's own forward pass with it. Nothing
-//! else runs it.
+//! Tests, benchmarks, `gte-model check` and [`selftest`](crate::selftest()) compare the engine's own
+//! forward pass with it. Nothing else runs it.
+
+#![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{self, BertModel};
 
-use crate::model::checkpoint::Checkpoint;
+use crate::model::checkpoint::{Checkpoint, WORD_EMBEDDINGS};
 use crate::model::config::{Activation, ModelConfig};
 use crate::model::files::ModelFiles;
+use crate::schedule::team::GoOn;
 use crate::{DIMS, Error};
 
 /// Stock BERT, then masked mean pooling and the L2 norm in candle's own operations.
 pub struct StockBert {
     model: BertModel,
+    /// The tokens whose word embeddings the model has, in their order. `None`: all tokens.
+    words: Option<Vec<u32>>,
 }
 
 impl StockBert {
@@ -26,9 +32,39 @@ impl StockBert {
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
-        let model = BertModel::load(var_builder(&checkpoint)?, &stock_config(&config))
-            .map_err(Error::internal)?;
-        Ok(StockBert { model })
+        let all = 0..u32::try_from(config.vocab_size).map_err(Error::internal)?;
+        StockBert::from_checkpoint(&checkpoint, &config, all, &mut || Ok(()))
+    }
+
+    /// Loads a model for texts that have only these tokens. Without the other word embeddings,
+    /// MiniLM takes half of its memory.
+    ///
+    /// # Errors
+    /// The error of `go_on`, which is called between two tensors; errors of
+    /// [`Checkpoint::read`](crate::model::checkpoint::Checkpoint::read).
+    pub(crate) fn for_tokens(
+        checkpoint: &Checkpoint,
+        config: &ModelConfig,
+        mut tokens: Vec<u32>,
+        go_on: GoOn,
+    ) -> Result<StockBert, Error> {
+        tokens.sort_unstable();
+        tokens.dedup();
+        let config = ModelConfig { vocab_size: tokens.len(), ..config.clone() };
+        let ids = tokens.iter().copied();
+        let stock = StockBert::from_checkpoint(checkpoint, &config, ids, go_on)?;
+        Ok(StockBert { words: Some(tokens), ..stock })
+    }
+
+    fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        config: &ModelConfig,
+        words: impl Iterator<Item = u32>,
+        go_on: GoOn,
+    ) -> Result<StockBert, Error> {
+        let variables = var_builder(checkpoint, words, go_on)?;
+        let model = BertModel::load(variables, &stock_config(config)).map_err(Error::internal)?;
+        Ok(StockBert { model, words: None })
     }
 
     /// Embeds token ids, padded to the longest of the batch: `[b, s]` ids → `[b, 384]` unit
@@ -54,7 +90,9 @@ impl StockBert {
         let mut mask = vec![0f32; batch.len() * longest];
         for (row, tokens) in batch.iter().enumerate() {
             let start = row * longest;
-            ids[start..start + tokens.len()].copy_from_slice(tokens);
+            for (id, &token) in ids[start..].iter_mut().zip(*tokens) {
+                *id = self.row(token)?;
+            }
             mask[start..start + tokens.len()].fill(1.0);
         }
         let shape = (batch.len(), longest);
@@ -62,6 +100,65 @@ impl StockBert {
         let mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
         let hidden = self.model.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
         unit_means(&hidden, &mask)?.flatten_all()?.to_vec1()
+    }
+
+    /// The row of a token in the word embeddings.
+    fn row(&self, token: u32) -> candle_core::Result<u32> {
+        match &self.words {
+            None => Ok(token),
+            Some(words) => match words.binary_search(&token) {
+                Ok(row) => Ok(row as u32),
+                Err(_) => candle_core::bail!("token {token} was not loaded"),
+            },
+        }
+    }
+}
+
+/// A proof that candle starts no threads in this process.
+#[derive(Clone, Copy, Debug)]
+pub struct OneThread(());
+
+/// Makes candle compute on the thread that calls it, for the rest of the process.
+///
+/// Candle divides an operation on 65,536 elements or more among threads of a pool, which it starts
+/// for the first such operation and never ends. The environment has the number of threads. So this
+/// function sets two variables, makes candle read them, and restores them. Without the second one,
+/// each matrix product would read /proc/cpuinfo, which takes milliseconds on a large machine.
+///
+/// What candle divides with rayon runs in the rayon pool of the calling thread. A thread that
+/// belongs to no pool uses rayon's global pool.
+///
+/// # Errors
+/// [`Error::Internal`] when candle has started threads before.
+///
+/// # Safety
+/// While this function runs, no other thread may read or write the environment, except through
+/// `std::env`.
+pub unsafe fn use_one_thread() -> Result<OneThread, Error> {
+    const VARIABLES: [(&str, &str); 2] = [("CANDLE_NUM_THREADS", "1"), ("CANDLE_CPU_MASK", "0")];
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    let threads = *THREADS.get_or_init(|| {
+        let before = VARIABLES.map(|(name, _)| std::env::var_os(name));
+        for (name, value) in VARIABLES {
+            // SAFETY: the caller keeps other threads from the environment.
+            unsafe { std::env::set_var(name, value) };
+        }
+        // Both read their variable once for the life of the process.
+        let workers = candle_core::utils::barrier_pool().n_workers();
+        candle_core::utils::get_num_threads();
+        for ((name, _), before) in VARIABLES.into_iter().zip(before) {
+            match before {
+                // SAFETY: as above.
+                Some(value) => unsafe { std::env::set_var(name, value) },
+                // SAFETY: as above.
+                None => unsafe { std::env::remove_var(name) },
+            }
+        }
+        1 + workers
+    });
+    match threads {
+        1 => Ok(OneThread(())),
+        _ => Err(Error::internal(format_args!("candle runs on {threads} threads"))),
     }
 }
 
@@ -86,13 +183,30 @@ fn stock_config(config: &ModelConfig) -> bert::Config {
     }
 }
 
-/// All tensors, under the names that candle's modules look up.
-fn var_builder(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, Error> {
+/// All tensors, under the names that candle's modules look up. The word embeddings are those of
+/// `words`.
+fn var_builder(
+    checkpoint: &Checkpoint,
+    words: impl Iterator<Item = u32>,
+    go_on: GoOn,
+) -> Result<VarBuilder<'static>, Error> {
     let mut tensors = HashMap::new();
-    for tensor in checkpoint.read_all() {
-        let (name, shape, values) = tensor?;
+    let mut add = |name: &str, shape: &[usize], values: Vec<f32>| {
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu).map_err(Error::internal)?;
         tensors.insert(name.to_owned(), tensor);
+        Ok::<(), Error>(())
+    };
+    let mut rows: Vec<f32> = Vec::with_capacity(words.size_hint().0 * DIMS);
+    let (mut bytes, mut row) = ([0; 4 * DIMS], [0.0; DIMS]);
+    for word in words {
+        checkpoint.word(word, &mut bytes, &mut row)?;
+        rows.extend_from_slice(&row);
+    }
+    add(WORD_EMBEDDINGS, &[rows.len() / DIMS, DIMS], rows)?;
+    for tensor in checkpoint.read_all() {
+        go_on()?;
+        let (name, shape, values) = tensor?;
+        add(name, shape, values)?;
     }
     Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
 }

@@ -24,7 +24,7 @@ use crate::{DIMS, Error};
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 
 /// The tensor that is not read as a whole by the encoder, but row by row.
-const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
+pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
 /// The file of a model's weights.
 pub(crate) struct Checkpoint {
@@ -193,15 +193,18 @@ impl Checkpoint {
         Ok(hash)
     }
 
-    /// Reads every tensor, the word embeddings included, one at each step of the iterator.
+    /// Reads every tensor except the word embeddings, one at each step of the iterator.
     pub fn read_all(&self) -> impl Iterator<Item = Result<NamedTensor<'_>, Error>> {
-        let words = std::iter::once((WORD_EMBEDDINGS, &self.word_embeddings));
-        let others = self.tensors.iter().map(|(name, location)| (name.as_str(), location));
-        words.chain(others).map(|(name, location)| {
+        self.tensors.iter().map(|(name, location)| {
             let mut values = Vec::new();
             self.read_located(location, &mut values)?;
-            Ok((name, location.shape.as_slice(), values))
+            Ok((name.as_str(), location.shape.as_slice(), values))
         })
+    }
+
+    /// Number of values of all tensors except the word embeddings.
+    pub fn values(&self) -> usize {
+        self.tensors.values().map(|location| location.shape.iter().product::<usize>()).sum()
     }
 
     fn read_located(&self, location: &TensorLocation, values: &mut Vec<f32>) -> Result<(), Error> {

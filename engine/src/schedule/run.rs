@@ -138,7 +138,7 @@ impl<T> Queue<'_, T> {
 
 /// Sets a flag when it is dropped, also when a panic unwinds. The other threads must not continue
 /// to work for a call that has ended.
-struct StopOnDrop<'a>(&'a AtomicBool);
+pub(super) struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
