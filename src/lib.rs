@@ -36,7 +36,8 @@ extension_sql_file!("../sql/extension/55-backfill-calls.sql", name = "backfill_c
 extension_sql_file!("../sql/extension/60-status.sql", name = "status");
 extension_sql_file!("../sql/extension/65-verify.sql", name = "verify");
 extension_sql_file!("../sql/extension/70-chunks.sql", name = "chunks");
-extension_sql_file!("../sql/extension/80-info.sql", name = "info", finalize);
+extension_sql_file!("../sql/extension/80-info.sql", name = "info");
+extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster
 /// (`shared_preload_libraries`) loads the model. Starts no thread: a thread does not survive the

@@ -5,3 +5,4 @@ mod array;
 mod chunks;
 pub mod embed;
 mod info;
+mod selftest;
