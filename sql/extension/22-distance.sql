@@ -13,3 +13,10 @@ CREATE FUNCTION gte_small.exact_distance(one vector, other vector) RETURNS pg_ca
   RETURN vector_negative_inner_product($1, $2);
 COMMENT ON FUNCTION gte_small.exact_distance(vector, vector) IS
   'part of the search functions: the negative inner product, for which no index is used';
+
+-- By an index of halfvec, which is half the size.
+CREATE FUNCTION gte_small.half_distance(one vector, other vector) RETURNS pg_catalog.float8
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN ($1::halfvec(384)) <#> ($2::halfvec(384));
+COMMENT ON FUNCTION gte_small.half_distance(vector, vector) IS
+  'part of the search functions: the negative inner product in half precision, for which an HNSW index with halfvec_ip_ops is used';

@@ -117,7 +117,7 @@ COMMENT ON FUNCTION gte_small.trigger_name(pg_catalog.name) IS
 -- Makes what is missing or outdated, and returns what it changed.
 CREATE FUNCTION gte_small.enable(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, with_index pg_catalog.bool,
-    search_function pg_catalog.name, text_search pg_catalog.regconfig)
+    search_function pg_catalog.name, text_search pg_catalog.regconfig, index_options pg_catalog.jsonb)
   RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -179,6 +179,8 @@ BEGIN
   search_function := coalesce(search_function, (note ->> 'search_function')::name);
   query_function := coalesce(search_function::text, 'query_' || relation.relname);
   PERFORM gte_small.check_functions(target, content, embedding, renamed.embedding, text_search, query_function);
+  index_options := coalesce(index_options, '{}');
+  PERFORM gte_small.check_index_options(index_options);
 
   -- From here on things are made.
   IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = embedding AND NOT a.attisdropped) THEN
@@ -214,7 +216,7 @@ BEGIN
   END LOOP;
 
   IF with_index THEN
-    changed := changed || gte_small.make_indexes(target, content, embedding, text_search);
+    changed := changed || gte_small.make_indexes(target, content, embedding, text_search, index_options);
   END IF;
   changed := changed || gte_small.make_functions(target, content, embedding, renamed.embedding, text_search, query_function);
 
@@ -265,23 +267,95 @@ BEGIN
   RETURN changed;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.enable(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig) IS
+COMMENT ON FUNCTION gte_small.enable(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
   'part of enable_semantic_search: makes what is missing or outdated, and says what it changed';
+
+-- Column names as a user writes them: one, several with commas between them, or an array literal.
+CREATE FUNCTION gte_small.column_names(target pg_catalog.regclass, content pg_catalog.text) RETURNS pg_catalog.name[]
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  names name[];
+BEGIN
+  IF content IS NULL OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = content AND NOT a.attisdropped) THEN
+    RETURN CASE WHEN content IS NOT NULL THEN ARRAY[content]::name[] END;
+  ELSIF btrim(content) LIKE '{%}' THEN
+    BEGIN
+      RETURN btrim(content)::name[];
+    EXCEPTION WHEN invalid_text_representation THEN
+      RAISE EXCEPTION '% is not a list of columns', quote_literal(content)
+        USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was made.',
+              HINT = 'Name the text columns: enable_semantic_search(''docs'', ''title, body'').';
+    END;
+  END IF;
+  SELECT array_agg(CASE WHEN part LIKE '"%"' THEN replace(substr(part, 2, length(part) - 2), '""', '"') ELSE part END ORDER BY n)
+    INTO names
+    FROM (SELECT btrim(p, E' \t\n') AS part, n FROM unnest(string_to_array(content, ',')) WITH ORDINALITY AS u (p, n)) AS parts;
+  RETURN coalesce(names, '{}');
+END
+$body$;
+COMMENT ON FUNCTION gte_small.column_names(pg_catalog.regclass, pg_catalog.text) IS
+  'part of enable_semantic_search: the columns that a text names';
+
+-- Says what was made, and shows a search. The threshold is the model's, if it is known.
+CREATE FUNCTION gte_small.tell_enabled(target pg_catalog.regclass, embedding pg_catalog.name, changed pg_catalog.text[]) RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  friendly regproc := (SELECT f::oid FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f
+                        WHERE p.proname LIKE 'search\_%' AND p.pronargs = 4 LIMIT 1);
+  threshold float8;
+BEGIN
+  IF cardinality(changed) = 0 THEN
+    RETURN;
+  END IF;
+  BEGIN
+    threshold := (SELECT m.suggested_threshold FROM gte_small.embed_model() m);
+  EXCEPTION WHEN OTHERS THEN
+    -- enable() has said that there is no model.
+  END;
+  RAISE NOTICE 'semantic search on table %: made %', target, array_to_string(changed, ', ')
+    USING HINT = format('Search it: SELECT * FROM %s(''what you look for'', 5%s);', friendly, ', ' || threshold);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.tell_enabled(pg_catalog.regclass, pg_catalog.name, pg_catalog.text[]) IS
+  'part of enable_semantic_search: says what was made, and shows a search';
 
 CREATE FUNCTION enable_semantic_search(
     target pg_catalog.regclass,
-    content pg_catalog.name[] DEFAULT '{content}',
+    content pg_catalog.text DEFAULT 'content',
     embedding pg_catalog.name DEFAULT 'embedding',
     with_index pg_catalog.bool DEFAULT true,
     search_function pg_catalog.name DEFAULT NULL,
-    text_search pg_catalog.regconfig DEFAULT NULL)
+    text_search pg_catalog.regconfig DEFAULT NULL,
+    index_options pg_catalog.jsonb DEFAULT '{}')
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
-  PERFORM gte_small.enable(target, content, embedding, with_index, search_function, text_search);
+  PERFORM gte_small.tell_enabled(target, embedding, gte_small.enable(
+    target, gte_small.column_names(target, content), embedding, with_index, search_function, text_search, index_options));
 END
 $body$;
-COMMENT ON FUNCTION enable_semantic_search(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig) IS
+COMMENT ON FUNCTION enable_semantic_search(pg_catalog.regclass, pg_catalog.text, pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
   'makes a table searchable by meaning: embedding column, trigger, indexes, search functions; again, it mends what is missing';
 
+-- For a typed array. An untyped literal is text.
+CREATE FUNCTION enable_semantic_search(
+    target pg_catalog.regclass,
+    content pg_catalog.name[],
+    embedding pg_catalog.name DEFAULT 'embedding',
+    with_index pg_catalog.bool DEFAULT true,
+    search_function pg_catalog.name DEFAULT NULL,
+    text_search pg_catalog.regconfig DEFAULT NULL,
+    index_options pg_catalog.jsonb DEFAULT '{}')
+  RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  PERFORM gte_small.tell_enabled(target, embedding, gte_small.enable(
+    target, content, embedding, with_index, search_function, text_search, index_options));
+END
+$body$;
+COMMENT ON FUNCTION enable_semantic_search(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
+  'makes a table searchable by meaning: embedding column, trigger, indexes, search functions; again, it mends what is missing';

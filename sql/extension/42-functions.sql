@@ -11,10 +11,11 @@ COMMENT ON FUNCTION gte_small.mark(pg_catalog.name) IS
 
 -- The names of a column's search functions, from the name of the first.
 CREATE FUNCTION gte_small.function_names(query_function pg_catalog.text,
-    OUT query pg_catalog.text, OUT hybrid pg_catalog.text)
+    OUT query pg_catalog.text, OUT friendly pg_catalog.text, OUT hybrid pg_catalog.text)
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-  SELECT query_function, 'hybrid_' || CASE WHEN starts_with(query_function, 'query_') THEN substr(query_function, 7) ELSE query_function END
+  SELECT query_function, 'search_' || base, 'hybrid_' || base
+    FROM (SELECT CASE WHEN starts_with(query_function, 'query_') THEN substr(query_function, 7) ELSE query_function END) AS b (base)
 $body$;
 COMMENT ON FUNCTION gte_small.function_names(pg_catalog.text) IS
   'part of enable_semantic_search: the names of the search functions of an embedding column';
@@ -33,28 +34,51 @@ $body$;
 COMMENT ON FUNCTION gte_small.qualified(pg_catalog.regclass) IS
   'part of enable_semantic_search: the qualified names of a table and its rows';
 
--- The search functions of an embedding column, as they are to be.
+-- The columns that search_... returns: those of the table without its embeddings, and the similarity. A name that
+-- is a parameter's, or the table's own "similarity", gets "_1" appended, because a function can't have it twice.
+CREATE FUNCTION gte_small.returned_columns(
+    target pg_catalog.regclass, OUT expressions pg_catalog.text, OUT definitions pg_catalog.text)
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  one record;
+  taken text[] := ARRAY['search', 'match_count', 'match_threshold', 'filter'];
+  called text;
+BEGIN
+  FOR one IN
+    SELECT a.attname::text AS name, format('%I.%I', n.nspname, t.typname) AS type, format('e.%I::%I.%I', a.attname, n.nspname, t.typname) AS expression, a.attnum
+      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+       AND a.attname NOT IN (SELECT c.embedding FROM gte_small.embedding_columns(target) c)
+     UNION ALL
+    SELECT 'similarity', 'pg_catalog.float8', 'least(1, operator(pg_catalog.-) u.d)', 32767
+     ORDER BY attnum
+  LOOP
+    called := one.name;
+    WHILE called = ANY (taken) OR (called <> one.name AND EXISTS (
+      SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = called AND NOT a.attisdropped)) LOOP
+      called := called || '_1';
+    END LOOP;
+    taken := taken || called;
+    expressions := concat_ws(', ', expressions, one.expression);
+    definitions := concat_ws(', ', definitions, format('%I %s', called, one.type));
+  END LOOP;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.returned_columns(pg_catalog.regclass) IS
+  'part of enable_semantic_search: what the function search_... returns';
+
+-- The search functions of an embedding column, as they are to be. They name only the schema gte_small and the
+-- table, so what they call can be renewed by an update of the extension.
 --
--- Each kind of argument has two functions. With two arguments, a WHERE outside of the call is pushed
--- down, and a LIMIT outside of it reaches the index. With match_count, each form of call uses the
--- index, also one from an RPC client or in a generic plan. Both functions run the model once.
+-- With two arguments, a WHERE outside of the call is pushed down, and a LIMIT outside of it reaches the index.
+-- These functions are plain SQL, not STRICT and without SET, so that they are inlined. Otherwise each call would
+-- scan and sort the whole table. Without SET, every name and operator must be qualified. The bodies say $1 and
+-- not the parameter's name, because "embedding" would mean the column.
 --
--- The functions are plain SQL, not STRICT and without SET, so that they are inlined. Otherwise each
--- call would scan and sort the whole table. Without SET, every name and operator must be qualified.
--- The bodies say $1 and not the parameter's name, because "embedding" would mean the column. They name
--- only the schema gte_small and the table.
---
--- Reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009) of the nearest vectors and of
--- the rows that share words with the search.
---
--- A word's weight grows with its rarity, unlike in ts_rank. On XQuAD English this full-text part
--- alone has nDCG@10 .97; OR with ts_rank_cd has .88, and AND has .28. It reads at most 201 rows per
--- word from the index; ts_rank would read and parse every row with a common word. A word in more than
--- 200 rows does not count. If more than 200 rows have all words, only those count that are among the
--- nearest vectors. Rows with the same words are ordered by similarity.
---
--- A row is identified by tableoid and ctid, which do not change within one statement. So the table
--- needs no key.
+-- With match_count the LIMIT is inside, and inlining gains nothing: nearest_places() finds the rows, which are read
+-- once, at the end. tideq() and oideq() are leakproof, so each row is one look-up by its place under row-level
+-- security too. All forms run the model once.
 CREATE FUNCTION gte_small.search_functions(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name,
     language pg_catalog.regconfig, query_function pg_catalog.text)
@@ -66,105 +90,91 @@ AS $body$
 DECLARE
   here record;
   names record;
+  columns record;
   form record;
   vec text := gte_small.vector_schema();
+  key text := gte_small.key_of(target);
+  by_index text := CASE WHEN gte_small.searches_halfvec(target, embedding) THEN 'half_distance' ELSE 'distance' END;
+  nearest text := format('gte_small.nearest_places(%L::pg_catalog.regclass, %L, ', target, embedding);
+  rows_at text;
 BEGIN
   SELECT * INTO here FROM gte_small.qualified(target);
   SELECT * INTO names FROM gte_small.function_names(query_function);
-  attributes := 'language sql stable parallel safe';
-  name := names.query;
-  result := 'setof ' || here.tbl;
+  SELECT * INTO columns FROM gte_small.returned_columns(target);
+  rows_at := format('join %s e on e.ctid operator(pg_catalog.=) u.place and e.tableoid operator(pg_catalog.=) u.part', here.rows_of);
   FOR form IN
     SELECT * FROM (VALUES
       (format('embedding %s.vector', vec), format('%s.vector', vec), '$1', 'vector'),
       ('search pg_catalog.text', 'pg_catalog.text', 'gte_small.embed_query($1)', 'text')
     ) AS forms (argument, type, vector, kind)
   LOOP
-    arguments := form.argument || ', match_threshold pg_catalog.float8';
+    name := names.query;
+    result := 'setof ' || here.tbl;
+    attributes := 'language sql stable parallel safe';
+    arguments := form.argument || ', match_threshold pg_catalog.float8 default null';
     types := form.type || ', pg_catalog.float8';
     description := format('rows by similarity to a %s, the most similar first, those above match_threshold', form.kind);
     body := format($sql$
-with q as materialized (select %2$s as v)
+with q as materialized (select %2$s as v, gte_small.bound($2) as bound)
 select e.* from %1$s e
-where gte_small.distance(e.%3$I, (select v from q))
-  operator(pg_catalog.<) operator(pg_catalog.-) coalesce($2, '-infinity')
-order by gte_small.distance(e.%3$I, (select v from q))
-$sql$, here.rows_of, form.vector, embedding);
+where gte_small.below(gte_small.distance(e.%3$I, (select q.v from q)), (select q.bound from q))
+order by gte_small.%4$s(e.%3$I, (select q.v from q)), %5$s
+$sql$, here.rows_of, form.vector, embedding, by_index, key);
     RETURN NEXT;
 
-    -- The filter follows the sort key, so LIMIT inside and threshold outside give the same rows
-    -- as the other way round. "+ 0" sorts again what hnsw.iterative_scan = relaxed_order returns
-    -- out of order.
-    arguments := arguments || ', match_count pg_catalog.int4';
-    types := types || ', pg_catalog.int4';
-    description := format('the match_count rows most similar to a %s, of them those above match_threshold', form.kind);
+    attributes := 'language plpgsql stable parallel safe rows 10 cost 100000';
+    arguments := form.argument || ', match_threshold pg_catalog.float8, match_count pg_catalog.int4, filter pg_catalog.jsonb default ''{}''';
+    types := form.type || ', pg_catalog.float8, pg_catalog.int4, pg_catalog.jsonb';
+    description := format('the match_count rows most similar to a %s, of those above match_threshold that pass the filter', form.kind);
     body := format($sql$
-select (s.r).* from (
-  select (e.*)::%1$s as r, gte_small.distance(e.%4$I, (select %3$s)) as d
-  from %2$s e order by d limit $3) s
-where s.d operator(pg_catalog.<) operator(pg_catalog.-) coalesce($2, '-infinity')
-order by s.d operator(pg_catalog.+) 0::pg_catalog.float8
-$sql$, here.tbl, here.rows_of, form.vector, embedding);
+begin
+  return query select e.*
+    from %1$s%2$s, gte_small.count_of($3), gte_small.bound($2), $4, false) n
+    cross join rows from (pg_catalog.unnest(n.parts), pg_catalog.unnest(n.places), pg_catalog.unnest(n.distances)) u (part, place, d)
+    %3$s
+   where u.d operator(pg_catalog.<) gte_small.bound($2)
+   order by u.d, %4$s;
+end
+$sql$, nearest, form.vector, rows_at, key);
     RETURN NEXT;
   END LOOP;
 
+  name := names.friendly;
+  arguments := 'search pg_catalog.text, match_count pg_catalog.int4 default 10, match_threshold pg_catalog.float8 default null, '
+               'filter pg_catalog.jsonb default ''{}''';
+  types := 'pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.jsonb';
+  result := format('table (%s)', columns.definitions);
+  description := 'the match_count rows most similar to a text, with their similarity, without embeddings';
+  body := format($sql$
+#variable_conflict use_column
+begin
+  return query select %1$s
+    from %2$sgte_small.embed_query($1), gte_small.count_of($2), gte_small.bound($3), $4, false) n
+    cross join rows from (pg_catalog.unnest(n.parts), pg_catalog.unnest(n.places), pg_catalog.unnest(n.distances)) u (part, place, d)
+    %3$s
+   where u.d operator(pg_catalog.<) gte_small.bound($3)
+   order by u.d, %4$s;
+end
+$sql$, columns.expressions, nearest, rows_at, key);
+  RETURN NEXT;
+
   name := names.hybrid;
   arguments := 'search pg_catalog.text, match_count pg_catalog.int4 default 10, full_text_weight pg_catalog.float8 default 1, '
-               'semantic_weight pg_catalog.float8 default 1, rrf_k pg_catalog.int4 default 60';
-  types := 'pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4';
+               'semantic_weight pg_catalog.float8 default 1, rrf_k pg_catalog.int4 default 60, filter pg_catalog.jsonb default ''{}''';
+  types := 'pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4, pg_catalog.jsonb';
   result := format('table (item %s, full_text_rank pg_catalog.int8, semantic_rank pg_catalog.int8, score pg_catalog.float8)', here.tbl);
   description := 'rows by meaning and by words: reciprocal rank fusion of semantic and full-text search';
   body := format($sql$
-with q as materialized (
-  select gte_small.embed_query($1) as v,
-         greatest(coalesce($2, 10)::pg_catalog.int8 operator(pg_catalog.*) 2, 60) as depth),
-semantic as (
-  select s.part, s.place, s.d, pg_catalog.rank() over (order by s.d) as position
-  from (select e.tableoid as part, e.ctid as place, gte_small.distance(e.%4$I, (select v from q)) as d
-        from %1$s e order by d limit (select depth from q)) s
-  where s.d is not null),
-words as materialized (
-  select pg_catalog.concat('''', pg_catalog.replace(pg_catalog.replace(w.word, E'\\', E'\\\\'), '''', E'\\'''), '''') as word
-  from pg_catalog.unnest(pg_catalog.tsvector_to_array(
-    pg_catalog.to_tsvector(%3$L::pg_catalog.regconfig, pg_catalog."left"($1, 10000)))) w (word)
-  order by pg_catalog.length(w.word) desc limit 32),
-terms as materialized (
-  select w.word::pg_catalog.tsquery as term, false as is_whole from words w
-  union all
-  select pg_catalog.string_agg(w.word, ' & ')::pg_catalog.tsquery, true from words w),
-found as materialized (
-  select f.part, f.place, f.d, t.is_whole, pg_catalog.count(*) over (partition by t.term, t.is_whole) as n
-  from terms t cross join lateral (
-    select e.tableoid as part, e.ctid as place, gte_small.distance(e.%4$I, (select v from q)) as d from %1$s e
-    where %2$s operator(pg_catalog.@@) t.term limit 201) f),
-hits as (
-  select f.part, f.place, f.d, pg_catalog.ln(1::pg_catalog.float8 operator(pg_catalog.+)
-    200::pg_catalog.float8 operator(pg_catalog./) f.n::pg_catalog.float8) as weight
-  from found f where f.n operator(pg_catalog.<=) 200
-  union all
-  select s.part, s.place, s.d, pg_catalog.ln(2::pg_catalog.float8)
-  from semantic s join %1$s e on e.ctid operator(pg_catalog.=) s.place and e.tableoid operator(pg_catalog.=) s.part, terms t
-  where t.is_whole and %2$s operator(pg_catalog.@@) t.term
-    and exists (select from found f where f.is_whole and f.n operator(pg_catalog.>) 200)),
-full_text as (
-  select h.part, h.place, pg_catalog.row_number() over (order by pg_catalog.sum(h.weight) desc, pg_catalog.min(h.d)) as position
-  from hits h group by h.part, h.place order by position limit (select depth from q)),
-fused as (
-  select r.part, r.place, pg_catalog.max(r.full_text) as full_text, pg_catalog.max(r.semantic) as semantic, pg_catalog.sum(r.score) as score
-  from (
-    select t.part, t.place, t.position as full_text, null::pg_catalog.int8 as semantic, coalesce($3, 1)
-      operator(pg_catalog./) (greatest(coalesce($5, 60), 0) operator(pg_catalog.+) t.position)::pg_catalog.float8 as score
-    from full_text t
-    union all
-    select s.part, s.place, null, s.position, coalesce($4, 1)
-      operator(pg_catalog./) (greatest(coalesce($5, 60), 0) operator(pg_catalog.+) s.position)::pg_catalog.float8
-    from semantic s) r
-  group by r.part, r.place
-  order by score desc, semantic, full_text limit coalesce($2, 10))
-select (e.*)::%5$s, f.full_text, f.semantic, f.score
-from fused f join %1$s e on e.ctid operator(pg_catalog.=) f.place and e.tableoid operator(pg_catalog.=) f.part
-order by f.score desc, f.semantic, f.full_text
-$sql$, here.rows_of, gte_small.words_expression(content, language, true), gte_small.config(language), embedding, here.tbl);
+#variable_conflict use_column
+begin
+  return query select (e.*)::%1$s, u.full_text_rank, u.semantic_rank, u.score
+    from gte_small.hybrid_places(%2$L::pg_catalog.regclass, %3$L, %4$L, %5$L::pg_catalog.regconfig, $1,
+           gte_small.embed_query($1), gte_small.count_of($2), $3, $4, $5, $6) u
+    %6$s
+   order by u.score desc, u.semantic_rank, u.full_text_rank, %7$s
+   limit gte_small.count_of($2);
+end
+$sql$, here.tbl, target, embedding, content, gte_small.config(language), rows_at, key);
   RETURN NEXT;
 END
 $body$;
@@ -192,8 +202,9 @@ $body$;
 COMMENT ON FUNCTION gte_small.is_body_of_0_1_0(pg_catalog.text, pg_catalog.regclass, pg_catalog.name) IS
   'part of enable_semantic_search: whether a body is one that version 0.1.0 generated';
 
--- The search functions that exist for an embedding column, in any schema: those that return the table's rows
--- and have the column's mark, or a comment of 0.1.0, or no comment and the body of such a function.
+-- The search functions that exist for an embedding column, in any schema: those that return the table's rows,
+-- or stand beside one that does, and have the column's mark, or a comment of 0.1.0, or no comment and the body of
+-- such a function.
 CREATE FUNCTION gte_small.made_functions(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS SETOF pg_catalog.regprocedure
   LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -205,16 +216,24 @@ DECLARE
                              '{content}');
 BEGIN
   FOR candidate IN
-    SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc') AS mark
-      FROM pg_proc p JOIN pg_class c ON c.oid = target AND (p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes))
-     ORDER BY p.oid
+    WITH of_rows AS (
+      SELECT p.* FROM pg_proc p JOIN pg_class c ON c.oid = target AND (p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes)))
+    SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc') AS mark FROM of_rows p
+     UNION
+    -- search_... returns columns; it stands beside query_....
+    SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc')
+      FROM of_rows r CROSS JOIN LATERAL gte_small.function_names(r.proname) n
+      JOIN pg_proc p ON p.pronamespace = r.pronamespace AND p.proname = n.friendly
+     ORDER BY oid
   LOOP
     CONTINUE WHEN NOT CASE
       WHEN candidate.mark IS NULL THEN
         gte_small.is_body_of_0_1_0(candidate.prosrc, target, embedding)
         OR EXISTS (SELECT FROM pg_ts_config t
                      CROSS JOIN LATERAL gte_small.search_functions(target, content, embedding, t.oid, candidate.proname) f
-                    WHERE f.body = candidate.prosrc)
+                    WHERE f.body = candidate.prosrc
+                      -- Only this form depends on the language.
+                      AND (t.oid = 'simple'::regconfig OR candidate.prosrc LIKE '%hybrid_places%'))
       WHEN starts_with(candidate.mark, gte_small.mark(embedding) || ': ') THEN true
       ELSE position(format('e.%I operator(', embedding) IN candidate.prosrc) > 0 AND candidate.mark = ANY (ARRAY[
         'rows by similarity to a vector, the most similar first, those above match_threshold',
@@ -281,6 +300,9 @@ COMMENT ON FUNCTION gte_small.check_functions(pg_catalog.regclass, pg_catalog.na
 -- Makes the search functions of an embedding column, drops those of it that are no longer wanted, and returns
 -- what changed. A function gets the table's owner. Its dependence on the extension makes DROP EXTENSION ...
 -- CASCADE drop it, and is part of a dump.
+--
+-- A function that replaces one of another signature gets the privileges of that one: where a search was
+-- revoked from PUBLIC, it stays so.
 CREATE FUNCTION gte_small.make_functions(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, former pg_catalog.name,
     language pg_catalog.regconfig, query_function pg_catalog.text)
@@ -290,28 +312,53 @@ AS $body$
 #variable_conflict use_variable
 DECLARE
   wanted record;
+  granted record;
   one regprocedure;
+  definition text;
   before text;
   func text;
+  acl aclitem[];
   kept regprocedure[] := '{}';
   changed text[] := '{}';
-  owner name := (SELECT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = target);
+  owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = target);
   schema_name text := (SELECT q.schema_name FROM gte_small.qualified(target) q);
   ours regprocedure[] := ARRAY(SELECT gte_small.made_functions(target, embedding)
-                               UNION ALL SELECT gte_small.made_functions(target, former));
+                               UNION SELECT gte_small.made_functions(target, former));
 BEGIN
   FOR wanted IN SELECT * FROM gte_small.search_functions(target, content, embedding, language, query_function) LOOP
     func := format('%s.%I', schema_name, wanted.name);
+    -- The body as a literal: a name may have any characters, dollar quotes among them.
+    definition := format('CREATE OR REPLACE FUNCTION %s(%s) RETURNS %s %s AS %L',
+                         func, wanted.arguments, wanted.result, wanted.attributes, wanted.body);
     one := to_regprocedure(format('%s(%s)', func, wanted.types));
     before := pg_get_functiondef(one) || coalesce(obj_description(one, 'pg_proc'), '');
-    -- The body as a literal: a name may have any characters, dollar quotes among them.
-    EXECUTE format('CREATE OR REPLACE FUNCTION %s(%s) RETURNS %s %s AS %L',
-                   func, wanted.arguments, wanted.result, wanted.attributes, wanted.body);
+    acl := NULL;
+    IF one IS NULL THEN
+      acl := (SELECT p.proacl FROM pg_proc p WHERE p.oid = ANY (ours) ORDER BY p.proname <> wanted.name, p.oid LIMIT 1);
+      EXECUTE definition;
+    ELSE
+      BEGIN
+        EXECUTE definition;
+      EXCEPTION WHEN invalid_function_definition THEN
+        -- It returns other columns, or its arguments have other names.
+        acl := (SELECT p.proacl FROM pg_proc p WHERE p.oid = one);
+        EXECUTE format('DROP FUNCTION %s', one);
+        EXECUTE definition;
+      END;
+    END IF;
     one := to_regprocedure(format('%s(%s)', func, wanted.types));
     EXECUTE format('COMMENT ON FUNCTION %s IS %L', one, gte_small.mark(embedding) || ': ' || wanted.description);
     EXECUTE format('ALTER FUNCTION %s DEPENDS ON EXTENSION "gte-small"', one);
-    IF owner <> (SELECT r.rolname FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.oid = one) THEN
-      EXECUTE format('ALTER FUNCTION %s OWNER TO %I', one, owner);
+    IF owner <> (SELECT p.proowner FROM pg_proc p WHERE p.oid = one) THEN
+      EXECUTE format('ALTER FUNCTION %s OWNER TO %s', one, owner::regrole);
+    END IF;
+    IF acl IS NOT NULL THEN
+      EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', one);
+      FOR granted IN SELECT * FROM aclexplode(acl) a WHERE a.grantee <> owner LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', one,
+                       CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END)
+                || CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END;
+      END LOOP;
     END IF;
     kept := kept || one;
     IF before IS DISTINCT FROM pg_get_functiondef(one) || coalesce(obj_description(one, 'pg_proc'), '') THEN
@@ -320,7 +367,7 @@ BEGIN
   END LOOP;
   -- Under an earlier name, with arguments of an earlier version, or in the schema the table was in.
   FOREACH one IN ARRAY ours LOOP
-    CONTINUE WHEN one = ANY (kept);
+    CONTINUE WHEN one = ANY (kept) OR NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = one);
     changed := changed || format('function %s (dropped)', one);
     EXECUTE format('DROP FUNCTION %s', one);
   END LOOP;
@@ -329,3 +376,24 @@ END
 $body$;
 COMMENT ON FUNCTION gte_small.make_functions(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.name, pg_catalog.regconfig, pg_catalog.text) IS
   'part of enable_semantic_search: makes the search functions of an embedding column';
+
+-- Whether the search functions of a column are not those that enable_semantic_search() would make: after an
+-- update of the extension, and after a column of the table was added, dropped or changed. False if there are none.
+CREATE FUNCTION gte_small.functions_outdated(
+    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, note pg_catalog.jsonb)
+  RETURNS pg_catalog.bool
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  WITH made (body) AS (
+    SELECT p.prosrc FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f),
+  wanted (body) AS (
+    SELECT f.body
+      FROM pg_class c CROSS JOIN LATERAL gte_small.search_functions(target, content, embedding,
+             coalesce((SELECT t.oid FROM pg_ts_config t WHERE gte_small.config(t.oid) = note ->> 'text_search'), 'simple'::regconfig),
+             coalesce(note ->> 'search_function', 'query_' || c.relname)) f
+     WHERE c.oid = target)
+  SELECT EXISTS (SELECT FROM made)
+     AND (EXISTS (SELECT body FROM made EXCEPT SELECT body FROM wanted) OR EXISTS (SELECT body FROM wanted EXCEPT SELECT body FROM made))
+$body$;
+COMMENT ON FUNCTION gte_small.functions_outdated(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.jsonb) IS
+  'part of embedding_status: whether the search functions of a column are to be renewed';

@@ -10,7 +10,7 @@ CREATE FUNCTION gte_small.indexes(
 AS $body$
   SELECT i.indexrelid, m.amname
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-   WHERE i.indrelid = target AND obj_description(i.indexrelid, 'pg_class') = 'gte-small: for ' || quote_ident(embedding)
+   WHERE i.indrelid = target AND obj_description(i.indexrelid, 'pg_class') = gte_small.mark(embedding)
 $body$;
 COMMENT ON FUNCTION gte_small.indexes(pg_catalog.regclass, pg_catalog.name) IS
   'part of enable_semantic_search: the indexes it made for an embedding column';
@@ -25,100 +25,176 @@ $body$;
 COMMENT ON FUNCTION gte_small.config(pg_catalog.regconfig) IS
   'part of enable_semantic_search: the qualified name of a text-search configuration';
 
--- The expression for the words of a row, or with of_e of a row e. The index and the search use the same expression. It reads
--- at most 100,000 characters: a tsvector is limited to 1 MB, and a longer row would be refused.
+-- The expression for the words of a row, or with of_e of a row e. The index and the search use the same
+-- expression. It takes the columns as they are, because the planner finds no index for an expression with
+-- COALESCE under row-level security.
 CREATE FUNCTION gte_small.words_expression(
     content pg_catalog.name[], language pg_catalog.regconfig, of_e pg_catalog.bool DEFAULT false)
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-  SELECT format('pg_catalog.to_tsvector(%L::pg_catalog.regconfig, pg_catalog."left"(%s, 100000))', gte_small.config(language),
-                string_agg(format('coalesce(%s%I::pg_catalog.text, %L)', CASE WHEN of_e THEN 'e.' END, c, ''),
-                           $sep$ operator(pg_catalog.||) E'\n' operator(pg_catalog.||) $sep$ ORDER BY n))
+  SELECT format('gte_small.words(%L::pg_catalog.regconfig, %s)', gte_small.config(language),
+                string_agg(format('%s%I::pg_catalog.text', CASE WHEN of_e THEN 'e.' END, c), ', ' ORDER BY n))
     FROM unnest(content) WITH ORDINALITY AS u (c, n)
 $body$;
 COMMENT ON FUNCTION gte_small.words_expression(pg_catalog.name[], pg_catalog.regconfig, pg_catalog.bool) IS
   'part of enable_semantic_search: the expression of the full-text index';
 
--- The same expression as the catalogue shows it. With it an index is recognized that has the
--- expression, also one that the user created.
+-- The same expression as the catalogue shows it.
 CREATE FUNCTION gte_small.words_shown(
     target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig)
   RETURNS pg_catalog.text
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-DECLARE
-  words text;
-  one text;
-BEGIN
-  FOR one IN SELECT format(CASE WHEN a.atttypid = 'text'::regtype THEN 'COALESCE(%I, %L::text)'
-                                ELSE 'COALESCE((%I)::text, %L::text)' END, a.attname, '')
-               FROM unnest(content) WITH ORDINALITY AS u (c, n)
-               JOIN pg_attribute a ON a.attrelid = target AND a.attname = c ORDER BY n LOOP
-    words := CASE WHEN words IS NULL THEN one ELSE format('((%s || %L::text) || %s)', words, chr(10), one) END;
-  END LOOP;
-  RETURN format('to_tsvector(%L::regconfig, "left"(%s, 100000))', language, words);
-END
+  SELECT format('gte_small.words(%L::regconfig, VARIADIC ARRAY[%s])', language,
+                string_agg(format(CASE WHEN a.atttypid = 'text'::regtype THEN '%I' ELSE '(%I)::text' END, a.attname), ', ' ORDER BY n))
+    FROM unnest(content) WITH ORDINALITY AS u (c, n)
+    JOIN pg_attribute a ON a.attrelid = target AND a.attname = c
 $body$;
 COMMENT ON FUNCTION gte_small.words_shown(pg_catalog.regclass, pg_catalog.name[], pg_catalog.regconfig) IS
   'part of enable_semantic_search: the expression of the full-text index as the catalogue shows it';
 
+-- The indexes that serve hybrid search in these columns and this language, also one that the user created.
+CREATE FUNCTION gte_small.word_indexes(
+    target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig)
+  RETURNS SETOF pg_catalog.oid
+  LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT i.indexrelid
+    FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0]
+   WHERE i.indrelid = target AND i.indisvalid AND i.indpred IS NULL AND i.indnatts = 1
+     AND o.opcname = 'words_ops' AND o.opcnamespace = 'gte_small'::regnamespace
+     AND pg_get_expr(i.indexprs, i.indrelid) = gte_small.words_shown(target, content, language)
+$body$;
+COMMENT ON FUNCTION gte_small.word_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.regconfig) IS
+  'part of enable_semantic_search: the full-text indexes for these columns and this language';
+
+-- The indexes that serve a search by meaning, also one that the user created. Searches order by the inner
+-- product: on vectors of unit length it orders as the cosine does, and costs the least. "kind" is the type of the
+-- indexed value: vector, or halfvec for an index of half the size.
+CREATE FUNCTION gte_small.vector_indexes(
+    target pg_catalog.regclass, embedding pg_catalog.name,
+    OUT indexrelid pg_catalog.oid, OUT kind pg_catalog.text, OUT method pg_catalog.name)
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT i.indexrelid, CASE o.opcname WHEN 'vector_ip_ops' THEN 'vector' ELSE 'halfvec' END, m.amname
+    FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] JOIN pg_am m ON m.oid = o.opcmethod
+    LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attnum > 0
+   WHERE i.indrelid = target AND i.indisvalid AND i.indpred IS NULL AND i.indnatts = 1 AND m.amname IN ('hnsw', 'ivfflat')
+     AND CASE o.opcname WHEN 'vector_ip_ops' THEN a.attname = embedding
+         WHEN 'halfvec_ip_ops' THEN pg_get_expr(i.indexprs, i.indrelid)
+           IN (format('(%I)::%s.halfvec(384)', embedding, gte_small.vector_schema()), format('(%I)::halfvec(384)', embedding))
+         ELSE false END
+$body$;
+COMMENT ON FUNCTION gte_small.vector_indexes(pg_catalog.regclass, pg_catalog.name) IS
+  'part of enable_semantic_search: the indexes that serve a search by meaning';
+
+-- Whether searches use an index of halfvec: there is one, and none of vector.
+CREATE FUNCTION gte_small.searches_halfvec(target pg_catalog.regclass, embedding pg_catalog.name) RETURNS pg_catalog.bool
+  LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  AS $body$ SELECT coalesce(bool_and(i.kind = 'halfvec'), false) FROM gte_small.vector_indexes(target, embedding) i $body$;
+COMMENT ON FUNCTION gte_small.searches_halfvec(pg_catalog.regclass, pg_catalog.name) IS
+  'part of enable_semantic_search: whether searches use an index of halfvec';
+
+-- Checks index_options, before anything is made.
+CREATE FUNCTION gte_small.check_index_options(index_options pg_catalog.jsonb) RETURNS pg_catalog.void
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  option record;
+BEGIN
+  IF jsonb_typeof(index_options) <> 'object' THEN
+    RAISE EXCEPTION 'index_options is not a JSON object'
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was made.',
+            HINT = 'Write index_options => ''{"m": 24, "ef_construction": 128}''.';
+  END IF;
+  FOR option IN SELECT * FROM jsonb_each(index_options) LOOP
+    IF NOT CASE option.key
+      WHEN 'type' THEN option.value IN ('"vector"', '"halfvec"')
+      WHEN 'm' THEN option.value::text ~ '^\d{1,3}$' AND option.value::text::int BETWEEN 2 AND 100
+      WHEN 'ef_construction' THEN option.value::text ~ '^\d{1,4}$' AND option.value::text::int BETWEEN 4 AND 1000
+      ELSE false END THEN
+      RAISE EXCEPTION 'index option "%" can''t be %', option.key, option.value
+        USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was made.',
+              HINT = 'The options are "m" (2 to 100), "ef_construction" (4 to 1000, at least 2 * m) and "type" ("vector" or "halfvec").';
+    END IF;
+  END LOOP;
+  IF coalesce((index_options ->> 'ef_construction')::int, 64) < 2 * coalesce((index_options ->> 'm')::int, 16) THEN
+    RAISE EXCEPTION 'ef_construction is less than 2 * m'
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Such an index can''t be built; nothing was made.',
+            HINT = 'Raise "ef_construction" (64 if not given), or lower "m" (16 if not given).';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.check_index_options(pg_catalog.jsonb) IS
+  'part of enable_semantic_search: refuses options that an index can''t have';
+
+-- Makes the indexes that are missing, drops those it made for other text, another language or other options,
+-- and returns what changed.
 CREATE FUNCTION gte_small.make_indexes(
-    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, language pg_catalog.regconfig)
+    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, language pg_catalog.regconfig,
+    index_options pg_catalog.jsonb)
   RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_variable
 DECLARE
-  made text[] := '{}';
-  shown text := gte_small.words_shown(target, content, language);
+  changed text[] := '{}';
   outdated oid;
+  with_options text[] := ARRAY(SELECT format('%s=%s', o.key, o.value) FROM jsonb_each(index_options) o WHERE o.key <> 'type');
 BEGIN
-  -- Inner product: on vectors of unit length it orders as the cosine does, and costs the least.
-  IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_opclass c ON c.oid = i.indclass[0] JOIN pg_am m ON m.oid = c.opcmethod
-                   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                  WHERE i.indrelid = target AND a.attname = embedding AND i.indisvalid AND i.indpred IS NULL
-                    AND c.opcname = 'vector_ip_ops' AND m.amname = 'hnsw') THEN
-    made := made || gte_small.make_index(target, 'hnsw', content, embedding, language);
+  IF NOT EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding) i JOIN pg_class c ON c.oid = i.indexrelid
+                  WHERE i.method = 'hnsw' AND i.kind = coalesce(index_options ->> 'type', i.kind)
+                    AND coalesce(c.reloptions, '{}') @> with_options) THEN
+    -- In this order: a table without an index is read as a whole.
+    changed := changed || gte_small.make_index(target, 'hnsw', content, embedding, language, index_options);
+    FOR outdated IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i
+                     WHERE i.method = 'hnsw' AND i.indexrelid NOT IN (
+                       SELECT max(n.indexrelid) FROM gte_small.indexes(target, embedding) n WHERE n.method = 'hnsw') LOOP
+      EXECUTE format('DROP INDEX %s', outdated::regclass);
+    END LOOP;
   END IF;
 
-  -- Of other text, or in another language.
+  -- Of other text, in another language, or of an earlier version.
   FOR outdated IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i
-                    JOIN pg_index x ON x.indexrelid = i.indexrelid
-                   WHERE i.method = 'gin' AND pg_get_expr(x.indexprs, x.indrelid) <> shown LOOP
+                   WHERE i.method = 'gin' AND i.indexrelid NOT IN (SELECT w FROM gte_small.word_indexes(target, content, language) w) LOOP
     PERFORM gte_small.drop_index(target, outdated, embedding);
   END LOOP;
-  IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-                  WHERE i.indrelid = target AND m.amname = 'gin' AND i.indisvalid AND i.indpred IS NULL
-                    AND i.indnatts = 1 AND pg_get_expr(i.indexprs, i.indrelid) = shown) THEN
-    made := made || gte_small.make_index(target, 'gin', content, embedding, language);
+  IF NOT EXISTS (SELECT FROM gte_small.word_indexes(target, content, language)) THEN
+    changed := changed || gte_small.make_index(target, 'gin', content, embedding, language, index_options);
   END IF;
-  RETURN made;
+  RETURN changed;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig) IS
+COMMENT ON FUNCTION gte_small.make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
   'part of enable_semantic_search: makes the HNSW and the full-text index where they are missing, and names those it made';
 
 -- PostgreSQL chooses the name of the index, because a fixed name could be taken.
 CREATE FUNCTION gte_small.make_index(
     target pg_catalog.regclass, method pg_catalog.name, content pg_catalog.name[], embedding pg_catalog.name,
-    language pg_catalog.regconfig)
+    language pg_catalog.regconfig, index_options pg_catalog.jsonb)
   RETURNS pg_catalog.text
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   before oid[] := ARRAY(SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = target);
+  vec text := gte_small.vector_schema();
   made oid;
 BEGIN
   EXECUTE format('CREATE INDEX ON %s USING ', target) ||
-    CASE method WHEN 'hnsw' THEN format('hnsw (%I %s.vector_ip_ops)', embedding, gte_small.vector_schema())
-                WHEN 'gin' THEN format('gin ((%s))', gte_small.words_expression(content, language)) END;
+    CASE WHEN method = 'gin' THEN format('gin ((%s) gte_small.words_ops)', gte_small.words_expression(content, language))
+         WHEN index_options ->> 'type' = 'halfvec' THEN format('hnsw ((%I::%s.halfvec(384)) %s.halfvec_ip_ops)', embedding, vec, vec)
+         ELSE format('hnsw (%I %s.vector_ip_ops)', embedding, vec) END ||
+    CASE WHEN method = 'hnsw' THEN
+      coalesce((SELECT format(' WITH (%s)', string_agg(format('%I = %L', o.key, o.value #>> '{}'), ', '))
+                  FROM jsonb_each(index_options) o WHERE o.key <> 'type'), '') ELSE '' END;
   SELECT i.indexrelid INTO STRICT made FROM pg_index i WHERE i.indrelid = target AND i.indexrelid <> ALL (before);
-  EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, 'gte-small: for ' || quote_ident(embedding));
+  EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, gte_small.mark(embedding));
   RETURN format('index %s', made::regclass);
 END
 $body$;
-COMMENT ON FUNCTION gte_small.make_index(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig) IS
+COMMENT ON FUNCTION gte_small.make_index(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
   'part of enable_semantic_search: makes the HNSW or the full-text index of an embedding column';
 
 -- Drops an index that was created for an embedding column. A full-text index is kept if another
@@ -141,7 +217,7 @@ BEGIN
   IF heir IS NULL THEN
     EXECUTE format('DROP INDEX %s', dropped::regclass);
   ELSE
-    EXECUTE format('COMMENT ON INDEX %s IS %L', dropped::regclass, 'gte-small: for ' || quote_ident(heir));
+    EXECUTE format('COMMENT ON INDEX %s IS %L', dropped::regclass, gte_small.mark(heir));
   END IF;
 END
 $body$;

@@ -33,7 +33,7 @@ BEGIN
     relation := ours.target;
     embedding := ours.embedding;
     BEGIN
-      changed := gte_small.enable(ours.target, ours.content, ours.embedding, ours.with_index, NULL, NULL);
+      changed := gte_small.enable(ours.target, ours.content, ours.embedding, ours.with_index, NULL, NULL, '{}');
     EXCEPTION WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
       RAISE WARNING 'search on column "%" of table % was not renewed: %', ours.embedding, ours.target, message

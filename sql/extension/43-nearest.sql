@@ -1,0 +1,118 @@
+-- The nearest rows of a table, by a count that is kept. The generated functions with match_count call this.
+--
+-- An HNSW index chooses which near rows come, never how many. A scan of it ends early where many of its rows
+-- are dead, hidden by a policy or excluded by a filter. So the search has two statements. The first one may
+-- use the index. Where it comes back short, the second one reads the table. It is left out where it can find
+-- nothing more: if the first statement met a row beyond the threshold, or took no such index.
+
+-- A threshold as a bound for the distance, which is the negative cosine.
+CREATE FUNCTION gte_small.bound(match_threshold pg_catalog.float8) RETURNS pg_catalog.float8
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  -- NaN is greater than any number.
+  IF match_threshold > 1 OR match_threshold < -1 THEN
+    RAISE EXCEPTION 'match_threshold is %', match_threshold
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'A threshold is a cosine, from -1 to 1; nothing was searched.',
+            HINT = format('For a number of rows write match_count => %s. Without a threshold write match_threshold => NULL.',
+                          CASE WHEN match_threshold >= 1 AND match_threshold < 1000000 THEN ceil(match_threshold)::text ELSE '10' END);
+  END IF;
+  RETURN coalesce(-match_threshold, 'infinity');
+END
+$body$;
+COMMENT ON FUNCTION gte_small.bound(pg_catalog.float8) IS
+  'part of the search functions: the bound of the distance for a threshold; refuses what is no cosine';
+
+CREATE FUNCTION gte_small.count_of(match_count pg_catalog.int4) RETURNS pg_catalog.int4
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  IF match_count < 0 THEN
+    RAISE EXCEPTION 'match_count is %', match_count
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = 'A number of rows is not negative; nothing was searched.',
+            HINT = 'Leave match_count out for 10 rows.';
+  END IF;
+  RETURN coalesce(match_count, 10);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.count_of(pg_catalog.int4) IS
+  'part of the search functions: the number of rows to return, 10 for NULL; refuses a negative one';
+
+-- The columns by which rows at the same distance are ordered: the primary key, so that pages of a result do
+-- not overlap. Without one the place of the row, which is the same until the row is written again.
+CREATE FUNCTION gte_small.key_of(target pg_catalog.regclass) RETURNS pg_catalog.text
+  LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT coalesce((
+    SELECT string_agg(format('e.%I', a.attname), ', ' ORDER BY k.n)
+      FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (attnum, n)
+      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+     WHERE i.indrelid = target AND i.indisprimary AND k.n <= i.indnkeyatts), 'e.tableoid, e.ctid')
+$body$;
+COMMENT ON FUNCTION gte_small.key_of(pg_catalog.regclass) IS
+  'part of the search functions: the columns that order rows at the same distance';
+
+-- The two statements. $1 is the vector, $2 the number of rows, $3 the bound. With "everything" the second one
+-- returns rows without an embedding as well, as the last.
+CREATE FUNCTION gte_small.nearest_statements(
+    target pg_catalog.regclass, embedding pg_catalog.name, filter pg_catalog.jsonb, everything pg_catalog.bool,
+    OUT by_index pg_catalog.text, OUT exact pg_catalog.text)
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  statement CONSTANT text :=
+    'select pg_catalog.array_agg(s.part), pg_catalog.array_agg(s.place), pg_catalog.array_agg(s.d), '
+           'pg_catalog.count(*)::pg_catalog.int4, '
+           '(pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) $3))::pg_catalog.int4 '
+      'from (select e.tableoid as part, e.ctid as place, gte_small.%6$s(e.%1$I, $1) as d from %2$s e where %3$s%4$s '
+             'order by gte_small.%5$s(e.%1$I, $1), %7$s limit $2) s';
+  half CONSTANT bool := gte_small.searches_halfvec(target, embedding);
+  rows_of CONSTANT text := (SELECT q.rows_of FROM gte_small.qualified(target) q);
+  key CONSTANT text := gte_small.key_of(target);
+  conditions CONSTANT text := gte_small.conditions(target, filter);
+  filled CONSTANT text := format('e.%I is not null', embedding);
+BEGIN
+  -- An index of half precision chooses the rows, the exact distances order them.
+  by_index := format(statement, embedding, rows_of, filled, conditions, CASE WHEN half THEN 'half_distance' ELSE 'distance' END,
+                     CASE WHEN half THEN 'exact_distance' ELSE 'distance' END, key);
+  exact := format(statement, embedding, rows_of, CASE WHEN everything THEN 'true' ELSE filled END, conditions,
+                  'exact_distance', 'exact_distance', key);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.nearest_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool) IS
+  'part of the search functions: the statements that find the nearest rows';
+
+-- The places of the nearest rows, in any order; "complete" says that there are no others. EXECUTE plans for
+-- the values at hand, so that a selective filter or policy takes its own index. No search_path is set: the
+-- policies of the table run in it. The SET clause begins the level on which scan_settings() is undone.
+CREATE FUNCTION gte_small.nearest_places(
+    target pg_catalog.regclass, embedding pg_catalog.name, wanted vector, most pg_catalog.int4, bound pg_catalog.float8,
+    filter pg_catalog.jsonb, everything pg_catalog.bool,
+    OUT parts pg_catalog.oid[], OUT places pg_catalog.tid[], OUT distances pg_catalog.float8[], OUT complete pg_catalog.bool)
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET plan_cache_mode = force_custom_plan
+AS $body$
+DECLARE
+  statements pg_catalog.record;
+  scans pg_catalog.int8;
+  seen pg_catalog.int4;
+  passing pg_catalog.int4;
+BEGIN
+  complete := false;
+  IF most OPERATOR(pg_catalog.=) 0 OR wanted IS NULL THEN
+    RETURN;
+  END IF;
+  SELECT * INTO statements FROM gte_small.nearest_statements(target, embedding, filter, everything);
+  PERFORM gte_small.scan_settings(target, most);
+  scans := gte_small.index_scans(target);
+  EXECUTE statements.by_index INTO parts, places, distances, seen, passing USING wanted, most, bound;
+  IF seen OPERATOR(pg_catalog.<) most AND passing OPERATOR(pg_catalog.=) seen THEN
+    -- NULL: the server does not count scans.
+    IF everything OR scans IS NULL OR scans OPERATOR(pg_catalog.<>) gte_small.index_scans(target) THEN
+      EXECUTE statements.exact INTO parts, places, distances, seen, passing USING wanted, most, bound;
+    END IF;
+    complete := seen OPERATOR(pg_catalog.<) most;
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.nearest_places(pg_catalog.regclass, pg_catalog.name, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.jsonb, pg_catalog.bool) IS
+  'part of the search functions: the places of the nearest rows, and their distances';
