@@ -41,6 +41,14 @@ fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
             "Cast it, as in query_embeddings('[...]'::vector, 0.8), or name the argument: embedding => '[...]'.",
         ));
     }
+    if is_array_of_numbers(&search) {
+        return Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "search text is an array of numbers",
+            "Drivers write an array of numbers like this, and the numbers would be embedded as words.",
+            "Cast it, as in query_embeddings('{...}'::real[]::vector, 0.8), or pass the vector as '[...]': in JavaScript, JSON.stringify() writes it.",
+        ));
+    }
     to_datum(&*embedder::embed_one(&search)?)
 }
 
@@ -53,12 +61,26 @@ pub fn text_argument(call: Call) -> Outcome<Detoasted> {
     Ok(unsafe { Detoasted::new(datum) })
 }
 
-/// Whether the whole string is a vector in pgvector's notation. A list of more elements than a
-/// vector can have is not a vector, so the rest of a long text is not parsed.
+/// Whether the whole string is a vector in pgvector's notation.
 fn is_vector_literal(text: &str) -> bool {
-    text.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|list| {
+    is_list(text, '[', ']', |item| item.parse::<f32>().is_ok())
+}
+
+/// Whether the whole string is an array of numbers in PostgreSQL's notation. Node's drivers put
+/// each number into quotes.
+fn is_array_of_numbers(text: &str) -> bool {
+    is_list(text, '{', '}', |item| {
+        let bare = item.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(item);
+        bare.parse::<f32>().is_ok()
+    })
+}
+
+/// Whether the whole string is a list of such elements in such brackets. A list of more elements
+/// than a vector can have is not a vector, so the rest of a long text is not parsed.
+fn is_list(text: &str, open: char, close: char, element: fn(&str) -> bool) -> bool {
+    text.trim().strip_prefix(open).and_then(|rest| rest.strip_suffix(close)).is_some_and(|list| {
         let mut items = list.split(',');
-        items.by_ref().take(MAX_DIMENSIONS).all(|item| item.trim().parse::<f32>().is_ok())
+        items.by_ref().take(MAX_DIMENSIONS).all(|item| element(item.trim()))
             && items.next().is_none()
     })
 }

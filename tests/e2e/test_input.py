@@ -42,7 +42,7 @@ def test_vector_literal_as_search(tutorial, text):
         assert "::vector" in error.value.diag.message_hint
 
 
-@pytest.mark.parametrize("text", ["[1] see note", "see [1,2]", "[a, b]", "[1,2", "[]", "{1,2}", "[1,2][3]", "[TODO] milk",
+@pytest.mark.parametrize("text", ["[1] see note", "see [1,2]", "[a, b]", "[1,2", "[]", "[1,2][3]", "[TODO] milk",
                                   "[" + ",".join(["1"] * 16_001) + "]"])
 def test_searches_that_only_look_like_a_vector(connection, text):
     assert one(connection, "select embed_query(%s)::text", [text]) == one(connection, "select embed(%s::text)::text", [text])
