@@ -12,6 +12,7 @@ mod functions;
 mod memo;
 mod note;
 mod pg;
+mod search;
 mod settings;
 mod trigger;
 mod version;
@@ -41,13 +42,15 @@ extension_sql_file!("../sql/extension/70-chunks.sql", name = "chunks");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info");
 extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", finalize);
 
-/// Called by Postgres when the library is loaded. Defines the settings, and in the postmaster
+/// Called by Postgres when the library is loaded. Defines the settings, raises the default of
+/// pgvector's iterative scan, and in the postmaster
 /// (`shared_preload_libraries`) loads the model. Starts no thread: a thread does not survive the
 /// fork.
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    search::iterative_scan::begin(settings::iterative_scan());
     if settings::in_postmaster() {
         embedder::preload();
     }

@@ -2,13 +2,15 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use gte_engine::Precision;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
-use pgrx::pg_sys;
+use pgrx::{pg_guard, pg_sys};
+
+use crate::search::iterative_scan;
 
 static MODEL_PATH: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(128);
@@ -17,6 +19,7 @@ static PRECISION: GucSetting<WantedPrecision> =
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static KERNELS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DEFER: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ITERATIVE_SCAN: GucSetting<bool> = GucSetting::<bool>::new(true);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Silent);
 
 /// The most entries of the memo. With 1.6 kB each that would be 26 MB, so the memo's limit of bytes
@@ -122,6 +125,20 @@ pub fn define() {
         GucContext::Userset,
         IN_PARALLEL,
     );
+    // SAFETY: the hook is guarded against panics.
+    unsafe {
+        GucRegistry::define_bool_guc_with_hooks(
+            c"gte_small.iterative_scan",
+            c"Raises the default of hnsw.iterative_scan to strict_order.",
+            c"A search with LIMIT and a filter then goes on until it has its rows. An explicit setting of hnsw.iterative_scan stays.",
+            &ITERATIVE_SCAN,
+            GucContext::Userset,
+            IN_PARALLEL,
+            None,
+            Some(follow_iterative_scan),
+            None,
+        );
+    }
     // SAFETY: the prefix is a NUL-terminated string that Postgres copies.
     unsafe {
         #[cfg(not(feature = "pg14"))]
@@ -174,6 +191,18 @@ pub fn memo_size() -> usize {
 /// Whether the trigger stores NULL and leaves embeddings to a later backfill.
 pub fn defer() -> bool {
     DEFER.get()
+}
+
+/// Whether the default of pgvector's iterative scan is raised.
+pub fn iterative_scan() -> bool {
+    ITERATIVE_SCAN.get()
+}
+
+/// `gte_small.iterative_scan` gets a value. This also happens while a transaction is rolled back,
+/// so it must not fail.
+#[pg_guard]
+unsafe extern "C-unwind" fn follow_iterative_scan(wanted: bool, _extra: *mut c_void) {
+    iterative_scan::follow(wanted);
 }
 
 /// What to do with a text that is too long.

@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod encoding;
+pub mod guc;
 pub mod row;
 pub mod rows;
 pub mod stored;
