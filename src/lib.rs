@@ -25,6 +25,7 @@ extension_sql_file!("../sql/extension/10-guard.sql", name = "guard", bootstrap);
 extension_sql_file!("../sql/extension/15-schema.sql", name = "schema");
 extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
 extension_sql_file!("../sql/extension/22-distance.sql", name = "distance");
+extension_sql_file!("../sql/extension/24-search-primitives.sql", name = "search_primitives");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
 extension_sql_file!("../sql/extension/40-enable.sql", name = "enable");
 extension_sql_file!("../sql/extension/42-functions.sql", name = "functions");
@@ -43,7 +44,7 @@ extension_sql_file!("../sql/extension/80-info.sql", name = "info");
 extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, raises the default of
-/// pgvector's iterative scan, and in the postmaster
+/// pgvector's iterative scan, installs the hook of searches without LIMIT, and in the postmaster
 /// (`shared_preload_libraries`) loads the model. Starts no thread: a thread does not survive the
 /// fork.
 #[allow(non_snake_case)]
@@ -51,6 +52,7 @@ extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", final
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
     search::iterative_scan::begin(settings::iterative_scan());
+    search::below::install();
     if settings::in_postmaster() {
         embedder::preload();
     }

@@ -3,6 +3,7 @@
 pub mod call;
 pub mod encoding;
 pub mod guc;
+pub mod list;
 pub mod row;
 pub mod rows;
 pub mod stored;
