@@ -2,5 +2,7 @@
 //! rows come, and never how many.
 
 pub mod below;
+mod index_scans;
 pub mod iterative_scan;
 mod nearest;
+mod scan_settings;
