@@ -162,8 +162,12 @@ unsafe fn reads_all_rows(query: *mut pg_sys::Query) -> bool {
 unsafe fn is_limit(count: *mut pg_sys::Node) -> bool {
     // SAFETY: the caller guarantees the expression.
     unsafe {
-        !count.is_null()
-            && !(is_a(count, NodeTag::T_Const) && (*count.cast::<pg_sys::Const>()).constisnull)
+        if count.is_null() {
+            return false;
+        }
+        let is_null_constant =
+            is_a(count, NodeTag::T_Const) && (*count.cast::<pg_sys::Const>()).constisnull;
+        !is_null_constant
     }
 }
 
