@@ -3,6 +3,9 @@
 //! pgvector's own default is `off`: a search with a filter ends after 40 candidates, whatever LIMIT
 //! says. `strict_order` goes on, in the order of the distances. `relaxed_order` would find more
 //! rows, but in two-argument searches nothing sorts them again.
+//!
+//! Every explicit setting stays. Not covered: where a reload finds that the setting was removed from
+//! postgresql.conf, running sessions get pgvector's default.
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
