@@ -40,6 +40,7 @@ extension_sql_file!("../sql/extension/52-backfill-force.sql", name = "backfill_f
 extension_sql_file!("../sql/extension/55-backfill-calls.sql", name = "backfill_calls");
 extension_sql_file!("../sql/extension/60-status.sql", name = "status");
 extension_sql_file!("../sql/extension/65-verify.sql", name = "verify");
+extension_sql_file!("../sql/extension/67-recall.sql", name = "recall");
 extension_sql_file!("../sql/extension/70-chunks.sql", name = "chunks");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info");
 extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", finalize);
