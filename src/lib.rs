@@ -26,6 +26,7 @@ extension_sql_file!("../sql/extension/15-schema.sql", name = "schema");
 extension_sql_file!("../sql/extension/20-embed.sql", name = "embed");
 extension_sql_file!("../sql/extension/22-distance.sql", name = "distance");
 extension_sql_file!("../sql/extension/24-search-primitives.sql", name = "search_primitives");
+extension_sql_file!("../sql/extension/26-words.sql", name = "words");
 extension_sql_file!("../sql/extension/28-filter.sql", name = "filter");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
 extension_sql_file!("../sql/extension/40-enable.sql", name = "enable");

@@ -31,6 +31,7 @@ pub use model::known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
 pub use selftest::{Agreement, selftest, texts as selftest_texts};
 pub use text::chunks::{Chunk, Chunks};
 pub use text::tokenizer::{self, TokenIds};
+pub use text::words::Words;
 
 /// Dimensions of an embedding. A model with another hidden size is refused, because the SQL
 /// functions return `vector(384)`.

@@ -6,3 +6,4 @@ mod chunks;
 pub mod embed;
 mod info;
 mod selftest;
+mod words;

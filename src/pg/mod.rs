@@ -4,6 +4,7 @@ pub mod call;
 pub mod encoding;
 pub mod guc;
 pub mod list;
+pub mod lossy;
 pub mod row;
 pub mod rows;
 pub mod stored;

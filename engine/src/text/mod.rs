@@ -1,6 +1,6 @@
 //! From a text to token ids, and to chunks with a limited number of tokens.
 //!
-//! Imports run one way: chunks → counted → tokenizer → segment → char_class.
+//! Imports run one way: chunks → counted → tokenizer → segment → char_class ← words.
 
 mod ascii;
 mod boundary;
@@ -12,3 +12,4 @@ mod segment;
 #[cfg(test)]
 mod test_tokenizer;
 pub mod tokenizer;
+pub(crate) mod words;
