@@ -19,7 +19,7 @@ CREATE FUNCTION gte_small.words(language pg_catalog.regconfig, VARIADIC contents
   AS 'MODULE_PATHNAME', 'words_gte_small'
   LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION gte_small.words(pg_catalog.regconfig, pg_catalog.text[]) IS
-  'the words of a row for the full-text index of hybrid search: those of to_tsvector, and those of the split text without positions; reads 100,000 characters';
+  'the words of a row for hybrid search: those of to_tsvector, and those of the split text; reads 100,000 characters';
 
 -- The casts from text, varchar and name call no function that leaks. The cast from char(n) does.
 CREATE FUNCTION gte_small.unpadded(content pg_catalog.bpchar) RETURNS pg_catalog.text

@@ -91,8 +91,8 @@ BEGIN
     END IF;
     IF n IS NOT NULL THEN
       RETURN CASE
-        WHEN base = 'float4'::regtype AND abs(n) BETWEEN 1.1754944e-38 AND 3.4028234e38 OR base = 'float8'::regtype AND abs(n) BETWEEN 2.2250738585072014e-308 AND 1.797693134862315e308
-          OR n = 0 THEN n::text
+        WHEN n = 0 OR base = 'float4'::regtype AND abs(n) BETWEEN 1.1754944e-38 AND 3.4028234e38
+          OR base = 'float8'::regtype AND abs(n) BETWEEN 2.2250738585072014e-308 AND 1.797693134862315e308 THEN n::text
         WHEN base IN ('float4'::regtype, 'float8'::regtype) OR n <> trunc(n) THEN NULL
         WHEN abs(n + 0.5) < CASE base WHEN 'int2'::regtype THEN 32768 WHEN 'int4'::regtype THEN 2147483648 ELSE 9223372036854775808 END
           THEN trunc(n)::text END;
@@ -141,7 +141,8 @@ BEGIN
     RETURN '';
   END IF;
   IF jsonb_typeof(filter) <> 'object' THEN
-    RAISE EXCEPTION 'a filter is a JSON object, not %', CASE jsonb_typeof(filter) WHEN 'array' THEN 'an array' ELSE 'a ' || jsonb_typeof(filter) END
+    RAISE EXCEPTION 'a filter is a JSON object, not %',
+                    CASE jsonb_typeof(filter) WHEN 'array' THEN 'an array' ELSE 'a ' || jsonb_typeof(filter) END
       USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was searched.',
             HINT = 'Write {"column": value} or {"column": [value, value]}.';
   END IF;
