@@ -88,7 +88,7 @@ def import_file(cluster, database: str, source, column: str = "", table: str = "
 
 def make_room(session: Session, target: Table, replace: bool) -> None:
     """Drop the table that is to be replaced. A rollback of this transaction brings it back."""
-    if session.value("select to_regproc('enable_semantic_search') is null") == "t":
+    if session.value("select not exists (select from pg_proc where proname = 'enable_semantic_search')") == "t":
         raise Failure("this server's gte-small has no enable_semantic_search, because it was made by an earlier "
                       "version; nothing was loaded.\n  make reset    removes the demo's server and rows, "
                       "the next command makes them anew")

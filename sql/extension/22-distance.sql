@@ -20,3 +20,10 @@ CREATE FUNCTION gte_small.half_distance(one vector, other vector) RETURNS pg_cat
   RETURN ($1::halfvec(384)) <#> ($2::halfvec(384));
 COMMENT ON FUNCTION gte_small.half_distance(vector, vector) IS
   'part of the search functions: the negative inner product in half precision, for which an HNSW index with halfvec_ip_ops is used';
+
+-- PL/pgSQL can't name the type of a variable without pgvector's schema, so it keeps a vector as text.
+CREATE FUNCTION gte_small.vector_of(value pg_catalog.text) RETURNS vector
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN $1::vector;
+COMMENT ON FUNCTION gte_small.vector_of(pg_catalog.text) IS
+  'part of embedding_recall: a vector from its text';

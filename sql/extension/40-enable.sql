@@ -314,7 +314,11 @@ BEGIN
   EXCEPTION WHEN OTHERS THEN
     -- enable() has said that there is no model.
   END;
-  RAISE NOTICE 'semantic search on table %: made %', target, array_to_string(changed, ', ')
+  -- A function has several forms; its name once is enough.
+  RAISE NOTICE 'semantic search on table %: made %', target,
+      (SELECT string_agg(made, ', ' ORDER BY n)
+         FROM (SELECT regexp_replace(c, '^(function [^(]*)\(.*\)$', '\1') AS made, min(n) AS n
+                 FROM unnest(changed) WITH ORDINALITY AS u (c, n) GROUP BY 1) AS m)
     USING HINT = format('Search it: SELECT * FROM %s(''what you look for'', 5%s);', friendly, ', ' || threshold);
 END
 $body$;

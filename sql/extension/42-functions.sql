@@ -118,8 +118,8 @@ BEGIN
 with q as materialized (select %2$s as v, gte_small.bound($2) as bound)
 select e.* from %1$s e
 where gte_small.below(gte_small.distance(e.%3$I, (select q.v from q)), (select q.bound from q))
-order by gte_small.%4$s(e.%3$I, (select q.v from q)), %5$s
-$sql$, here.rows_of, form.vector, embedding, by_index, key);
+order by gte_small.%4$s(e.%3$I, (select q.v from q))%5$s
+$sql$, here.rows_of, form.vector, embedding, by_index, CASE WHEN gte_small.sorts_by_index_and_key() THEN ', ' || key ELSE '' END);
     RETURN NEXT;
 
     attributes := 'language plpgsql stable parallel safe rows 10 cost 100000';
@@ -133,7 +133,7 @@ begin
     cross join rows from (pg_catalog.unnest(n.parts), pg_catalog.unnest(n.places), pg_catalog.unnest(n.distances)) u (part, place, d)
     %3$s
    where u.d operator(pg_catalog.<) gte_small.bound($2)
-   order by u.d, %4$s;
+   order by u.d, %4$s limit gte_small.count_of($3);
 end
 $sql$, nearest, form.vector, rows_at, key);
     RETURN NEXT;
@@ -153,7 +153,7 @@ begin
     cross join rows from (pg_catalog.unnest(n.parts), pg_catalog.unnest(n.places), pg_catalog.unnest(n.distances)) u (part, place, d)
     %3$s
    where u.d operator(pg_catalog.<) gte_small.bound($3)
-   order by u.d, %4$s;
+   order by u.d, %4$s limit gte_small.count_of($2);
 end
 $sql$, columns.expressions, nearest, rows_at, key);
   RETURN NEXT;

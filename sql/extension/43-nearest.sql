@@ -52,6 +52,14 @@ $body$;
 COMMENT ON FUNCTION gte_small.key_of(pg_catalog.regclass) IS
   'part of the search functions: the columns that order rows at the same distance';
 
+-- Whether the planner orders by an index and then by the key (an incremental sort). Before 17 a second sort
+-- key kept it from using the index.
+CREATE FUNCTION gte_small.sorts_by_index_and_key() RETURNS pg_catalog.bool
+  LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  AS $body$ SELECT current_setting('server_version_num')::int >= 170000 $body$;
+COMMENT ON FUNCTION gte_small.sorts_by_index_and_key() IS
+  'part of the search functions: whether an index serves an order by distance and key';
+
 -- The two statements. $1 is the vector, $2 the number of rows, $3 the bound. With "everything" the second one
 -- returns rows without an embedding as well, as the last.
 CREATE FUNCTION gte_small.nearest_statements(
@@ -65,16 +73,17 @@ DECLARE
            'pg_catalog.count(*)::pg_catalog.int4, '
            '(pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) $3))::pg_catalog.int4 '
       'from (select e.tableoid as part, e.ctid as place, gte_small.%6$s(e.%1$I, $1) as d from %2$s e where %3$s%4$s '
-             'order by gte_small.%5$s(e.%1$I, $1), %7$s limit $2) s';
+             'order by gte_small.%5$s(e.%1$I, $1)%7$s limit $2) s';
   half CONSTANT bool := gte_small.searches_halfvec(target, embedding);
   rows_of CONSTANT text := (SELECT q.rows_of FROM gte_small.qualified(target) q);
-  key CONSTANT text := gte_small.key_of(target);
+  key CONSTANT text := ', ' || gte_small.key_of(target);
   conditions CONSTANT text := gte_small.conditions(target, filter);
   filled CONSTANT text := format('e.%I is not null', embedding);
 BEGIN
   -- An index of half precision chooses the rows, the exact distances order them.
   by_index := format(statement, embedding, rows_of, filled, conditions, CASE WHEN half THEN 'half_distance' ELSE 'distance' END,
-                     CASE WHEN half THEN 'exact_distance' ELSE 'distance' END, key);
+                     CASE WHEN half THEN 'exact_distance' ELSE 'distance' END,
+                     CASE WHEN gte_small.sorts_by_index_and_key() THEN key ELSE '' END);
   exact := format(statement, embedding, rows_of, CASE WHEN everything THEN 'true' ELSE filled END, conditions,
                   'exact_distance', 'exact_distance', key);
 END
@@ -82,9 +91,10 @@ $body$;
 COMMENT ON FUNCTION gte_small.nearest_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool) IS
   'part of the search functions: the statements that find the nearest rows';
 
--- The places of the nearest rows, in any order; "complete" says that there are no others. EXECUTE plans for
--- the values at hand, so that a selective filter or policy takes its own index. No search_path is set: the
--- policies of the table run in it. The SET clause begins the level on which scan_settings() is undone.
+-- The places of the nearest rows, in any order; "complete" says that there are no others. There can be more
+-- places than "most". EXECUTE plans for the values at hand, so that a selective filter or policy takes its own
+-- index. No search_path is set: the policies of the table run in it. The SET clause begins the level on which
+-- scan_settings() is undone.
 CREATE FUNCTION gte_small.nearest_places(
     target pg_catalog.regclass, embedding pg_catalog.name, wanted vector, most pg_catalog.int4, bound pg_catalog.float8,
     filter pg_catalog.jsonb, everything pg_catalog.bool,
@@ -93,26 +103,41 @@ CREATE FUNCTION gte_small.nearest_places(
 AS $body$
 DECLARE
   statements pg_catalog.record;
-  scans pg_catalog.int8;
+  scans CONSTANT pg_catalog.int8 := gte_small.index_scans();
+  -- Where the index can't order by the key, a few rows more, which the index has at hand: they tell whether rows
+  -- at the distance of the last one were left out.
+  reach CONSTANT pg_catalog.int4 := CASE WHEN gte_small.sorts_by_index_and_key() THEN most
+    ELSE LEAST(most::pg_catalog.int8 OPERATOR(pg_catalog.+) (most OPERATOR(pg_catalog./) 8) OPERATOR(pg_catalog.+) 3, 2147483647) END;
   seen pg_catalog.int4;
   passing pg_catalog.int4;
+  was_exact pg_catalog.bool;
 BEGIN
   complete := false;
   IF most OPERATOR(pg_catalog.=) 0 OR wanted IS NULL THEN
     RETURN;
   END IF;
   SELECT * INTO statements FROM gte_small.nearest_statements(target, embedding, filter, everything);
-  PERFORM gte_small.scan_settings(target, most);
-  scans := gte_small.index_scans(target);
-  EXECUTE statements.by_index INTO parts, places, distances, seen, passing USING wanted, most, bound;
-  IF seen OPERATOR(pg_catalog.<) most AND passing OPERATOR(pg_catalog.=) seen THEN
-    -- NULL: the server does not count scans.
-    IF everything OR scans IS NULL OR scans OPERATOR(pg_catalog.<>) gte_small.index_scans(target) THEN
-      EXECUTE statements.exact INTO parts, places, distances, seen, passing USING wanted, most, bound;
-    END IF;
-    complete := seen OPERATOR(pg_catalog.<) most;
+  PERFORM gte_small.scan_settings(target, reach);
+  EXECUTE statements.by_index INTO parts, places, distances, seen, passing USING wanted, reach, bound;
+  was_exact := scans OPERATOR(pg_catalog.=) gte_small.index_scans();
+  IF seen OPERATOR(pg_catalog.<) most AND passing OPERATOR(pg_catalog.=) seen AND (everything OR NOT was_exact)
+     OR reach OPERATOR(pg_catalog.>) most AND gte_small.ends_in_a_tie(distances, most, reach) THEN
+    EXECUTE statements.exact INTO parts, places, distances, seen, passing USING wanted, most, bound;
+    was_exact := true;
   END IF;
+  complete := was_exact AND seen OPERATOR(pg_catalog.<) most;
 END
 $body$;
 COMMENT ON FUNCTION gte_small.nearest_places(pg_catalog.regclass, pg_catalog.name, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.jsonb, pg_catalog.bool) IS
   'part of the search functions: the places of the nearest rows, and their distances';
+
+-- Whether the most-th distance is also the last: then other rows at this distance may have been left out.
+CREATE FUNCTION gte_small.ends_in_a_tie(distances pg_catalog.float8[], most pg_catalog.int4, reach pg_catalog.int4)
+  RETURNS pg_catalog.bool
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT cardinality(distances) >= reach
+     AND (SELECT d FROM unnest(distances) d ORDER BY d OFFSET most - 1 LIMIT 1) = (SELECT max(d) FROM unnest(distances) d)
+$body$;
+COMMENT ON FUNCTION gte_small.ends_in_a_tie(pg_catalog.float8[], pg_catalog.int4, pg_catalog.int4) IS
+  'part of the search functions: whether rows at the last distance may have been left out';

@@ -35,7 +35,7 @@ AS $body$
 DECLARE
   rows_of CONSTANT text := (SELECT q.rows_of FROM gte_small.qualified(target) q);
   conditions CONSTANT text := gte_small.conditions(target, filter);
-  words CONSTANT text := gte_small.words_expression(content, language, true);
+  words CONSTANT text := gte_small.words_expression(target, content, language, true);
   found_rows text;
 BEGIN
   IF NOT complete AND EXISTS (SELECT FROM gte_small.word_indexes(target, content, language)) THEN
@@ -98,7 +98,8 @@ CREATE FUNCTION gte_small.hybrid_places(
     OUT part pg_catalog.oid, OUT place pg_catalog.tid, OUT full_text_rank pg_catalog.int8, OUT semantic_rank pg_catalog.int8,
     OUT score pg_catalog.float8)
   RETURNS SETOF pg_catalog.record
-  LANGUAGE plpgsql STABLE PARALLEL SAFE SET plan_cache_mode = force_custom_plan
+  -- ROWS: at 1000, the default, the planner reads the whole table instead of some places.
+  LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100 SET plan_cache_mode = force_custom_plan
 AS $body$
 DECLARE
   -- Both halves contribute more rows than are wanted: a row that is in both counts more than the first of one.

@@ -28,26 +28,36 @@ COMMENT ON FUNCTION gte_small.config(pg_catalog.regconfig) IS
 -- The expression for the words of a row, or with of_e of a row e. The index and the search use the same
 -- expression. It takes the columns as they are, because the planner finds no index for an expression with
 -- COALESCE under row-level security.
+--
+-- char(n) has a function of its own, because its cast to text hides the index under row-level security as well.
 CREATE FUNCTION gte_small.words_expression(
-    content pg_catalog.name[], language pg_catalog.regconfig, of_e pg_catalog.bool DEFAULT false)
+    target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig, of_e pg_catalog.bool DEFAULT false)
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
+  WITH RECURSIVE base (attname, oid, basetype) AS (
+    SELECT a.attname, t.oid, t.typbasetype FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+     UNION ALL
+    SELECT b.attname, t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.basetype)
   SELECT format('gte_small.words(%L::pg_catalog.regconfig, %s)', gte_small.config(language),
-                string_agg(format('%s%I::pg_catalog.text', CASE WHEN of_e THEN 'e.' END, c), ', ' ORDER BY n))
+                string_agg(format(CASE WHEN EXISTS (SELECT FROM base b WHERE b.attname = c AND b.oid = 'bpchar'::regtype)
+                                       THEN 'gte_small.unpadded(%s%I)' ELSE '%s%I::pg_catalog.text' END,
+                                  CASE WHEN of_e THEN 'e.' END, c), ', ' ORDER BY n))
     FROM unnest(content) WITH ORDINALITY AS u (c, n)
 $body$;
-COMMENT ON FUNCTION gte_small.words_expression(pg_catalog.name[], pg_catalog.regconfig, pg_catalog.bool) IS
+COMMENT ON FUNCTION gte_small.words_expression(pg_catalog.regclass, pg_catalog.name[], pg_catalog.regconfig, pg_catalog.bool) IS
   'part of enable_semantic_search: the expression of the full-text index';
 
--- The same expression as the catalogue shows it.
+-- The same expression as the catalogue shows it, to know an index by.
 CREATE FUNCTION gte_small.words_shown(
     target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig)
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT format('gte_small.words(%L::regconfig, VARIADIC ARRAY[%s])', language,
-                string_agg(format(CASE WHEN a.atttypid = 'text'::regtype THEN '%I' ELSE '(%I)::text' END, a.attname), ', ' ORDER BY n))
+                string_agg(format(CASE format_type(a.atttypid, NULL) WHEN 'text' THEN '%I' WHEN 'character' THEN 'gte_small.unpadded(%I)'
+                                       ELSE '(%I)::text' END, a.attname), ', ' ORDER BY n))
     FROM unnest(content) WITH ORDINALITY AS u (c, n)
     JOIN pg_attribute a ON a.attrelid = target AND a.attname = c
 $body$;
@@ -183,11 +193,11 @@ DECLARE
   made oid;
 BEGIN
   EXECUTE format('CREATE INDEX ON %s USING ', target) ||
-    CASE WHEN method = 'gin' THEN format('gin ((%s) gte_small.words_ops)', gte_small.words_expression(content, language))
+    CASE WHEN method = 'gin' THEN format('gin ((%s) gte_small.words_ops)', gte_small.words_expression(target, content, language))
          WHEN index_options ->> 'type' = 'halfvec' THEN format('hnsw ((%I::%s.halfvec(384)) %s.halfvec_ip_ops)', embedding, vec, vec)
          ELSE format('hnsw (%I %s.vector_ip_ops)', embedding, vec) END ||
     CASE WHEN method = 'hnsw' THEN
-      coalesce((SELECT format(' WITH (%s)', string_agg(format('%I = %L', o.key, o.value #>> '{}'), ', '))
+      coalesce((SELECT ' WITH (' || string_agg(format('%I = %L', o.key, o.value #>> '{}'), ', ') || ')'
                   FROM jsonb_each(index_options) o WHERE o.key <> 'type'), '') ELSE '' END;
   SELECT i.indexrelid INTO STRICT made FROM pg_index i WHERE i.indrelid = target AND i.indexrelid <> ALL (before);
   EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, gte_small.mark(embedding));

@@ -94,6 +94,9 @@ BEGIN
                here, only_named)
            WHEN missing > 0 THEN
         format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
+      CASE WHEN gte_small.functions_outdated(target, ours.content, embedding, ours.note) THEN
+        format('the search functions are not those of this version or of the table''s columns: SELECT enable_semantic_search(%s, %L, %L%s)',
+               here, ours.content, embedding, CASE WHEN index_present THEN '' ELSE ', with_index => false' END) END,
       CASE WHEN NOT index_present THEN
         format('searches read the whole table: CREATE INDEX ON %s USING hnsw (%I %s.vector_ip_ops)', target, embedding, vec) END
     ], NULL);

@@ -10,32 +10,17 @@ CREATE FUNCTION gte_small.recall_statements(
 AS $body$
 #variable_conflict use_variable
 DECLARE
-  vec text := @extschema@.gte_small_vector_schema();
-  rows_of text;
-  dims int4;
-  distance text;
-  is_half bool;
-  near text;
+  rows_of text := (SELECT CASE c.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END FROM pg_class c WHERE c.oid = target) || target || ' AS t';
+  distance text := format('gte_small.exact_distance(t.%I, gte_small.vector_of($1))', embedding);
+  near text := format('gte_small.%s(t.%I, gte_small.vector_of($1))', CASE WHEN gte_small.searches_halfvec(target, embedding) THEN 'half_distance' ELSE 'distance' END,
+                      embedding);
 BEGIN
-  SELECT format('%s %s AS t', CASE c.relkind WHEN 'p' THEN '' ELSE 'ONLY' END, target), a.atttypmod INTO rows_of, dims
-    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = embedding WHERE c.oid = target;
-  -- An index of halfvec serves searches that are written with the same cast.
-  SELECT o.opcname = 'halfvec_ip_ops' INTO is_half
-    FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] JOIN pg_am m ON m.oid = o.opcmethod
-    LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-   WHERE i.indrelid = target AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('hnsw', 'ivfflat')
-     AND (a.attname = embedding AND o.opcname = 'vector_ip_ops'
-          OR o.opcname = 'halfvec_ip_ops' AND pg_get_expr(i.indexprs, i.indrelid) = format('(%I)::%s.halfvec(%s)', embedding, vec, dims))
-   ORDER BY 1 LIMIT 1;
-  has_index := is_half IS NOT NULL;
-  distance := format('%1$s.vector_negative_inner_product(t.%2$I, $1::%1$s.vector)', vec, embedding);
-  near := format(CASE WHEN is_half THEN '(t.%2$I::%1$s.halfvec(%3$s)) operator(%1$s.<#>) $1::%1$s.vector::%1$s.halfvec(%3$s)'
-                      ELSE 't.%2$I operator(%1$s.<#>) $1::%1$s.vector' END, vec, embedding, dims);
+  has_index := EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding));
   sampled := format($sql$
     SELECT pg_catalog.array_agg(s.query), pg_catalog.array_agg(s.place), pg_catalog.array_agg(s.leaf)
-      FROM (SELECT t.%1$I::pg_catalog.text AS query, t.ctid AS place, t.tableoid AS leaf
+      FROM (SELECT t.%1$I AS query, t.ctid AS place, t.tableoid AS leaf
               FROM %2$s WHERE t.%1$I IS NOT NULL ORDER BY pg_catalog.random() LIMIT %3$s) s $sql$,
-    embedding, @extschema@.embed_sample(target, sample), sample);
+    embedding, gte_small.sample(target, sample), sample);
   exact := format($sql$
     SELECT pg_catalog.array_agg(s.d ORDER BY s.d)
       FROM (SELECT %1$s AS d FROM %2$s
@@ -92,7 +77,7 @@ BEGIN
     RAISE NOTICE 'row-level security applies to table %', target
       USING DETAIL = pg_catalog.format('Only rows that %I may see are searched.', current_user);
   END IF;
-  FOR one IN SELECT c.embedding FROM @extschema@.embed_backfill_columns(target, embedding) c LOOP
+  FOR one IN SELECT c.embedding FROM gte_small.backfill_columns(target, embedding) c LOOP
     embedding := one.embedding;
     SELECT * INTO statements FROM gte_small.recall_statements(target, embedding, sample);
     EXECUTE statements.sampled INTO vectors, places, leaves;

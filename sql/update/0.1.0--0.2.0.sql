@@ -48,3 +48,6 @@ DROP FUNCTION @extschema@.embed_backfill_no_commit(pg_catalog.text);
 DROP FUNCTION @extschema@.embed_backfill_anywhere(@extschema@.embed_backfill_job);
 DROP FUNCTION @extschema@.embed_sample(pg_catalog.regclass, pg_catalog.int4);
 DROP TYPE @extschema@.embed_backfill_job;
+
+-- content is text as well, and there are options for the index.
+DROP FUNCTION @extschema@.enable_semantic_search(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig);

@@ -53,7 +53,7 @@ def test_dump_and_restore(database, tutorial, empty, options):
     restored = empty.connect()
     assert rows(restored) == rows(tutorial)
     assert objects(restored) == objects(tutorial)
-    assert len([kind for kind, _ in objects(restored) if kind == "belongs"]) == 5
+    assert len([kind for kind, _ in objects(restored) if kind == "belongs"]) == 6
     assert one(restored, "select model_runs from embed_stats()") == 0
     # The search by vector needs no model. The trigger works and needs it.
     nearest = one(restored, "select content from query_embeddings(%s::vector, 0.9)", [unit_axis(3)])

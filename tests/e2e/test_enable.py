@@ -150,7 +150,7 @@ def test_two_embedding_columns(connection):
         ("create table docs (content text)", "'pg_description', '{description}'", "42809"),
         (f"create table {'d' * 60} (content text)", f"'{'d' * 60}'", "42622"),
         ("create table docs (content text); create function query_docs(text, float8) returns int language sql as 'select 1'", "'docs'", "42723"),
-        ("create table docs (content text); create function hybrid_docs(text, int, float8, float8, int) returns int language sql as 'select 1'", "'docs'", "42723"),
+        ("create table docs (content text); create function hybrid_docs(text, int, float8, float8, int, jsonb) returns int language sql as 'select 1'", "'docs'", "42723"),
         ("create table docs (content text); create table notes (content text); "
          "select enable_semantic_search('notes', search_function => 'query_docs')", "'docs'", "42723"),
         ("create table docs (content text, embedding vector(384)); create trigger mine before insert or update on docs "
@@ -238,7 +238,7 @@ def test_rename_with_the_note_drops_the_functions_of_the_old_name(connection):
     connection.execute("create table docs (content text); select enable_semantic_search('docs'); alter table docs rename to papers; "
                        "create schema attic; alter table papers set schema attic; select enable_semantic_search('attic.papers')")
     names = connection.execute("select oid::regprocedure::text from pg_proc where proname ~ '_(docs|papers)$'").fetchall()
-    assert len(names) == 5 and all(name.startswith(("attic.query_papers", "attic.hybrid_papers")) for (name,) in names)
+    assert len(names) == 6 and all(name.startswith(("attic.query_papers", "attic.search_papers", "attic.hybrid_papers")) for (name,) in names)
 
 
 def test_a_later_trigger_is_warned_of(connection):

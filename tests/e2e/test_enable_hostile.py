@@ -86,7 +86,7 @@ def test_a_renamed_text_column_and_a_dump_without_comments_keep_one_index(connec
     connection.execute("create table docs (content text, label varchar(20), code char(4)); select enable_semantic_search('docs', '{content,label,code}'); "
                        "alter table docs rename content to body; select enable_semantic_search('docs', '{body,label,code}')")
     assert one(connection, "select count(*) from pg_indexes where tablename = 'docs'") == 2
-    connection.execute("comment on index docs_embedding_idx is null; comment on index docs_to_tsvector_idx is null; "
+    connection.execute("comment on index docs_embedding_idx is null; comment on index docs_words_idx is null; "
                        "comment on trigger zzz_gte_small_embedding on docs is null; select enable_semantic_search('docs', '{body,label,code}')")
     assert one(connection, "select count(*) from pg_indexes where tablename = 'docs'") == 2
     connection.execute("insert into docs values ('x', 'y', 'z')")

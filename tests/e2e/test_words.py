@@ -166,7 +166,8 @@ def test_what_would_be_raised_without_pieces(connection, notices):
 def test_all_functions_of_the_index_are_leakproof(connection):
     assert one(connection, """
         select array_agg(distinct p.proname::text order by p.proname::text)
-          from pg_proc p where pronamespace = 'gte_small'::regnamespace and proleakproof and proparallel = 's' and provolatile = 'i'"""
+          from pg_proc p where pronamespace = 'gte_small'::regnamespace and proleakproof and proparallel = 's' and provolatile = 'i'
+            and proname <> 'below'"""
                ) == ["has_words", "split", "unpadded", "words"]
 
 
