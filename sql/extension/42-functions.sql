@@ -93,9 +93,10 @@ DECLARE
   columns record;
   form record;
   vec text := gte_small.vector_schema();
-  key text := gte_small.key_of(target);
-  by_index text := CASE WHEN gte_small.searches_halfvec(target, embedding) THEN 'half_distance' ELSE 'distance' END;
-  nearest text := format('gte_small.nearest_places(%L::pg_catalog.regclass, %L, ', target, embedding);
+  key_columns name[] := gte_small.key_columns(target);
+  key text := (SELECT string_agg(format('e.%I', k), ', ' ORDER BY n) FROM unnest(key_columns) WITH ORDINALITY AS u (k, n));
+  half bool := gte_small.searches_halfvec(target, embedding);
+  nearest text := format('gte_small.nearest_places(%L::pg_catalog.regclass, %L, %L, %L, ', target, embedding, key_columns, half);
   rows_at text;
 BEGIN
   SELECT * INTO here FROM gte_small.qualified(target);
@@ -119,7 +120,8 @@ with q as materialized (select %2$s as v, gte_small.bound($2) as bound)
 select e.* from %1$s e
 where gte_small.below(gte_small.distance(e.%3$I, (select q.v from q)), (select q.bound from q))
 order by gte_small.%4$s(e.%3$I, (select q.v from q))%5$s
-$sql$, here.rows_of, form.vector, embedding, by_index, CASE WHEN gte_small.sorts_by_index_and_key() THEN ', ' || key ELSE '' END);
+$sql$, here.rows_of, form.vector, embedding, CASE WHEN half THEN 'half_distance' ELSE 'distance' END,
+      CASE WHEN gte_small.sorts_by_index_and_key() THEN ', ' || key ELSE '' END);
     RETURN NEXT;
 
     attributes := 'language plpgsql stable parallel safe rows 10 cost 100000';
@@ -168,13 +170,13 @@ $sql$, columns.expressions, nearest, rows_at, key);
 #variable_conflict use_column
 begin
   return query select (e.*)::%1$s, u.full_text_rank, u.semantic_rank, u.score
-    from gte_small.hybrid_places(%2$L::pg_catalog.regclass, %3$L, %4$L, %5$L::pg_catalog.regconfig, $1,
+    from gte_small.hybrid_places(%2$L::pg_catalog.regclass, %3$L, %4$L, %5$L, %6$L, %7$L::pg_catalog.regconfig, $1,
            gte_small.embed_query($1), gte_small.count_of($2), $3, $4, $5, $6) u
-    %6$s
-   order by u.score desc, u.semantic_rank, u.full_text_rank, %7$s
+    %8$s
+   order by u.score desc, u.semantic_rank, u.full_text_rank, %9$s
    limit gte_small.count_of($2);
 end
-$sql$, here.tbl, target, embedding, content, gte_small.config(language), rows_at, key);
+$sql$, here.tbl, target, embedding, key_columns, half, content, gte_small.config(language), rows_at, key);
   RETURN NEXT;
 END
 $body$;

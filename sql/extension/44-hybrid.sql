@@ -92,8 +92,8 @@ COMMENT ON FUNCTION gte_small.hybrid_statement(pg_catalog.regclass, pg_catalog.n
 
 -- The places of the rows, their ranks and scores, in any order. See nearest_places() on search_path and SET.
 CREATE FUNCTION gte_small.hybrid_places(
-    target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[], language pg_catalog.regconfig,
-    search pg_catalog.text, wanted vector, most pg_catalog.int4, full_text_weight pg_catalog.float8,
+    target pg_catalog.regclass, embedding pg_catalog.name, key pg_catalog.name[], half pg_catalog.bool,
+    content pg_catalog.name[], language pg_catalog.regconfig, search pg_catalog.text, wanted vector, most pg_catalog.int4, full_text_weight pg_catalog.float8,
     semantic_weight pg_catalog.float8, rrf_k pg_catalog.int4, filter pg_catalog.jsonb,
     OUT part pg_catalog.oid, OUT place pg_catalog.tid, OUT full_text_rank pg_catalog.int8, OUT semantic_rank pg_catalog.int8,
     OUT score pg_catalog.float8)
@@ -109,11 +109,11 @@ BEGIN
   IF most OPERATOR(pg_catalog.=) 0 OR wanted IS NULL THEN
     RETURN;
   END IF;
-  SELECT * INTO nearest FROM gte_small.nearest_places(target, embedding, wanted, depth, 'infinity', filter, true);
+  SELECT * INTO nearest FROM gte_small.nearest_places(target, embedding, key, half, wanted, depth, 'infinity', filter, true);
   RETURN QUERY EXECUTE gte_small.hybrid_statement(target, embedding, content, language, filter, nearest.complete)
     USING nearest.parts, nearest.places, nearest.distances, wanted, gte_small.search_terms(language, search), depth,
           COALESCE(full_text_weight, 1), COALESCE(semantic_weight, 1), GREATEST(COALESCE(rrf_k, 60), 0);
 END
 $body$;
-COMMENT ON FUNCTION gte_small.hybrid_places(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.regconfig, pg_catalog.text, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4, pg_catalog.jsonb) IS
+COMMENT ON FUNCTION gte_small.hybrid_places(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.bool, pg_catalog.name[], pg_catalog.regconfig, pg_catalog.text, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4, pg_catalog.jsonb) IS
   'part of the hybrid search functions: the places of the rows, their ranks and scores';
