@@ -84,7 +84,7 @@ bench:          ## the engine alone: by length and batch, every tier of this CPU
 bench-peers:    ## the engine beside ONNX Runtime, OpenVINO and stock candle; figures and plot into target/bench
 	@$(PYTHON) bench/peers.py
 
-bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, number of threads
+bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, memory, sessions, threads, counted searches
 	@$(PYTHON) bench/sql.py
 
 bench-backfill: ## embed_backfill() and Python + ONNX Runtime: read, embed and write 20,000 rows

@@ -5,7 +5,7 @@ always with `gte_small.memo_size = 0`. The server runs without fsync, synchronou
 figures do not depend on the disk. The engine runs the same texts, tokenizing included, in a process of its own
 (engine/examples/peer.rs), in turn with each round of pgbench. Results are written to target/bench/sql.json.
 
-    bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions]
+    bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions,searches]
 """
 
 import argparse
@@ -24,9 +24,10 @@ import peers
 import state
 import throwaway
 from session import Session
+from sql_searches import searches
 from state import Failure, say
 
-PARTS = ("latency", "insert", "array", "first", "memory", "sessions")
+PARTS = ("latency", "insert", "array", "first", "memory", "sessions", "searches")
 # Words of one token each, so that the number of tokens of a text is known.
 WORDS = ("water", "house", "night", "music", "paper", "river", "stone", "light", "green", "market", "school", "winter",
          "mother", "street", "window", "garden", "letter", "summer", "doctor", "engine", "people", "system", "number")
@@ -293,7 +294,7 @@ def main() -> int:
                 for name, part in (("first", first), ("memory", memory)):
                     if name in options.only:
                         part(bench, preloaded)
-            for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions)):
+            for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions), ("searches", searches)):
                 if name in options.only:
                     part(bench)
             peers.RESULTS.mkdir(parents=True, exist_ok=True)

@@ -222,10 +222,14 @@ BEGIN
       SELECT p.* FROM pg_proc p JOIN pg_class c ON c.oid = target AND (p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes)))
     SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc') AS mark FROM of_rows p
      UNION
-    -- search_... returns columns; it stands beside query_....
+    -- search_... returns columns; it stands beside query_..., or was left by a table that was dropped.
     SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc')
       FROM of_rows r CROSS JOIN LATERAL gte_small.function_names(r.proname) n
       JOIN pg_proc p ON p.pronamespace = r.pronamespace AND p.proname = n.friendly
+     UNION
+    SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc')
+      FROM pg_proc p JOIN pg_class c ON c.oid = target AND p.pronamespace = c.relnamespace
+     WHERE position(format('from gte_small.nearest_places(%L::pg_catalog.regclass, %L,', target, embedding) IN p.prosrc) > 0
      ORDER BY oid
   LOOP
     CONTINUE WHEN NOT CASE

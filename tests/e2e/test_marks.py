@@ -71,3 +71,9 @@ def test_the_mark_follows_a_renamed_column(docs):
     assert one(docs, "select count(*) from query_docs('a cat', 0.9)") == 1
     docs.execute("select disable_semantic_search('docs', 'vec')")
     assert one(docs, OF_DOCS) is None
+
+
+def test_a_table_that_was_dropped_leaves_nothing_in_the_way(docs):
+    docs.execute("select enable_semantic_search('docs'); drop table docs cascade; create table docs (id int, content text)")
+    docs.execute("select enable_semantic_search('docs'); select disable_semantic_search('docs')")
+    assert one(docs, OF_DOCS) is None
