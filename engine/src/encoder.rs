@@ -184,9 +184,16 @@ impl Encoder {
         &self.config
     }
 
-    /// Sets the number of threads of later calls; 0 = automatic.
+    /// Sets the number of threads of later calls; 0 = automatic. Helper threads that these calls do
+    /// not need end, and their memory is free.
     pub fn set_threads(&self, threads: usize) {
         self.threads.set(threads);
+    }
+
+    /// Limits the threads of later calls to the number of cores, and to `most` unless it is 0.
+    /// Without this call there is no limit.
+    pub fn limit_threads(&self, most: usize) {
+        self.threads.limit(most);
     }
 
     /// Number of threads for a call that starts now.

@@ -1,7 +1,5 @@
 //! Work on a thread of its own, for code that uses rayon and knows no interrupts.
 
-#![allow(unsafe_code)]
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -12,6 +10,7 @@ use rayon_core::{ThreadPool, ThreadPoolBuilder};
 use super::run::StopOnDrop;
 use super::signals::SignalsBlocked;
 use super::team::{GoOn, POLL_INTERVAL};
+use super::trim::give_memory_back;
 use crate::Error;
 
 /// Runs `work` on a new thread that blocks all signals. What `work` divides with rayon runs on the
@@ -92,15 +91,5 @@ impl Drop for Apart {
             let _ = thread.join();
         }
         give_memory_back();
-    }
-}
-
-/// Gives free memory back to the system. The C library keeps the memory that a thread has freed for
-/// the next thread.
-fn give_memory_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the function has no conditions.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

@@ -12,18 +12,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::barrier::{Barrier, BreakOnDrop, spin};
 use super::signals::SignalsBlocked;
+use super::trim::give_memory_back;
 use crate::Error;
-
-/// How long a waiting thread stays awake before it sleeps. Waking it takes some 50 µs. The threads
-/// of a pass arrive at a barrier within 100 µs of each other.
-const AWAKE: Duration = Duration::from_micros(200);
-
-/// How long a waiting thread keeps its core. After this time it yields at each turn: with more
-/// threads than cores, the thread that it waits for may have no core.
-const SPIN: Duration = Duration::from_micros(20);
 
 /// How often the calling thread calls `go_on` while it waits for the others.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -55,13 +49,14 @@ struct Job {
     members: usize,
     /// Valid while `running` is not 0.
     work: Option<Work<'static>>,
-    closed: bool,
+    /// Helpers of this index and of higher ones end.
+    end_from: usize,
 }
 
 impl Team {
     /// `spinning` counts the helpers that spin.
     pub fn new(spinning: Arc<AtomicUsize>) -> Team {
-        let job = Job { number: 0, members: 0, work: None, closed: false };
+        let job = Job { number: 0, members: 0, work: None, end_from: usize::MAX };
         let shared = Shared {
             job: Mutex::new(job),
             given_out: Condvar::new(),
@@ -77,6 +72,9 @@ impl Team {
     /// Starts helpers until there are `members` threads, the calling thread included. Returns the
     /// number of threads, which is smaller if the system starts no more.
     pub fn grow(&mut self, members: usize) -> usize {
+        if self.helpers.len() + 1 < members {
+            self.shared.lock().end_from = usize::MAX;
+        }
         while self.helpers.len() + 1 < members {
             let (shared, index) = (self.shared.clone(), self.helpers.len() + 1);
             let Ok(_blocked) = SignalsBlocked::new() else { break };
@@ -90,6 +88,28 @@ impl Team {
             }
         }
         members.min(self.helpers.len() + 1)
+    }
+
+    /// Ends helpers until there are at most `members` threads, the calling thread included. When
+    /// this function returns, their buffers are free.
+    pub fn shrink(&mut self, members: usize) {
+        let kept = members.max(1) - 1;
+        if self.helpers.len() > kept {
+            self.end(kept);
+            give_memory_back();
+        }
+    }
+
+    /// Ends the helpers behind the first `kept` ones.
+    fn end(&mut self, kept: usize) {
+        self.shared.lock().end_from = kept + 1;
+        // Another number than that of the job ends the spinning. The next job has this number.
+        self.shared.number.fetch_add(1, Ordering::Release);
+        self.shared.given_out.notify_all();
+        for helper in self.helpers.drain(kept..) {
+            // A helper catches the panics of its work.
+            let _ = helper.join();
+        }
     }
 
     /// Runs `work(1..members)` on helpers and `own` on this thread. Waits for all helpers, also
@@ -124,13 +144,7 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.number.fetch_add(1, Ordering::Release);
-        self.shared.given_out.notify_all();
-        for helper in self.helpers.drain(..) {
-            // A helper catches the panics of its work.
-            let _ = helper.join();
-        }
+        self.end(0);
     }
 }
 
@@ -168,10 +182,10 @@ fn help(shared: &Shared, index: usize) {
         }
         let work = {
             let mut job = shared.lock();
-            while job.number == seen && !job.closed {
+            while job.number == seen && index < job.end_from {
                 job = shared.given_out.wait(job).unwrap_or_else(PoisonError::into_inner);
             }
-            if job.closed {
+            if index >= job.end_from {
                 return;
             }
             seen = job.number;
@@ -186,102 +200,6 @@ fn help(shared: &Shared, index: usize) {
             drop(shared.lock());
             shared.done.notify_all();
         }
-    }
-}
-
-/// Stays awake until `so` returns true, or for [`AWAKE`]. Returns whether `so` is true.
-fn spin(so: impl Fn() -> bool) -> bool {
-    let began = Instant::now();
-    loop {
-        for _ in 0..32 {
-            if so() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        match began.elapsed() {
-            waited if waited < SPIN => {}
-            waited if waited < AWAKE => std::thread::yield_now(),
-            _ => return so(),
-        }
-    }
-}
-
-/// A barrier for the threads of a job.
-struct Barrier {
-    members: usize,
-    arrived: AtomicUsize,
-    round: AtomicUsize,
-    /// A member has left, so no other member needs to wait.
-    broken: AtomicBool,
-    asleep: Mutex<()>,
-    opened: Condvar,
-}
-
-impl Barrier {
-    fn new(members: usize) -> Barrier {
-        Barrier {
-            members,
-            arrived: AtomicUsize::new(0),
-            round: AtomicUsize::new(0),
-            broken: AtomicBool::new(false),
-            asleep: Mutex::new(()),
-            opened: Condvar::new(),
-        }
-    }
-
-    /// Waits for the other members. If there is a `go_on`, it is called every 10 ms.
-    fn wait(&self, go_on: Option<GoOn>) -> Result<(), Error> {
-        if self.members == 1 {
-            return Ok(());
-        }
-        let round = self.round.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
-            self.arrived.store(0, Ordering::Relaxed);
-            self.round.store(round.wrapping_add(1), Ordering::Release);
-            self.wake();
-            return self.whole();
-        }
-        let open =
-            || self.round.load(Ordering::Acquire) != round || self.broken.load(Ordering::Acquire);
-        if !spin(open) {
-            self.sleep(open, go_on)?;
-        }
-        self.whole()
-    }
-
-    /// Sleeps until `open` returns true.
-    fn sleep(&self, open: impl Fn() -> bool, mut go_on: Option<GoOn>) -> Result<(), Error> {
-        let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        while !open() {
-            let waited = self.opened.wait_timeout(asleep, POLL_INTERVAL);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
-            if let Some(go_on) = &mut go_on {
-                go_on()?;
-            }
-            asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        }
-        Ok(())
-    }
-
-    fn whole(&self) -> Result<(), Error> {
-        if self.broken.load(Ordering::Acquire) { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    /// Taking the lock ensures that a thread that is about to sleep sees the earlier stores.
-    fn wake(&self) {
-        drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
-        self.opened.notify_all();
-    }
-}
-
-/// Breaks the barrier when it is dropped. If a panic unwinds, no thread waits for this one.
-struct BreakOnDrop<'a>(&'a Barrier);
-
-impl Drop for BreakOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.broken.store(true, Ordering::Release);
-        self.0.wake();
     }
 }
 
@@ -400,6 +318,7 @@ impl<'a> Crew<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::barrier::AWAKE;
     use super::*;
 
     fn fine() -> impl FnMut() -> Result<(), Error> {

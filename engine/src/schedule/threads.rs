@@ -22,6 +22,8 @@ static CORES: Lazy<usize> =
 pub(crate) struct Threads {
     /// The number that the caller set; 0 = automatic.
     wanted: AtomicUsize,
+    /// Most threads of a call, whatever number is wanted.
+    limit: AtomicUsize,
     /// Helpers that spin for the next call. The automatic number of threads does not count them as
     /// other tasks.
     spinning: Arc<AtomicUsize>,
@@ -32,11 +34,38 @@ impl Threads {
     pub fn new(wanted: usize) -> Threads {
         let spinning = Arc::new(AtomicUsize::new(0));
         let team = Mutex::new(Team::new(spinning.clone()));
-        Threads { wanted: AtomicUsize::new(wanted), spinning, team }
+        let limit = AtomicUsize::new(usize::MAX);
+        Threads { wanted: AtomicUsize::new(wanted), limit, spinning, team }
     }
 
+    /// Sets the number of threads of later calls. Helpers that these do not need end, unless a call
+    /// uses them now.
     pub fn set(&self, wanted: usize) {
         self.wanted.store(wanted, Ordering::Relaxed);
+        self.end_surplus();
+    }
+
+    /// Limits later calls to the cores, and to `most` threads unless it is 0. Helpers as in
+    /// [`Threads::set`].
+    pub fn limit(&self, most: usize) {
+        let limit = if most == 0 { *CORES } else { most.min(*CORES) };
+        self.limit.store(limit, Ordering::Relaxed);
+        self.end_surplus();
+    }
+
+    /// Ends the helpers that no later call needs.
+    fn end_surplus(&self) {
+        let most = match self.wanted.load(Ordering::Relaxed) {
+            0 => MAX_AUTOMATIC.min(*CORES),
+            wanted => wanted,
+        };
+        let most = most.min(self.limit.load(Ordering::Relaxed));
+        match self.team.try_lock() {
+            Ok(mut team) => team.shrink(most),
+            // An interrupted call unwinds, after its helpers have stopped.
+            Err(TryLockError::Poisoned(team)) => team.into_inner().shrink(most),
+            Err(TryLockError::WouldBlock) => {}
+        }
     }
 
     /// Number of threads for a call that starts now.
@@ -45,13 +74,15 @@ impl Threads {
     /// to eight. One session alone gets all cores. Many sessions get one thread each, which gives
     /// the most texts per second.
     pub fn for_call(&self) -> usize {
+        let limit = self.limit.load(Ordering::Relaxed);
         match self.wanted.load(Ordering::Relaxed) {
             0 => {
                 let spinning = self.spinning.load(Ordering::Relaxed);
                 let (cores, others) = (*CORES, running_tasks().saturating_sub(1 + spinning));
-                cores.min(MAX_AUTOMATIC).min(cores.saturating_sub(others)).max(1)
+                let idle = cores.saturating_sub(others);
+                cores.min(MAX_AUTOMATIC).min(idle).min(limit).max(1)
             }
-            wanted => wanted,
+            wanted => wanted.min(limit),
         }
     }
 
@@ -125,5 +156,20 @@ mod tests {
             threads.with_crew(3, |crew| assert_eq!(crew.members(), 1));
         });
         threads.with_crew(2, |crew| assert_eq!(crew.members(), 2));
+    }
+
+    #[test]
+    fn the_limit_is_stronger_than_the_wanted_number() {
+        let threads = Threads::new(64);
+        assert_eq!(threads.for_call(), 64);
+        threads.limit(0);
+        assert_eq!(threads.for_call(), 64.min(*CORES));
+        threads.limit(1);
+        assert_eq!(threads.for_call(), 1);
+        threads.set(0);
+        assert_eq!(threads.for_call(), 1);
+        threads.limit(1000);
+        threads.set(1000);
+        assert_eq!(threads.for_call(), 1000.min(*CORES));
     }
 }
