@@ -83,6 +83,14 @@ $body$;
 COMMENT ON FUNCTION gte_small.backfill_note(gte_small.backfill_job, pg_catalog.jsonb, pg_catalog.text) IS
   'part of embed_backfill: writes the progress of a forced backfill into the note of its column';
 
+-- The lock of a forced backfill, until the end of the transaction. Only the owner gets it: an advisory
+-- lock, which any role can hold, would let any role keep the owner's backfill from running.
+CREATE FUNCTION gte_small.backfill_force_acquire(target pg_catalog.regclass) RETURNS pg_catalog.bool
+  AS 'MODULE_PATHNAME', 'backfill_force_acquire_gte_small'
+  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION gte_small.backfill_force_acquire(pg_catalog.regclass) IS
+  'part of embed_backfill: takes the lock of a forced backfill; false if another session has it; for the table''s owner';
+
 -- Only one session at a time may embed all rows of a table again. Each transaction takes the lock anew,
 -- because a session-level lock would outlive a call that failed. Each transaction also checks that the
 -- pass still covers all rows: otherwise rows that policies hide, or that have embeddings of other
@@ -92,20 +100,21 @@ CREATE FUNCTION gte_small.backfill_force_lock(job gte_small.backfill_job, looks 
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
-  key CONSTANT int4 := hashtext('gte-small embed_backfill');
   held bool := false;
   hiding oid;
 BEGIN
   -- Between two transactions of a walk its lock is free for an instant: a newcomer looks more than once.
+  -- It does not try to take the lock meanwhile, because the walk would then fail. The number is that of
+  -- src/functions/force.rs.
   FOR i IN 1 .. looks LOOP
     held := EXISTS (SELECT FROM pg_locks l
-                     WHERE l.locktype = 'advisory' AND l.classid::int8 = key::bit(32)::int8 AND l.objid = job.target
-                       AND l.objsubid = 2 AND l.granted AND l.pid <> pg_backend_pid()
+                     WHERE l.locktype = 'object' AND l.classid = 'pg_class'::regclass AND l.objid = job.target
+                       AND l.objsubid = 26484 AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
                        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()));
     EXIT WHEN held;
     PERFORM pg_sleep(0.005);
   END LOOP;
-  IF held OR NOT pg_try_advisory_xact_lock(key, job.target::oid::int8::bit(32)::int4) THEN
+  IF held OR NOT gte_small.backfill_force_acquire(job.target) THEN
     RAISE EXCEPTION 'another session is embedding all rows of % again', job.target
       USING ERRCODE = 'object_in_use', DETAIL = 'Only one can do so at a time.',
             HINT = 'See application_name in pg_stat_activity for its progress.';

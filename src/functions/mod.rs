@@ -4,6 +4,7 @@
 mod array;
 mod chunks;
 pub mod embed;
+mod force;
 mod info;
 mod selftest;
 mod words;
