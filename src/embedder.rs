@@ -15,6 +15,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use crate::errors::{self, Outcome};
 use crate::memo::Memo;
+use crate::pg::user::Asker;
 use crate::settings::{self, OnTruncate};
 use crate::version;
 
@@ -170,6 +171,20 @@ impl Model {
     }
 }
 
+/// Evicts texts at once when `gte_small.memo_size` changes, so that setting it to 0 forgets them
+/// all. Postgres calls this also at a rollback, where no error is allowed: this raises none.
+pub extern "C-unwind" fn memo_size_assigned(size: i32, _: *mut std::ffi::c_void) {
+    let size = usize::try_from(size).unwrap_or(0);
+    SLOT.with(|slot| {
+        if let Ok(slot) = slot.try_borrow()
+            && let Some(slot) = &**slot
+            && let Ok(mut memo) = slot.memo.try_borrow_mut()
+        {
+            memo.shrink_to(size);
+        }
+    });
+}
+
 /// What this backend has done so far.
 pub fn counters() -> Counters {
     COUNTERS.with_borrow(|counters| *counters)
@@ -190,6 +205,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     let model = Model::current()?;
     let encoder = model.encoder()?;
     let size = settings::memo_size();
+    let asker = Asker::now();
     let mut known: HashMap<TextKey, Rc<Embedding>> = HashMap::new();
     let mut missing: Vec<&str> = Vec::new();
     let mut hits = 0;
@@ -197,7 +213,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
         memo.shrink_to(size);
         let mut seen = std::collections::HashSet::new();
         for &text in texts {
-            match memo.get(text) {
+            match memo.get(asker, text) {
                 Some(embedding) => {
                     hits += 1;
                     known.insert(TextKey(text), embedding);
@@ -219,7 +235,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
         model.memo(|memo| {
             for (&text, embedding) in missing.iter().zip(fresh) {
                 let embedding = Rc::new(embedding);
-                memo.put(text, embedding.clone(), size);
+                memo.put(asker, text, embedding.clone(), size);
                 known.insert(TextKey(text), embedding);
             }
         });

@@ -56,6 +56,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define();
     search::iterative_scan::begin(settings::iterative_scan());
     search::below::install();
+    settings::define(embedder::memo_size_assigned);
     if settings::in_postmaster() {
         embedder::preload();
     }

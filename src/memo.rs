@@ -5,6 +5,8 @@ use std::rc::Rc;
 use gte_engine::Embedding;
 use lru::LruCache;
 
+use crate::pg::user::Asker;
+
 /// The most bytes that the memo holds, texts and vectors together.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -12,12 +14,16 @@ const MAX_BYTES: usize = 4 << 20;
 /// entry must not evict all others.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 
-/// Evicts the least recently used texts, by number and by bytes. The text alone is the key, because
-/// a memo belongs to one loaded model and is dropped with it.
+/// Evicts the least recently used texts, by number and by bytes. Text and asker are the key: in a
+/// pooled session, a hit would tell a role which texts another role has embedded. The model is not,
+/// because a memo belongs to one loaded model and is dropped with it.
 pub struct Memo {
-    entries: LruCache<Box<str>, Rc<Embedding>>,
+    entries: LruCache<Key, Rc<Embedding>>,
     bytes: usize,
 }
+
+/// The bytes of the asker, then those of the text.
+type Key = Box<[u8]>;
 
 impl Memo {
     pub fn new() -> Memo {
@@ -29,18 +35,19 @@ impl Memo {
         text.len() <= MAX_TEXT_BYTES
     }
 
-    /// The embedding of a text, if it is remembered.
-    pub fn get(&mut self, text: &str) -> Option<Rc<Embedding>> {
-        if Memo::remembers(text) { self.entries.get(text).cloned() } else { None }
+    /// The embedding of a text, if it is remembered for this asker.
+    pub fn get(&mut self, asker: Asker, text: &str) -> Option<Rc<Embedding>> {
+        if Memo::remembers(text) { self.entries.get(&key(asker, text)).cloned() } else { None }
     }
 
-    /// Remembers a text. The memo then holds at most `size` texts.
-    pub fn put(&mut self, text: &str, embedding: Rc<Embedding>, size: usize) {
+    /// Remembers a text for this asker. The memo then holds at most `size` texts.
+    pub fn put(&mut self, asker: Asker, text: &str, embedding: Rc<Embedding>, size: usize) {
         if size == 0 || !Memo::remembers(text) {
             return;
         }
-        self.bytes += cost(text);
-        if let Some((old, _)) = self.entries.push(text.into(), embedding) {
+        let key = key(asker, text);
+        self.bytes += cost(&key);
+        if let Some((old, _)) = self.entries.push(key, embedding) {
             self.bytes -= cost(&old);
         }
         self.shrink_to(size);
@@ -57,6 +64,10 @@ impl Memo {
     }
 }
 
-fn cost(text: &str) -> usize {
-    text.len() + size_of::<Embedding>() + 64
+fn key(asker: Asker, text: &str) -> Key {
+    [asker.bytes().as_slice(), text.as_bytes()].concat().into()
+}
+
+fn cost(key: &Key) -> usize {
+    key.len() + size_of::<Embedding>() + 64
 }

@@ -61,8 +61,11 @@ pub enum OnTruncate {
     Error,
 }
 
+/// Called with a new value before the setting has it, and with the data of a check hook.
+pub type Assigned = extern "C-unwind" fn(i32, *mut c_void);
+
 /// Defines the settings and reserves their prefix, so that a misspelt one is an error.
-pub fn define() {
+pub fn define(memo_size_assigned: Assigned) {
     GucRegistry::define_string_guc(
         c"gte_small.model_path",
         c"Directory of the embedding model.",
@@ -72,16 +75,22 @@ pub fn define() {
         // Only privileged roles may read where the server keeps its files.
         GucFlags::SUPERUSER_ONLY.union(IN_PARALLEL),
     );
-    GucRegistry::define_int_guc(
-        c"gte_small.memo_size",
-        c"Number of texts whose embeddings a backend remembers.",
-        c"A text that comes again is not embedded again. 0 switches the memo off. It never takes more than 4 MB, whatever the number.",
-        &MEMO_SIZE,
-        0,
-        MAX_MEMO_SIZE,
-        GucContext::Userset,
-        IN_PARALLEL,
-    );
+    // SAFETY: the hook has the type that Postgres expects, and it does not panic.
+    unsafe {
+        GucRegistry::define_int_guc_with_hooks(
+            c"gte_small.memo_size",
+            c"Number of texts whose embeddings a backend remembers.",
+            c"A text that comes again from the same role is not embedded again. 0 switches the memo off and empties it. It never takes more than 4 MB, whatever the number.",
+            &MEMO_SIZE,
+            0,
+            MAX_MEMO_SIZE,
+            GucContext::Userset,
+            IN_PARALLEL,
+            None,
+            Some(memo_size_assigned),
+            None,
+        );
+    }
     GucRegistry::define_enum_guc(
         c"gte_small.precision",
         c"Number format of the model's weights.",

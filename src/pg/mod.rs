@@ -9,3 +9,4 @@ pub mod row;
 pub mod rows;
 pub mod stored;
 pub mod text;
+pub mod user;
