@@ -151,7 +151,9 @@ impl Model {
                 current.insert(Slot::new(key, false)).clone()
             }
         });
-        slot.load().map_err(|e| errors::from_engine(&e))?.set_threads(settings::threads());
+        let encoder = slot.load().map_err(|e| errors::from_engine(&e))?;
+        encoder.limit_threads(settings::max_threads());
+        encoder.set_threads(settings::threads());
         version::compare_once();
         Ok(Model(slot))
     }

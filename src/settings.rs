@@ -17,6 +17,7 @@ static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(128);
 static PRECISION: GucSetting<WantedPrecision> =
     GucSetting::<WantedPrecision>::new(WantedPrecision::Auto);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static KERNELS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DEFER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ITERATIVE_SCAN: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -26,8 +27,8 @@ static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTru
 /// is reached first.
 const MAX_MEMO_SIZE: i32 = 16_384;
 
-/// The most threads of a backend: a text has no work for more.
-const MAX_THREADS: i32 = 64;
+/// The largest number of threads that can be set: a text has no work for more.
+const LARGEST_THREADS: i32 = 64;
 
 /// A parallel operation may load the library, for example a CREATE INDEX on `embed(content)`.
 /// Without this flag Postgres refuses to assign the values that were set before ("cannot be set
@@ -103,11 +104,22 @@ pub fn define(memo_size_assigned: Assigned) {
     GucRegistry::define_int_guc(
         c"gte_small.threads",
         c"Threads a backend embeds with.",
-        c"0 takes, for each call, the cores that nobody else is using at that moment, at least one and at most eight.",
+        c"0 takes, for each call, the cores that nobody else is using at that moment, at least one and at most eight. A number above the cores or above gte_small.max_threads counts as the smaller of these.",
         &THREADS,
         0,
-        MAX_THREADS,
+        LARGEST_THREADS,
         GucContext::Userset,
+        IN_PARALLEL,
+    );
+    GucRegistry::define_int_guc(
+        c"gte_small.max_threads",
+        c"Most threads a backend embeds with, whatever gte_small.threads says.",
+        c"0 takes the cores that the server may use. A number above them counts as the cores.",
+        &MAX_THREADS,
+        0,
+        LARGEST_THREADS,
+        // Each thread keeps buffers, so a plain user cannot choose.
+        GucContext::Suset,
         IN_PARALLEL,
     );
     GucRegistry::define_string_guc(
@@ -184,6 +196,11 @@ pub fn precision() -> Option<Precision> {
 /// Threads of a call; 0: automatic.
 pub fn threads() -> usize {
     usize::try_from(THREADS.get()).unwrap_or(0)
+}
+
+/// Most threads of a call; 0: the cores.
+pub fn max_threads() -> usize {
+    usize::try_from(MAX_THREADS.get()).unwrap_or(0)
 }
 
 /// The name of the kernels; `None`: the fastest of the precision.

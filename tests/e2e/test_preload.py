@@ -64,7 +64,7 @@ def test_threads_of_the_model_block_every_signal(session, wanted):
     session.execute("select embed(array(select 'text number ' || i from generate_series(1, 200) i))")
     pid = pid_of(session)
     threads = threads_of(pid)
-    assert len(threads) == wanted, "the backend's own thread is one of them"
+    assert len(threads) == min(wanted, one(session, "select threads from embed_model()")), "the backend's own thread is one of them"
     main = blocked_by(threads.pop(pid))
     assert not main & {2, 15}, "the backend itself no longer takes INT and TERM"
     for status in threads.values():

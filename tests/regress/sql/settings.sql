@@ -21,6 +21,8 @@ set gte_small.no_such_setting = 1;
 set role gte_plain;
 set gte_small.memo_size = 7;
 set gte_small.on_truncate = error;
+set gte_small.threads = 64;
+set gte_small.max_threads = 64;
 set gte_small.model_path = '/tmp';
 reset role;
 reset all;
