@@ -177,7 +177,7 @@ impl Model {
 /// all. Postgres calls this also at a rollback, where no error is allowed: this raises none.
 pub extern "C-unwind" fn memo_size_assigned(size: i32, _: *mut std::ffi::c_void) {
     let size = usize::try_from(size).unwrap_or(0);
-    SLOT.with(|slot| {
+    let _ = SLOT.try_with(|slot| {
         if let Ok(slot) = slot.try_borrow()
             && let Some(slot) = &**slot
             && let Ok(mut memo) = slot.memo.try_borrow_mut()
