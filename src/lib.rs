@@ -53,10 +53,9 @@ extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", final
 #[allow(non_snake_case)]
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    settings::define();
+    settings::define(embedder::memo_size_assigned);
     search::iterative_scan::begin(settings::iterative_scan());
     search::below::install();
-    settings::define(embedder::memo_size_assigned);
     if settings::in_postmaster() {
         embedder::preload();
     }
