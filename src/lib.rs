@@ -34,6 +34,7 @@ extension_sql_file!("../sql/extension/42-functions.sql", name = "functions");
 extension_sql_file!("../sql/extension/43-nearest.sql", name = "nearest");
 extension_sql_file!("../sql/extension/44-hybrid.sql", name = "hybrid");
 extension_sql_file!("../sql/extension/45-indexes.sql", name = "indexes");
+extension_sql_file!("../sql/extension/47-equal-vectors.sql", name = "equal_vectors");
 extension_sql_file!("../sql/extension/48-disable.sql", name = "disable");
 extension_sql_file!("../sql/extension/49-refresh.sql", name = "refresh");
 extension_sql_file!("../sql/extension/50-backfill.sql", name = "backfill");
