@@ -75,12 +75,13 @@ CREATE FUNCTION gte_small.nearest_places(
 AS $body$
 DECLARE
   -- $1 is the vector, $2 the number of rows, $3 the bound.
-  statement CONSTANT pg_catalog.text :=
+  summary CONSTANT pg_catalog.text :=
     'select pg_catalog.array_agg(s.part), pg_catalog.array_agg(s.place), pg_catalog.array_agg(s.d), '
            'pg_catalog.count(*)::pg_catalog.int4, '
-           '(pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) $3))::pg_catalog.int4 '
-      'from (select e.tableoid as part, e.ctid as place, gte_small.%6$s(e.%1$I, $1) as d from %2$s%3$s e where %4$s%5$s '
-             'order by gte_small.%7$s(e.%1$I, $1)%8$s limit $2) s';
+           '(pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) $3))::pg_catalog.int4 from (%s) s';
+  statement CONSTANT pg_catalog.text :=
+    'select e.tableoid as part, e.ctid as place, gte_small.%6$s(e.%1$I, $1) as d%9$s from %2$s%3$s e where %4$s%5$s '
+     'order by gte_small.%7$s(e.%1$I, $1)%8$s limit $2';
   scans CONSTANT pg_catalog.int8 := gte_small.index_scans();
   by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key();
   -- Where the index can't order by the key, a few rows more, which the index has at hand: they tell whether rows
@@ -92,8 +93,12 @@ DECLARE
          THEN 'only ' ELSE '' END;
   filled CONSTANT pg_catalog.text := pg_catalog.format('e.%I is not null', embedding);
   conditions CONSTANT pg_catalog.text := gte_small.conditions(target, filter);
+  second CONSTANT pg_catalog.text := gte_small.second_condition(target, embedding);
+  measure CONSTANT pg_catalog.text := CASE WHEN half THEN 'exact_distance' ELSE 'distance' END;
   and_key pg_catalog.text := '';
-  one pg_catalog.name;
+  key_as pg_catalog.text := '';
+  by_key_as pg_catalog.text := 'u.d';
+  inner_statement pg_catalog.text;
   seen pg_catalog.int4;
   passing pg_catalog.int4;
   was_exact pg_catalog.bool;
@@ -102,19 +107,27 @@ BEGIN
   IF most OPERATOR(pg_catalog.=) 0 OR wanted IS NULL THEN
     RETURN;
   END IF;
-  FOREACH one IN ARRAY key LOOP
-    and_key := pg_catalog.concat(and_key, pg_catalog.format(', e.%I', one));
+  FOR n IN 1 .. pg_catalog.cardinality(key) LOOP
+    and_key := pg_catalog.concat(and_key, pg_catalog.format(', e.%I', key[n]));
+    key_as := pg_catalog.concat(key_as, pg_catalog.format(', e.%I as k%s', key[n], n));
+    by_key_as := pg_catalog.concat(by_key_as, ', u.k', n);
   END LOOP;
   PERFORM gte_small.scan_settings(target, reach);
-  EXECUTE pg_catalog.format(statement, embedding, only_own, target, filled, conditions,
-                            CASE WHEN half THEN 'exact_distance' ELSE 'distance' END,
-                            CASE WHEN half THEN 'half_distance' ELSE 'distance' END, CASE WHEN by_key THEN and_key ELSE '' END)
-    INTO parts, places, distances, seen, passing USING wanted, reach, bound;
+  inner_statement := pg_catalog.format(statement, embedding, only_own, target, filled, conditions, measure,
+    CASE WHEN half THEN 'half_distance' ELSE 'distance' END, CASE WHEN by_key THEN and_key ELSE '' END,
+    CASE WHEN second IS NOT NULL THEN key_as ELSE '' END);
+  IF second IS NOT NULL THEN
+    -- Copies of a vector hide other rows from the index. A second index has the rows that are not such copies.
+    inner_statement := pg_catalog.format('select * from ((%s) union (%s)) u order by %s limit $2', inner_statement,
+      pg_catalog.format(statement, embedding, only_own, target, filled, pg_catalog.concat(conditions, ' and ', second), measure,
+                        'second_distance', '', key_as), by_key_as);
+  END IF;
+  EXECUTE pg_catalog.format(summary, inner_statement) INTO parts, places, distances, seen, passing USING wanted, reach, bound;
   was_exact := scans OPERATOR(pg_catalog.=) gte_small.index_scans();
   IF seen OPERATOR(pg_catalog.<) most AND passing OPERATOR(pg_catalog.=) seen AND (everything OR NOT was_exact)
      OR NOT by_key AND gte_small.ends_in_a_tie(distances, most, reach) THEN
-    EXECUTE pg_catalog.format(statement, embedding, only_own, target, CASE WHEN everything THEN 'true' ELSE filled END, conditions,
-                              'exact_distance', 'exact_distance', and_key)
+    EXECUTE pg_catalog.format(summary, pg_catalog.format(statement, embedding, only_own, target,
+        CASE WHEN everything THEN 'true' ELSE filled END, conditions, 'exact_distance', 'exact_distance', and_key, ''))
       INTO parts, places, distances, seen, passing USING wanted, most, bound;
     was_exact := true;
   END IF;

@@ -152,16 +152,17 @@ AS $body$
 DECLARE
   changed text[] := '{}';
   outdated oid;
+  former oid[];
   with_options text[] := ARRAY(SELECT format('%s=%s', o.key, o.value) FROM jsonb_each(index_options) o WHERE o.key <> 'type');
 BEGIN
   IF NOT EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding) i JOIN pg_class c ON c.oid = i.indexrelid
                   WHERE i.method = 'hnsw' AND i.kind = coalesce(index_options ->> 'type', i.kind)
                     AND coalesce(c.reloptions, '{}') @> with_options) THEN
-    -- In this order: a table without an index is read as a whole.
+    former := ARRAY(SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i
+                     WHERE i.method = 'hnsw' AND i.indexrelid NOT IN (SELECT s.indexrelid FROM gte_small.second_index(target, embedding) s));
     changed := changed || gte_small.make_index(target, 'hnsw', content, embedding, language, index_options);
-    FOR outdated IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i
-                     WHERE i.method = 'hnsw' AND i.indexrelid NOT IN (
-                       SELECT max(n.indexrelid) FROM gte_small.indexes(target, embedding) n WHERE n.method = 'hnsw') LOOP
+    -- Last, because it locks out readers until the transaction ends.
+    FOREACH outdated IN ARRAY former LOOP
       EXECUTE format('DROP INDEX %s', outdated::regclass);
     END LOOP;
   END IF;
@@ -174,7 +175,7 @@ BEGIN
   IF NOT EXISTS (SELECT FROM gte_small.word_indexes(target, content, language)) THEN
     changed := changed || gte_small.make_index(target, 'gin', content, embedding, language, index_options);
   END IF;
-  RETURN changed;
+  RETURN changed || gte_small.make_second_index(target, embedding);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS

@@ -34,7 +34,7 @@ AS $body$
   SELECT i.indexrelid, substring(pg_get_expr(i.indpred, i.indrelid) from $re$'(\{[-0-9,]+\})'$re$)::int8[]
     FROM pg_index i
    WHERE i.indrelid = target AND i.indpred IS NOT NULL AND i.indisvalid
-     AND obj_description(i.indexrelid, 'pg_class') = 'gte-small: for ' || quote_ident(embedding)
+     AND obj_description(i.indexrelid, 'pg_class') = gte_small.mark(embedding)
 $body$;
 COMMENT ON FUNCTION gte_small.second_index(pg_catalog.regclass, pg_catalog.name) IS
   'part of the search functions: the index of the rows without frequent vectors, and which vectors are frequent';
@@ -102,7 +102,7 @@ BEGIN
     EXECUTE format('CREATE INDEX ON %s USING hnsw (%I %s.vector_l2_ops) WHERE gte_small.signature(%2$I) <> ALL (%4$L::int8[])',
                    target, embedding, gte_small.vector_schema(), frequent::text);
     SELECT i.indexrelid INTO STRICT made FROM pg_index i WHERE i.indrelid = target AND i.indexrelid <> ALL (before);
-    EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, 'gte-small: for ' || quote_ident(embedding));
+    EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, gte_small.mark(embedding));
     changed := changed || format('index %s', made::regclass);
   END IF;
   -- Last, because it locks out readers until the transaction ends.

@@ -94,6 +94,7 @@ BEGIN
                here, only_named)
            WHEN missing > 0 THEN
         format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
+      CASE WHEN index_present THEN gte_small.crowded_hint(target, embedding, ours.content) END,
       CASE WHEN gte_small.functions_outdated(target, ours.content, embedding, ours.note) THEN
         format('the search functions are not those of this version or of the table''s columns: SELECT enable_semantic_search(%s, %L, %L%s)',
                here, ours.content, embedding, CASE WHEN index_present THEN '' ELSE ', with_index => false' END) END,

@@ -192,3 +192,19 @@ def test_a_dump_keeps_it(server, database, docs):
         assert condition(restored) == before and hint(restored) is None
     finally:
         other.drop()
+
+
+def test_searches_and_status_through_the_users_functions(docs):
+    copies(docs, 3000)
+    docs.execute("analyze docs")
+    (said,) = docs.execute("select hints from embedding_status('docs')").fetchone()[0]
+    assert "3000 rows have one and the same vector" in said
+    docs.execute(said[said.index("SELECT"):])
+    assert docs.execute("select hints from embedding_status('docs')").fetchone()[0] == []
+    others(docs, 200)
+    missed = docs.execute("select count(*) from docs d where content <> 'ok' and not exists "
+                          "(select from query_docs(d.embedding, null, 10) q where q.id = d.id)").fetchone()[0]
+    assert missed <= 4
+    # Copies and others together, each once, in the order of distance and key.
+    found = docs.execute("select id from query_docs((select embedding from docs where id = 1), null, 3100)").fetchall()
+    assert len(found) == len(set(found)) == 3100 and [row[0] for row in found[:3000]] == list(range(1, 3001))
