@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
-use gte_engine::{Embedding, Encoder, Options, Precision};
+use gte_engine::{Embedding, Encoder, Options, Precision, Role};
 use once_cell::unsync::OnceCell;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
@@ -30,9 +30,11 @@ pub struct Counters {
     pub model_runs: u64,
     /// Texts the model ran on.
     pub texts: u64,
-    /// Their tokens, special tokens included.
+    /// Their tokens, special tokens and prompts included.
     pub tokens: u64,
-    /// Of them, texts with more tokens than the model reads.
+    /// Of these tokens, those of words that the vocabulary does not have.
+    pub unknown_tokens: u64,
+    /// Of the texts, those with more tokens than the model reads.
     pub truncated_texts: u64,
     /// Time in the model, tokenizing included.
     pub model_seconds: f64,
@@ -192,20 +194,35 @@ pub fn counters() -> Counters {
     COUNTERS.with_borrow(|counters| *counters)
 }
 
-/// Embeds one text; `gte_small.on_truncate` is applied.
+/// Embeds one document; `gte_small.on_truncate` is applied.
 pub fn embed_one(text: &str) -> Outcome<Rc<Embedding>> {
-    let mut embeddings = embed_many(&[text])?;
+    only(embed_as(Role::Document, &[text])?)
+}
+
+/// Embeds one query; `gte_small.on_truncate` is applied.
+pub fn embed_search(text: &str) -> Outcome<Rc<Embedding>> {
+    only(embed_as(Role::Query, &[text])?)
+}
+
+/// Embeds documents, as [`embed_as`].
+pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
+    embed_as(Role::Document, texts)
+}
+
+fn only(mut embeddings: Vec<Rc<Embedding>>) -> Outcome<Rc<Embedding>> {
     embeddings.pop().ok_or_else(|| errors::internal("no embedding came back"))
 }
 
-/// Embeds texts; the embeddings are in the order of the texts. The model runs once for each
-/// different text, and not at all for a text in the memo. `gte_small.on_truncate` is applied.
-pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
+/// Embeds texts of one role; the embeddings are in the order of the texts. The model runs once for
+/// each different text, and not at all for a text in the memo. `gte_small.on_truncate` is applied.
+fn embed_as(role: Role, texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     if texts.is_empty() {
         return Ok(Vec::new());
     }
     let model = Model::current()?;
     let encoder = model.encoder()?;
+    // For most models a text has one vector, so the memo answers a search for a stored text.
+    let role = if encoder.has_roles() { role } else { Role::Document };
     let size = settings::memo_size();
     let asker = Asker::now();
     let mut known: HashMap<TextKey, Rc<Embedding>> = HashMap::new();
@@ -215,7 +232,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
         memo.shrink_to(size);
         let mut seen = std::collections::HashSet::new();
         for &text in texts {
-            match memo.get(asker, text) {
+            match memo.get(asker, role, text) {
                 Some(embedding) => {
                     hits += 1;
                     known.insert(TextKey(text), embedding);
@@ -231,13 +248,13 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     });
     if !missing.is_empty() {
         if settings::on_truncate() == OnTruncate::Error {
-            refuse_truncated(encoder, &missing, texts.len())?;
+            refuse_truncated(encoder, role, &missing, texts.len())?;
         }
-        let fresh = run(encoder, &missing)?;
+        let fresh = run(encoder, role, &missing)?;
         model.memo(|memo| {
             for (&text, embedding) in missing.iter().zip(fresh) {
                 let embedding = Rc::new(embedding);
-                memo.put(asker, text, embedding.clone(), size);
+                memo.put(asker, role, text, embedding.clone(), size);
                 known.insert(TextKey(text), embedding);
             }
         });
@@ -245,7 +262,7 @@ pub fn embed_many(texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     let embeddings: Vec<Rc<Embedding>> =
         texts.iter().filter_map(|&text| known.get(&TextKey(text)).cloned()).collect();
     let truncated = texts.iter().zip(&embeddings).filter(|(_, e)| e.truncated).map(|(&t, _)| t);
-    apply_on_truncate(encoder, truncated, texts.len())?;
+    apply_on_truncate(encoder, role, truncated, texts.len())?;
     Ok(embeddings)
 }
 
@@ -284,21 +301,22 @@ impl Hash for TextKey<'_> {
 
 /// Refuses a call with texts that are too long, before the model runs on the others. Tokenizing a
 /// second time costs 4 % of a run; refusing after the run would waste all of it.
-fn refuse_truncated(encoder: &Encoder, texts: &[&str], of: usize) -> Outcome<()> {
+fn refuse_truncated(encoder: &Encoder, role: Role, texts: &[&str], of: usize) -> Outcome<()> {
     let mut truncated = Vec::new();
     for &text in texts {
-        let tokens = encoder.token_ids_interruptible(text, &mut check_interrupts);
+        let tokens = encoder.token_ids_interruptible(role, text, &mut check_interrupts);
         if tokens.map_err(|e| errors::from_engine(&e))?.truncated {
             truncated.push(text);
         }
     }
-    apply_on_truncate(encoder, truncated.into_iter(), of)
+    apply_on_truncate(encoder, role, truncated.into_iter(), of)
 }
 
 /// Applies `gte_small.on_truncate` to `truncated`, those of the `of` texts of a call that are too
 /// long. Reads them to their ends, to count the tokens for the message.
 fn apply_on_truncate<'t>(
     encoder: &Encoder,
+    role: Role,
     truncated: impl Iterator<Item = &'t str>,
     of: usize,
 ) -> Outcome<()> {
@@ -313,7 +331,7 @@ fn apply_on_truncate<'t>(
         let tokens = match counted.get(&TextKey(text)) {
             Some(&tokens) => tokens,
             None => {
-                let tokens = encoder.count_tokens(text, &mut check_interrupts);
+                let tokens = encoder.count_tokens(role, text, &mut check_interrupts);
                 let tokens = tokens.map_err(|e| errors::from_engine(&e))?;
                 counted.insert(TextKey(text), tokens);
                 tokens
@@ -341,13 +359,15 @@ pub fn check_interrupts() -> ControlFlow<()> {
 
 /// Runs the model and updates the counters. The engine calls the callback on this thread, at least
 /// every 10 ms.
-fn run(encoder: &Encoder, texts: &[&str]) -> Outcome<Vec<Embedding>> {
+fn run(encoder: &Encoder, role: Role, texts: &[&str]) -> Outcome<Vec<Embedding>> {
     let _count = CountOnDrop { encoder, passes: encoder.passes(), started: Instant::now() };
-    let embeddings =
-        encoder.embed_batch(texts, &mut check_interrupts).map_err(|e| errors::from_engine(&e))?;
+    let embeddings = encoder
+        .embed_as(role, texts, &mut check_interrupts)
+        .map_err(|e| errors::from_engine(&e))?;
     COUNTERS.with_borrow_mut(|counters| {
         counters.texts += embeddings.len() as u64;
         counters.tokens += embeddings.iter().map(|e| e.tokens as u64).sum::<u64>();
+        counters.unknown_tokens += embeddings.iter().map(|e| e.unknown as u64).sum::<u64>();
         counters.truncated_texts += embeddings.iter().filter(|e| e.truncated).count() as u64;
     });
     Ok(embeddings)

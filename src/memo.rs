@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use gte_engine::Embedding;
+use gte_engine::{Embedding, Role};
 use lru::LruCache;
 
 use crate::pg::user::Asker;
@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 4 << 20;
 /// entry must not evict all others.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 
-/// Evicts the least recently used texts, by number and by bytes. Text and asker are the key: in a
+/// Evicts the least recently used texts, by number and by bytes. Text, role and asker are the key: in a
 /// pooled session, a hit would tell a role which texts another role has embedded. The model is not,
 /// because a memo belongs to one loaded model and is dropped with it.
 pub struct Memo {
@@ -22,7 +22,7 @@ pub struct Memo {
     bytes: usize,
 }
 
-/// The bytes of the asker, then those of the text.
+/// The bytes of the asker, one for the role of the text, then those of the text.
 type Key = Box<[u8]>;
 
 impl Memo {
@@ -35,17 +35,28 @@ impl Memo {
         text.len() <= MAX_TEXT_BYTES
     }
 
-    /// The embedding of a text, if it is remembered for this asker.
-    pub fn get(&mut self, asker: Asker, text: &str) -> Option<Rc<Embedding>> {
-        if Memo::remembers(text) { self.entries.get(&key(asker, text)).cloned() } else { None }
+    /// The embedding of a text in a role, if it is remembered for this asker.
+    pub fn get(&mut self, asker: Asker, role: Role, text: &str) -> Option<Rc<Embedding>> {
+        if Memo::remembers(text) {
+            self.entries.get(&key(asker, role, text)).cloned()
+        } else {
+            None
+        }
     }
 
     /// Remembers a text for this asker. The memo then holds at most `size` texts.
-    pub fn put(&mut self, asker: Asker, text: &str, embedding: Rc<Embedding>, size: usize) {
+    pub fn put(
+        &mut self,
+        asker: Asker,
+        role: Role,
+        text: &str,
+        embedding: Rc<Embedding>,
+        size: usize,
+    ) {
         if size == 0 || !Memo::remembers(text) {
             return;
         }
-        let key = key(asker, text);
+        let key = key(asker, role, text);
         self.bytes += cost(&key);
         if let Some((old, _)) = self.entries.push(key, embedding) {
             self.bytes -= cost(&old);
@@ -64,8 +75,12 @@ impl Memo {
     }
 }
 
-fn key(asker: Asker, text: &str) -> Key {
-    [asker.bytes().as_slice(), text.as_bytes()].concat().into()
+fn key(asker: Asker, role: Role, text: &str) -> Key {
+    let role = match role {
+        Role::Document => 0,
+        Role::Query => 1,
+    };
+    [asker.bytes().as_slice(), &[role], text.as_bytes()].concat().into()
 }
 
 fn cost(key: &Key) -> usize {

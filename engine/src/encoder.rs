@@ -6,22 +6,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
-use sha2::{Digest, Sha256};
 
 use crate::forward::Forward;
 use crate::forward::number::Precision;
 use crate::forward::tier;
+use crate::identity::Identity;
 use crate::interrupts::Interrupts;
-use crate::model::checkpoint::{Checkpoint, hex};
+use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
-use crate::model::known;
+use crate::model::prompts::Role;
 use crate::schedule::blocks;
 use crate::schedule::run::{run_blocks, side_by_side};
 use crate::schedule::team::{Crew, GoOn};
 use crate::schedule::threads::Threads;
 use crate::text::chunks::Chunks;
 use crate::text::counted;
+use crate::text::prompt::Prompt;
 use crate::text::tokenizer::{TokenIds, Tokenizer};
 use crate::{DIMS, Error};
 
@@ -50,8 +51,10 @@ pub struct Options {
 pub struct Embedding {
     /// 384 floats of unit length.
     pub values: [f32; DIMS],
-    /// Number of tokens that the model read, specials included.
+    /// Number of tokens that the model read, specials and prompt included.
     pub tokens: usize,
+    /// Of them, tokens of words that the vocabulary does not have.
+    pub unknown: usize,
     /// Whether the text had more tokens than the model reads. The model then ignores the end of the
     /// text.
     pub truncated: bool,
@@ -72,23 +75,12 @@ pub struct ModelInfo {
     pub load_time: Duration,
 }
 
-/// Identifies a model.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Name of a known model, otherwise name of the directory.
-    pub name: String,
-    /// sha256 over weights, tokenizer and token limit, 64 hexadecimal digits. Vectors with equal
-    /// fingerprints can be compared.
-    pub fingerprint: String,
-    /// sha256 of `model.safetensors`.
-    pub weights_sha256: String,
-    /// Cosine above which two texts usually have the same subject; `None` for an unknown model.
-    pub suggested_threshold: Option<f64>,
-}
-
 /// A sentence encoder. Loading starts no thread. The first text that needs threads starts them.
 pub struct Encoder {
     tokenizer: Tokenizer,
+    /// The prompts of documents and of queries.
+    document: Prompt,
+    query: Prompt,
     model: Forward,
     config: ModelConfig,
     threads: Threads,
@@ -122,6 +114,8 @@ impl Encoder {
         let config = ModelConfig::read(&files)?;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let tokenizer = Tokenizer::from_file(&files.tokenizer, config.max_tokens)?;
+        let prompt = |text: &str| read_prompt(&files, &tokenizer, text);
+        let (document, query) = (prompt(&config.prompts.document)?, prompt(&config.prompts.query)?);
         let model = Forward::new(&config, checkpoint, tier)?;
         files.check_unchanged()?;
         let info = ModelInfo {
@@ -133,6 +127,8 @@ impl Encoder {
         };
         Ok(Encoder {
             tokenizer,
+            document,
+            query,
             model,
             config,
             threads: Threads::new(options.threads),
@@ -149,21 +145,8 @@ impl Encoder {
     /// [`Error::Io`] when the file can't be read, [`Error::Corrupt`] when it has changed.
     pub fn identity(&self) -> Result<&Identity, Error> {
         self.identity.get_or_try_init(|| {
-            let weights_sha256 = self.model.checkpoint().sha256()?.to_owned();
-            let known = known::by_weights(&weights_sha256);
-            Ok(Identity {
-                name: match &known {
-                    Some(known) => known.name.to_owned(),
-                    None => directory_name(&self.dir),
-                },
-                fingerprint: fingerprint(
-                    &weights_sha256,
-                    self.tokenizer.sha256(),
-                    self.info.max_tokens,
-                ),
-                weights_sha256,
-                suggested_threshold: known.map(|known| known.suggested_threshold),
-            })
+            let weights_sha256 = self.model.checkpoint().sha256()?;
+            Ok(Identity::new(&self.dir, weights_sha256, self.tokenizer.sha256(), &self.config))
         })
     }
 
@@ -211,31 +194,48 @@ impl Encoder {
         &self.info
     }
 
-    /// The token ids that the model reads for a text.
+    /// Whether documents and queries have different prompts. Otherwise a text has one vector.
+    pub fn has_roles(&self) -> bool {
+        self.document.text() != self.query.text()
+    }
+
+    fn prompt(&self, role: Role) -> &Prompt {
+        match role {
+            Role::Document => &self.document,
+            Role::Query => &self.query,
+        }
+    }
+
+    /// The token ids that the model reads for a document.
     ///
     /// # Errors
     /// [`Error::TextTooLong`] for a text over 1 MB when the tokenizer is not of BERT's kind;
-    /// [`Error::Internal`] for a token that has no embedding.
+    /// [`Error::OutOfMemory`] when there is no memory to join prompt and text; [`Error::Internal`]
+    /// for a token that has no embedding.
     pub fn token_ids(&self, text: &str) -> Result<TokenIds, Error> {
-        self.token_ids_interruptible(text, &mut || ControlFlow::Continue(()))
+        self.token_ids_interruptible(Role::Document, text, &mut || ControlFlow::Continue(()))
     }
 
-    /// Number of tokens of the whole text, specials included and without a limit. The speed is
-    /// about 70 MB/s for repeated words, 13 MB/s for different words, and 2 MB/s for different
-    /// words that are not ASCII. `go_on` is called every few milliseconds.
+    /// Number of tokens of the whole text, specials and prompt included and without a limit. The
+    /// speed is about 70 MB/s for repeated words, 13 MB/s for different words, and 2 MB/s for
+    /// different words that are not ASCII. `go_on` is called every few milliseconds.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`].
     pub fn count_tokens(
         &self,
+        role: Role,
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<usize, Error> {
-        counted::count(&self.tokenizer, text, &mut Interrupts::new(go_on))
+        let mut interrupts = Interrupts::new(go_on);
+        let own = counted::count(&self.tokenizer, self.prompt(role), text, &mut interrupts)?;
+        Ok(self.tokenizer.specials() + own)
     }
 
-    /// Divides the text into chunks of at most `max_tokens` tokens, specials included, and at most
-    /// the model's limit. Each chunk repeats at most `overlap` tokens of the chunk before it.
+    /// Divides the text into chunks of at most `max_tokens` tokens as documents, specials and
+    /// prompt included, and at most the model's limit. Each chunk repeats at most `overlap` tokens
+    /// of the chunk before it.
     ///
     /// # Errors
     /// [`Error::Internal`] when `overlap` leaves no space for new tokens; [`Error::TextTooLong`] as
@@ -246,7 +246,7 @@ impl Encoder {
         max_tokens: usize,
         overlap: usize,
     ) -> Result<Chunks<'t>, Error> {
-        Chunks::new(&self.tokenizer, text, max_tokens, overlap)
+        Chunks::new(&self.tokenizer, &self.document, text, max_tokens, overlap)
     }
 
     /// Number of special tokens around each text.
@@ -254,16 +254,23 @@ impl Encoder {
         self.tokenizer.specials()
     }
 
-    /// As [`Encoder::token_ids`]. `go_on` is called every few milliseconds.
+    /// Number of tokens of the prompt before each document.
+    pub fn prompt_tokens(&self) -> usize {
+        self.document.tokens()
+    }
+
+    /// The token ids that the model reads for a text. `go_on` is called every few milliseconds.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`].
     pub fn token_ids_interruptible(
         &self,
+        role: Role,
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<TokenIds, Error> {
-        let tokens = self.tokenizer.token_ids_interruptible(text, go_on)?;
+        let (prompt, text) = self.prompt(role).before(text)?;
+        let tokens = self.tokenizer.token_ids_after(prompt, &text, go_on)?;
         match tokens.ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             None => Ok(tokens),
             Some(id) => Err(Error::Internal(format!(
@@ -273,10 +280,10 @@ impl Encoder {
         }
     }
 
-    /// Embeds one text.
+    /// Embeds one document.
     ///
     /// # Errors
-    /// As [`Encoder::embed_batch`].
+    /// As [`Encoder::embed_as`].
     pub fn embed(
         &self,
         text: &str,
@@ -286,8 +293,20 @@ impl Encoder {
         embeddings.pop().ok_or_else(|| Error::internal("no embedding came back"))
     }
 
-    /// Embeds texts. The vectors are in the order of the texts. The vector of a text has the same
-    /// bits alone, in a batch and with any number of threads.
+    /// Embeds documents.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed_as`].
+    pub fn embed_batch(
+        &self,
+        texts: &[&str],
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Embedding>, Error> {
+        self.embed_as(Role::Document, texts, go_on)
+    }
+
+    /// Embeds texts of one role. The vectors are in the order of the texts. The vector of a text
+    /// has the same bits alone, in a batch and with any number of threads.
     ///
     /// `go_on` is called on the calling thread: at the start of each text, every few milliseconds
     /// of tokenizing, before and after each forward pass and every 10 ms during a pass. If the
@@ -299,8 +318,9 @@ impl Encoder {
     /// [`Error::Interrupted`] when `go_on` breaks; errors of [`Encoder::token_ids`];
     /// [`Error::Corrupt`] when the file of the weights has changed; [`Error::Internal`] when the
     /// model fails.
-    pub fn embed_batch(
+    pub fn embed_as(
         &self,
+        role: Role,
         texts: &[&str],
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Embedding>, Error> {
@@ -309,7 +329,7 @@ impl Encoder {
         for window in texts.chunks(WINDOW) {
             let threads = self.threads.for_call();
             let run = self.threads.with_crew(threads, |mut crew| {
-                let tokens = self.tokenize(window, &mut crew, &mut go_on)?;
+                let tokens = self.tokenize(role, window, &mut crew, &mut go_on)?;
                 self.run_window(&tokens, &mut crew, &mut go_on)
             });
             embeddings.append(&mut run?);
@@ -321,6 +341,7 @@ impl Encoder {
     /// takes up to a tenth of its time in the model, and helpers would wait for it.
     fn tokenize(
         &self,
+        role: Role,
         texts: &[&str],
         crew: &mut Crew,
         go_on: GoOn,
@@ -331,7 +352,8 @@ impl Encoder {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             };
-            let tokens = parts[i].iter().map(|text| self.token_ids_interruptible(text, &mut go_on));
+            let tokens = parts[i].iter();
+            let tokens = tokens.map(|text| self.token_ids_interruptible(role, text, &mut go_on));
             tokens.collect::<Result<Vec<TokenIds>, Error>>()
         };
         // Waking a helper for one part takes longer than the part itself.
@@ -344,7 +366,7 @@ impl Encoder {
 
     /// Embeds texts that are given as token ids, specials included. Benchmarks use it to compare
     /// with engines that take ids. A text may have as many ids as the model has positions, also
-    /// more than [`ModelInfo::max_tokens`]. Otherwise as [`Encoder::embed_batch`].
+    /// more than [`ModelInfo::max_tokens`]. Otherwise as [`Encoder::embed_as`].
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `go_on` breaks; [`Error::Internal`] for a text without ids, for
@@ -399,7 +421,9 @@ impl Encoder {
         let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
         for (&i, values) in order.iter().zip(vectors.into_iter().flatten()) {
             let TokenIds { ids, truncated } = &tokens[i];
-            embeddings[i] = Some(Embedding { values, tokens: ids.len(), truncated: *truncated });
+            let unknown = ids.iter().filter(|&&id| Some(id) == self.tokenizer.unknown()).count();
+            embeddings[i] =
+                Some(Embedding { values, tokens: ids.len(), unknown, truncated: *truncated });
         }
         embeddings
             .into_iter()
@@ -415,14 +439,17 @@ fn as_result(
     || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-fn directory_name(dir: &Path) -> String {
-    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    absolute.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
-}
-
-fn fingerprint(weights_sha256: &str, tokenizer_sha256: &str, max_tokens: usize) -> String {
-    let text = format!(
-        "weights {weights_sha256}\ntokenizer {tokenizer_sha256}\nmax_tokens {max_tokens}\n"
-    );
-    hex(&Sha256::digest(text))
+/// A prompt after which the model can still read a token of a text.
+fn read_prompt(files: &ModelFiles, tokenizer: &Tokenizer, text: &str) -> Result<Prompt, Error> {
+    let prompt = Prompt::new(tokenizer, text)?;
+    let (tokens, most) = (tokenizer.specials() + prompt.tokens(), tokenizer.max_tokens());
+    if tokens >= most {
+        return Err(Error::unsupported(
+            &files.prompts,
+            format_args!(
+                "a prompt has {tokens} tokens with the special ones, and the model reads at most {most}"
+            ),
+        ));
+    }
+    Ok(prompt)
 }

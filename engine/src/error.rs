@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::model::files::POOLING;
+
 /// An error of loading a model or of running it.
 ///
 /// The text has the name of the file without its directory, because not every user may see the
@@ -132,6 +134,11 @@ impl Error {
     }
 }
 
+/// The name in the directory of the model.
 fn file_name(path: &Path) -> std::path::Display<'_> {
-    Path::new(path.file_name().unwrap_or(path.as_os_str())).display()
+    let name = match path.ends_with(POOLING) {
+        true => Path::new(POOLING),
+        false => Path::new(path.file_name().unwrap_or(path.as_os_str())),
+    };
+    name.display()
 }

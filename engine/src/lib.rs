@@ -1,9 +1,10 @@
 //! Text to 384 floats: a BERT sentence encoder.
 //!
 //! The crate knows no Postgres and no SQL. An [`Encoder`] is loaded from a model directory
-//! (`config.json`, `tokenizer.json`, `model.safetensors` and, if the model has one,
-//! `sentence_bert_config.json`). It turns texts into vectors of unit length: the mean over the last
-//! hidden states of all tokens, then the L2 norm. The forward pass runs on kernels of its own;
+//! (`config.json`, `tokenizer.json`, `model.safetensors` and, if the model has them, the files of
+//! sentence-transformers: `sentence_bert_config.json`, `modules.json`, `1_Pooling/config.json`,
+//! `config_sentence_transformers.json`). It turns texts into vectors of unit length: the mean over
+//! the last hidden states of all tokens, or the one of `[CLS]`, then the L2 norm. The forward pass runs on kernels of its own;
 //! [`oracle`] has the forward pass of stock candle, for comparison.
 //!
 //! ```no_run
@@ -17,6 +18,7 @@
 mod encoder;
 mod error;
 mod forward;
+mod identity;
 mod interrupts;
 mod model;
 pub mod oracle;
@@ -24,10 +26,12 @@ mod schedule;
 mod selftest;
 mod text;
 
-pub use encoder::{Embedding, Encoder, Identity, ModelInfo, Options};
+pub use encoder::{Embedding, Encoder, ModelInfo, Options};
 pub use error::Error;
 pub use forward::number::Precision;
+pub use identity::Identity;
 pub use model::known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
+pub use model::prompts::Role;
 pub use selftest::{Agreement, selftest, texts as selftest_texts};
 pub use text::chunks::{Chunk, Chunks};
 pub use text::tokenizer::{self, TokenIds};

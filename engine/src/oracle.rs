@@ -16,18 +16,20 @@ use candle_transformers::models::bert::{self, BertModel};
 use crate::model::checkpoint::{Checkpoint, WORD_EMBEDDINGS};
 use crate::model::config::{Activation, ModelConfig};
 use crate::model::files::ModelFiles;
+use crate::model::pooling::Pooling;
 use crate::schedule::team::GoOn;
 use crate::{DIMS, Error};
 
-/// Stock BERT, then masked mean pooling and the L2 norm in candle's own operations.
+/// Stock BERT, then pooling and the L2 norm in candle's own operations.
 pub struct StockBert {
     model: BertModel,
+    pooling: Pooling,
     /// The tokens whose word embeddings the model has, in their order. `None`: all tokens.
     words: Option<Vec<u32>>,
 }
 
 impl StockBert {
-    /// Loads `config.json` and `model.safetensors` of a model directory.
+    /// Loads the configuration and `model.safetensors` of a model directory.
     pub fn load(dir: &Path) -> Result<StockBert, Error> {
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
@@ -64,7 +66,7 @@ impl StockBert {
     ) -> Result<StockBert, Error> {
         let variables = var_builder(checkpoint, words, go_on)?;
         let model = BertModel::load(variables, &stock_config(config)).map_err(Error::internal)?;
-        Ok(StockBert { model, words: None })
+        Ok(StockBert { model, pooling: config.pooling, words: None })
     }
 
     /// Embeds token ids, padded to the longest of the batch: `[b, s]` ids → `[b, 384]` unit
@@ -99,7 +101,11 @@ impl StockBert {
         let ids = Tensor::from_vec(ids, shape, &Device::Cpu)?;
         let mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
         let hidden = self.model.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
-        unit_means(&hidden, &mask)?.flatten_all()?.to_vec1()
+        let pooled = match self.pooling {
+            Pooling::Mean => means(&hidden, &mask)?,
+            Pooling::Cls => hidden.narrow(1, 0, 1)?.squeeze(1)?.to_dtype(DType::F64)?,
+        };
+        normalised(&pooled)?.flatten_all()?.to_vec1()
     }
 
     /// The row of a token in the word embeddings.
@@ -211,17 +217,20 @@ fn var_builder(
     Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
 }
 
-/// Hidden states `[b, s, 384]` and mask `[b, s]` → unit vectors `[b, 384]`: the sum of the hidden
-/// states of all real tokens, specials included, over their number, divided by its L2 norm.
+/// Hidden states `[b, s, 384]` and mask `[b, s]` → means `[b, 384]`: the sum of the hidden states of
+/// all real tokens, specials included, over their number.
 ///
 /// As sentence-transformers'
 /// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py)
-/// with `pooling_mode_mean_tokens`, then `Normalize`, but in f64: a sum of 512 f32 values loses the
-/// last bits.
-fn unit_means(hidden: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
+/// with `pooling_mode_mean_tokens`, but in f64: a sum of 512 f32 values loses the last bits.
+fn means(hidden: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
     let (hidden, mask) = (hidden.to_dtype(DType::F64)?, mask.to_dtype(DType::F64)?);
     let sums = hidden.broadcast_mul(&mask.unsqueeze(2)?)?.sum(1)?;
-    let means = sums.broadcast_div(&mask.sum_keepdim(1)?)?;
-    let norms = means.sqr()?.sum_keepdim(1)?.sqrt()?;
-    means.broadcast_div(&norms)?.to_dtype(DType::F32)
+    sums.broadcast_div(&mask.sum_keepdim(1)?)
+}
+
+/// Vectors `[b, 384]`, each divided by its L2 norm.
+fn normalised(vectors: &Tensor) -> candle_core::Result<Tensor> {
+    let norms = vectors.sqr()?.sum_keepdim(1)?.sqrt()?;
+    vectors.broadcast_div(&norms)?.to_dtype(DType::F32)
 }

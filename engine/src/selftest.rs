@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::encoder::Encoder;
 use crate::model::config::ModelConfig;
+use crate::model::prompts::Role;
 use crate::oracle::{OneThread, StockBert};
 use crate::schedule::apart::run_apart;
 use crate::{DIMS, Error};
@@ -65,7 +66,7 @@ pub fn selftest(
     let limit = most_tokens(config);
     let mut texts: Vec<Vec<u32>> = Vec::new();
     for text in self::texts() {
-        let mut ids = encoder.token_ids_interruptible(&text, go_on)?.ids;
+        let mut ids = encoder.token_ids_interruptible(Role::Document, &text, go_on)?.ids;
         ids.truncate(limit);
         // A tokenizer without specials gives an empty text no token.
         if !ids.is_empty() {

@@ -62,6 +62,19 @@ fn with_edit(file: &str, from: &str, to: &str) -> TempDir {
 
 const FILES: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
 
+const OPTIONAL: [&str; 4] = [
+    "sentence_bert_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+];
+
+/// A model with each of these files.
+fn full() -> TempDir {
+    let prompts = &[("query", "the ")];
+    TempDir::with(&TinyModel { pooling: Some("mean"), prompts, ..TinyModel::default() })
+}
+
 #[test]
 fn a_missing_file_is_named() {
     for file in FILES {
@@ -75,8 +88,8 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn a_directory_or_a_pipe_is_refused_without_waiting() {
-    for file in FILES.into_iter().chain(["sentence_bert_config.json"]) {
-        let dir = tiny();
+    for file in FILES.into_iter().chain(OPTIONAL) {
+        let dir = full();
         std::fs::remove_file(dir.join(file)).unwrap();
         std::fs::create_dir(dir.join(file)).unwrap();
         refused_as(Kind::Corrupt, dir.path(), file, "a directory");
@@ -105,13 +118,17 @@ fn invalid_json_is_refused() {
         b"\xff\xfe\x00",
         b"version https://git-lfs",
     ];
-    for file in ["config.json", "tokenizer.json", "sentence_bert_config.json"] {
+    for file in ["config.json", "tokenizer.json"].into_iter().chain(OPTIONAL) {
         for input in inputs {
-            let dir = tiny();
+            // A list is what modules.json must be; an empty one is not supported.
+            if file == "modules.json" && input == b"[]" {
+                continue;
+            }
+            let dir = full();
             std::fs::write(dir.join(file), input).unwrap();
             refused_as(Kind::Corrupt, dir.path(), file, &String::from_utf8_lossy(input));
         }
-        let dir = tiny();
+        let dir = full();
         let whole = std::fs::read(dir.join(file)).unwrap();
         std::fs::write(dir.join(file), &whole[..whole.len() / 2]).unwrap();
         refused_as(Kind::Corrupt, dir.path(), file, "half of it");

@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::LazyLock;
 
-use gte_engine::{Chunk, Encoder, Error};
+use gte_engine::{Chunk, Encoder, Error, Role};
 use proptest::prelude::*;
 use support::languages::LANGUAGES;
 use support::texts::{any_text, cases, long_text, short_text, sliding_text};
@@ -46,7 +46,7 @@ impl Pair {
     fn check(&self, text: &str, max_tokens: usize, overlap: usize) {
         let case = format!("{max_tokens} tokens, overlap {overlap}, of {text:?}");
         assert_eq!(
-            self.encoder.count_tokens(text, &mut go).unwrap(),
+            self.encoder.count_tokens(Role::Document, text, &mut go).unwrap(),
             self.library_count(text),
             "{case}"
         );

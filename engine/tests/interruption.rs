@@ -6,7 +6,7 @@ mod support;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use gte_engine::{Encoder, Error, Options};
+use gte_engine::{Encoder, Error, Options, Role};
 use support::{TempDir, TinyModel, embed, go, load, tiers, words};
 
 fn still_works(encoder: &Encoder) {
@@ -166,8 +166,12 @@ type Work = fn(&Encoder, &str, &mut dyn FnMut() -> ControlFlow<()>) -> Result<()
 /// All functions that read a text to its end.
 const READING: [(&str, Work); 4] = [
     ("embed", |encoder, text, go_on| encoder.embed(text, go_on).map(|_| ())),
-    ("token_ids", |encoder, text, go_on| encoder.token_ids_interruptible(text, go_on).map(|_| ())),
-    ("count_tokens", |encoder, text, go_on| encoder.count_tokens(text, go_on).map(|_| ())),
+    ("token_ids", |encoder, text, go_on| {
+        encoder.token_ids_interruptible(Role::Document, text, go_on).map(|_| ())
+    }),
+    ("count_tokens", |encoder, text, go_on| {
+        encoder.count_tokens(Role::Document, text, go_on).map(|_| ())
+    }),
     ("chunks", |encoder, text, go_on| {
         let mut chunks = encoder.chunks(text, 100, 10)?;
         while chunks.next(go_on)?.is_some() {}

@@ -54,6 +54,13 @@ fn every_tier_gives_the_stock_vectors_on_any_length_and_number_of_threads() {
 }
 
 #[test]
+fn every_tier_gives_the_stock_vectors_of_the_first_token() {
+    let cls = TinyModel { pooling: Some("cls"), intermediate: 70, ..TinyModel::default() };
+    compare(&cls, &[1, 2, 3, 16, 17, 33, 65]);
+    compare(&TinyModel { heads: 6, ..cls }, &[2, 17, 35]);
+}
+
+#[test]
 fn every_tier_gives_the_stock_vectors_on_more_than_a_panel_of_keys() {
     compare(&TinyModel { layers: 2, ..TinyModel::default() }, &[48, 49, 64, 65, 97]);
 }

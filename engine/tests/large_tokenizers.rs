@@ -6,7 +6,7 @@ mod support;
 
 use std::fmt::Write as _;
 
-use gte_engine::{Encoder, Error};
+use gte_engine::{Encoder, Error, Role};
 use serde_json::{Value, json};
 use support::{TempDir, TinyModel, go};
 
@@ -70,7 +70,7 @@ fn the_largest_number_of_added_tokens_works() {
     // This tokenizer reads a text as a whole.
     let dir = with_added(9_990);
     let encoder = Encoder::load(dir.path()).unwrap();
-    assert_eq!(encoder.count_tokens("cat <17> cat<9989>", &mut go).unwrap(), 6);
+    assert_eq!(encoder.count_tokens(Role::Document, "cat <17> cat<9989>", &mut go).unwrap(), 6);
     let text = "cat <17> dog ".repeat(500);
     let mut chunks = encoder.chunks(&text, 20, 0).unwrap();
     let mut end = 0;
@@ -130,7 +130,7 @@ fn an_added_token_may_end_with_letters_before_a_word() {
         ] {
             let expected = library.encode(text.as_str(), true).unwrap().len();
             assert_eq!(
-                encoder.count_tokens(&text, &mut go).unwrap(),
+                encoder.count_tokens(Role::Document, &text, &mut go).unwrap(),
                 expected,
                 "{letters}: {text}"
             );

@@ -7,7 +7,7 @@ mod support;
 
 use std::path::PathBuf;
 
-use gte_engine::Encoder;
+use gte_engine::{Encoder, Role};
 use support::{TempDir, TinyModel, go};
 use tokenizers::Tokenizer;
 
@@ -27,7 +27,11 @@ fn of_real_texts() {
     for line in lines.lines() {
         let text: String = serde_json::from_str(line).unwrap();
         texts += 1;
-        assert_eq!(encoder.count_tokens(&text, &mut go).unwrap(), count(&text), "{text:?}");
+        assert_eq!(
+            encoder.count_tokens(Role::Document, &text, &mut go).unwrap(),
+            count(&text),
+            "{text:?}"
+        );
         for (max_tokens, overlap) in [(8, 0), (64, 0), (128, 20), (512, 0)] {
             let mut reader = encoder.chunks(&text, max_tokens, overlap).unwrap();
             let mut end = 0;

@@ -11,7 +11,10 @@ CREATE FUNCTION embed_model(
     OUT threads pg_catalog.int4,
     OUT preloaded pg_catalog.bool,
     OUT load_seconds pg_catalog.float8,
-    OUT source pg_catalog.text)
+    OUT source pg_catalog.text,
+    OUT pooling pg_catalog.text,
+    OUT query_prompt pg_catalog.text,
+    OUT document_prompt pg_catalog.text)
   AS 'MODULE_PATHNAME', 'embed_model_gte_small'
   LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION embed_model() IS
@@ -28,7 +31,10 @@ CREATE FUNCTION gte_small.embed_model(
     OUT threads pg_catalog.int4,
     OUT preloaded pg_catalog.bool,
     OUT load_seconds pg_catalog.float8,
-    OUT source pg_catalog.text)
+    OUT source pg_catalog.text,
+    OUT pooling pg_catalog.text,
+    OUT query_prompt pg_catalog.text,
+    OUT document_prompt pg_catalog.text)
   AS 'MODULE_PATHNAME', 'embed_model_gte_small'
   LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION gte_small.embed_model() IS
@@ -41,8 +47,9 @@ CREATE FUNCTION embed_stats(
     OUT texts pg_catalog.int8,
     OUT tokens pg_catalog.int8,
     OUT truncated_texts pg_catalog.int8,
-    OUT model_seconds pg_catalog.float8)
+    OUT model_seconds pg_catalog.float8,
+    OUT unknown_tokens pg_catalog.int8)
   AS 'MODULE_PATHNAME', 'embed_stats_gte_small'
   LANGUAGE c VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION embed_stats() IS
-  'what this session has embedded so far: texts asked for, memo hits, forward passes, texts and tokens the model read, truncated texts, seconds';
+  'what this session has embedded so far: texts asked for, memo hits, forward passes, texts and tokens the model read, truncated texts, seconds, tokens of words that the vocabulary does not have';

@@ -51,3 +51,7 @@ DROP TYPE @extschema@.embed_backfill_job;
 
 -- content is text as well, and there are options for the index.
 DROP FUNCTION @extschema@.enable_semantic_search(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig);
+
+-- These two have more columns.
+DROP FUNCTION @extschema@.embed_model();
+DROP FUNCTION @extschema@.embed_stats();

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use gte_engine::Role;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 
 use crate::embedder::{Model, check_interrupts};
@@ -16,39 +17,43 @@ export!(token_count_gte_small, pg_finfo_token_count_gte_small, token_count);
 export!(chunk_text_gte_small, pg_finfo_chunk_text_gte_small, chunk_text);
 
 /// The smallest chunk, in tokens: a smaller one has no room for a word beside the two special
-/// tokens.
-const MIN_TOKENS: i32 = 8;
+/// tokens. The tokens of the model's prompt are added to it.
+const MIN_TOKENS: usize = 8;
 
-/// `token_count(content text) → int`, STRICT. At most 2^30, because each token has at least one
-/// byte.
+/// `token_count(content text) → int`, STRICT: as `embed` counts it, with the prompt for documents.
+/// At most 2^30, because each token has at least one byte.
 fn token_count(call: Call) -> Outcome<pg_sys::Datum> {
     let content = text_argument(call)?;
     let text = to_utf8(content.bytes())?;
     let model = Model::current()?;
-    let tokens =
-        model.encoder()?.count_tokens(&text, &mut check_interrupts).map_err(|e| from_engine(&e))?;
-    number(tokens)
+    let encoder = model.encoder()?;
+    let tokens = encoder.count_tokens(Role::Document, &text, &mut check_interrupts);
+    number(tokens.map_err(|e| from_engine(&e))?)
 }
 
 /// `chunk_text(content text, max_tokens int, overlap int) → table(ordinal int, chunk text,
 /// start int, tokens int)`, STRICT.
 fn chunk_text(call: Call) -> Outcome<pg_sys::Datum> {
     let (max_tokens, overlap) = (integer_argument(call, 1)?, integer_argument(call, 2)?);
-    if max_tokens < MIN_TOKENS {
-        return Err(error(
+    let enough = |least: usize| match usize::try_from(max_tokens).ok().filter(|&n| n >= least) {
+        Some(max_tokens) => Ok(max_tokens),
+        None => Err(error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("max_tokens is {max_tokens}, it must be at least {MIN_TOKENS}"),
+            format!("max_tokens is {max_tokens}, it must be at least {least}"),
             "The text was not split.",
             "Leave max_tokens out to fill the model's whole window.",
-        ));
-    }
+        )),
+    };
+    // Before the model is loaded.
+    enough(MIN_TOKENS)?;
     let mut rows = Rows::begin(call, 4)?;
     let content = text_argument(call)?;
     let text = to_utf8(content.bytes())?;
     let model = Model::current()?;
     let encoder = model.encoder()?;
-    let limit = encoder.info().max_tokens.min(max_tokens as usize);
-    let most = limit as i64 - encoder.special_tokens() as i64 - 1;
+    let limit = encoder.info().max_tokens.min(enough(MIN_TOKENS + encoder.prompt_tokens())?);
+    let around = encoder.special_tokens() + encoder.prompt_tokens();
+    let most = limit as i64 - around as i64 - 1;
     let overlap = usize::try_from(overlap).ok().filter(|&overlap| overlap as i64 <= most);
     let overlap = overlap.ok_or_else(|| {
         error(

@@ -14,14 +14,14 @@ use crate::pg::text::{Detoasted, to_utf8};
 export!(embed_gte_small, pg_finfo_embed_gte_small, embed);
 export!(embed_query_gte_small, pg_finfo_embed_query_gte_small, embed_query);
 
-/// `embed(content text) → vector(384)`, STRICT.
+/// `embed(content text) → vector(384)`, STRICT: a document.
 fn embed(call: Call) -> Outcome<pg_sys::Datum> {
     let content = text_argument(call)?;
     to_datum(&*embedder::embed_one(&to_utf8(content.bytes())?)?)
 }
 
-/// `embed_query(search text) → vector(384)`, STRICT: `embed` for search boxes. It refuses inputs
-/// that are certainly mistakes.
+/// `embed_query(search text) → vector(384)`, STRICT: for search boxes, with the model's prompt for
+/// queries. It refuses inputs that are certainly mistakes.
 fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
     let argument = text_argument(call)?;
     let search = to_utf8(argument.bytes())?;
@@ -49,7 +49,7 @@ fn embed_query(call: Call) -> Outcome<pg_sys::Datum> {
             "Cast it, as in query_embeddings('{...}'::real[]::vector, 0.8), or pass the vector as '[...]': in JavaScript, JSON.stringify() writes it.",
         ));
     }
-    to_datum(&*embedder::embed_one(&search)?)
+    to_datum(&*embedder::embed_search(&search)?)
 }
 
 /// The first argument of a STRICT function. The SQL script must declare it as text.

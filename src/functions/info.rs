@@ -34,6 +34,9 @@ fn embed_model(call: Call) -> Outcome<pg_sys::Datum> {
             boolean(model.is_preloaded()),
             float(info.load_time.as_secs_f64()),
             source.as_deref().and_then(text),
+            text(identity.pooling),
+            text(&identity.query_prompt),
+            text(&identity.document_prompt),
         ],
     )
 }
@@ -51,6 +54,7 @@ fn embed_stats(call: Call) -> Outcome<pg_sys::Datum> {
             bigint(counters.tokens),
             bigint(counters.truncated_texts),
             float(counters.model_seconds),
+            bigint(counters.unknown_tokens),
         ],
     )
 }

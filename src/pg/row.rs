@@ -10,17 +10,20 @@ use crate::pg::call::Call;
 /// Builds the row that a function with OUT parameters returns. It is not a set of one row, because
 /// a set cannot be an argument of a function in FROM, and `(embed_model()).suggested_threshold` is
 /// used as one.
+///
+/// The SQL script of an older version may declare fewer columns. New ones come last, so it gets the
+/// first of them.
 pub fn composite(call: Call, columns: &[Option<pg_sys::Datum>]) -> Outcome<pg_sys::Datum> {
     let mut nulls: Vec<bool> = columns.iter().map(Option::is_none).collect();
     let mut values: Vec<pg_sys::Datum> =
         columns.iter().map(|value| value.unwrap_or(pg_sys::Datum::null())).collect();
-    // SAFETY: the descriptor belongs to the call and is blessed before it is used. The number of
-    // values and nulls is checked against its number of attributes.
+    // SAFETY: the descriptor belongs to the call and is blessed before it is used. It has at most
+    // as many attributes as there are values and nulls.
     unsafe {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
         let kind = pg_sys::get_call_result_type(call.info(), std::ptr::null_mut(), &mut descriptor);
         if kind != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
-            || (*descriptor).natts as usize != columns.len()
+            || (*descriptor).natts as usize > columns.len()
         {
             return Err(internal("the SQL script declares other columns than the library returns"));
         }

@@ -102,10 +102,10 @@ def test_an_update_takes_over_no_function_of_others(bare):
     """OR REPLACE would keep the owner, who could change the body later."""
     connection = bare.connect()
     install(connection, FIRST)
-    connection.execute('alter extension "gte-small" drop function embed_stats()')
+    connection.execute('alter extension "gte-small" drop function token_count(text)')
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as error:
         connection.execute(UPDATE)
-    assert "embed_stats() is not a member of extension" in str(error.value)
+    assert "token_count(text) is not a member of extension" in str(error.value)
     assert version(connection) == FIRST and one(connection, "select count(*) from embedding_columns('pg_class')") == 0
 
 

@@ -19,7 +19,7 @@ use super::panels::{LinearWeights, Packer};
 use super::shared::Shared;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{self, ModelConfig};
-use crate::model::pooling::mean_and_normalise;
+use crate::model::pooling::{Pooling, mean_and_normalise};
 use crate::schedule::team::{Crew, GoOn, Member};
 use crate::{DIMS, Error};
 
@@ -45,6 +45,7 @@ pub(super) struct GeneralPass {
     intermediate: usize,
     activation: Activation,
     eps: f32,
+    pooling: Pooling,
 }
 
 struct Layer {
@@ -146,6 +147,7 @@ impl GeneralPass {
                 config::Activation::Relu => Activation::Relu,
             },
             eps: config.layer_norm_eps as f32,
+            pooling: config.pooling,
         })
     }
 
@@ -190,8 +192,9 @@ impl GeneralPass {
             Ok(())
         })?;
         let vectors = block.rows.iter().map(|text| {
+            let rows = self.pooling.rows(text);
             // SAFETY: the other threads have finished.
-            mean_and_normalise(unsafe { states.x.read(text.start * DIMS..text.end * DIMS) })
+            mean_and_normalise(unsafe { states.x.read(rows.start * DIMS..rows.end * DIMS) })
         });
         let vectors = vectors.collect();
         if arena.bytes() <= KEPT_BYTES {

@@ -1,9 +1,11 @@
-//! Reads `config.json` and `sentence_bert_config.json` and checks that the engine can run the
-//! model.
+//! Reads the configuration of a model and checks that the engine can run it.
 
 use serde::Deserialize;
 
-use crate::model::files::{ModelFiles, read_json_bytes};
+use crate::model::files::{ModelFiles, read_json_bytes, read_optional};
+use crate::model::modules;
+use crate::model::pooling::Pooling;
+use crate::model::prompts::Prompts;
 use crate::{DIMS, Error};
 
 /// Most positions of a model. The encoders that the engine is made for have 512. A forward pass
@@ -71,11 +73,14 @@ pub(crate) struct ModelConfig {
     pub layer_norm_eps: f64,
     /// Most tokens of a text that the model reads, specials included.
     pub max_tokens: usize,
+    pub pooling: Pooling,
+    pub prompts: Prompts,
 }
 
 impl ModelConfig {
-    /// Reads and checks both files. Without `sentence_bert_config.json` the number of positions is
-    /// the limit of tokens.
+    /// Reads and checks `config.json` and the files of sentence-transformers. Without the latter
+    /// the number of positions is the limit of tokens, the pooling is the mean, and there are no
+    /// prompts.
     pub fn read(files: &ModelFiles) -> Result<ModelConfig, Error> {
         let path = &files.config;
         let file: ConfigFile =
@@ -135,6 +140,7 @@ impl ModelConfig {
                 format_args!("layer_norm_eps is {}", file.layer_norm_eps),
             ));
         }
+        let prompts = Prompts::read(files)?;
         Ok(ModelConfig {
             vocab_size: file.vocab_size,
             layers: file.num_hidden_layers,
@@ -145,19 +151,17 @@ impl ModelConfig {
             token_types: file.type_vocab_size,
             layer_norm_eps: file.layer_norm_eps,
             max_tokens: max_tokens(files, file.max_position_embeddings)?,
+            pooling: modules::read_pooling(files, &prompts)?,
+            prompts,
         })
     }
 }
 
 fn max_tokens(files: &ModelFiles, positions: usize) -> Result<usize, Error> {
     let path = &files.sentence_config;
-    let bytes = match read_json_bytes(path) {
-        Ok(bytes) => bytes,
-        Err(Error::MissingFile { .. }) => return Ok(positions),
-        Err(error) => return Err(error),
+    let Some(file) = read_optional::<SentenceConfigFile>(path)? else {
+        return Ok(positions);
     };
-    let file: SentenceConfigFile =
-        serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(path, e))?;
     let max_tokens = file.max_seq_length.unwrap_or(positions);
     // At least two specials and one token of text.
     if max_tokens < 3 || max_tokens > positions {

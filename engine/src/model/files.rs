@@ -6,11 +6,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
+
 use crate::Error;
 
 /// Largest JSON file that is read. gte-small's tokenizer.json has 0.7 MB, a multilingual BERT
 /// tokenizer of 250,000 tokens 17 MB. Half a million tokens, one in each line, are 32 MB.
 const MAX_JSON_BYTES: u64 = 48 << 20;
+
+/// Largest configuration that is read. The longest known one has 6 kB.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// The file that says how hidden states become a vector. Its name needs the directory: there is
+/// another `config.json`.
+pub(crate) const POOLING: &str = "1_Pooling/config.json";
 
 /// Paths of a model directory.
 pub(crate) struct ModelFiles {
@@ -18,8 +27,11 @@ pub(crate) struct ModelFiles {
     pub sentence_config: PathBuf,
     pub tokenizer: PathBuf,
     pub weights: PathBuf,
-    /// Stamps of these four files, taken before any was read.
-    stamps: [Option<Stamp>; 4],
+    pub modules: PathBuf,
+    pub pooling: PathBuf,
+    pub prompts: PathBuf,
+    /// Stamps of these files, taken before any was read.
+    stamps: [Option<Stamp>; 7],
 }
 
 /// Device, inode, size and modification time: they change when a file is replaced or written to.
@@ -34,7 +46,10 @@ impl ModelFiles {
             sentence_config: dir.join("sentence_bert_config.json"),
             tokenizer: dir.join("tokenizer.json"),
             weights: dir.join("model.safetensors"),
-            stamps: [None; 4],
+            modules: dir.join("modules.json"),
+            pooling: dir.join(POOLING),
+            prompts: dir.join("config_sentence_transformers.json"),
+            stamps: [None; 7],
         };
         for path in [&files.weights, &files.tokenizer, &files.config] {
             std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
@@ -52,8 +67,17 @@ impl ModelFiles {
         }
     }
 
-    fn paths(&self) -> [&Path; 4] {
-        [&self.config, &self.sentence_config, &self.tokenizer, &self.weights].map(PathBuf::as_path)
+    fn paths(&self) -> [&Path; 7] {
+        [
+            &self.config,
+            &self.sentence_config,
+            &self.tokenizer,
+            &self.weights,
+            &self.modules,
+            &self.pooling,
+            &self.prompts,
+        ]
+        .map(PathBuf::as_path)
     }
 }
 
@@ -75,15 +99,28 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), Error> {
 
 /// Reads a JSON file of at most 48 MB.
 pub(crate) fn read_json_bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    read_bytes(path, MAX_JSON_BYTES)
+}
+
+/// Reads a configuration of at most 1 MB that a model need not have.
+///
+/// # Errors
+/// [`Error::Corrupt`] for a file that is too large, no JSON, or of another form; [`Error::Io`].
+pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    match read_bytes(path, MAX_CONFIG_BYTES) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::corrupt(path, e)),
+        Err(Error::MissingFile { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     let (file, size) = open_regular(path)?;
-    if size > MAX_JSON_BYTES {
-        return Err(Error::corrupt(
-            path,
-            format_args!("it has {size} bytes, the limit is {MAX_JSON_BYTES}"),
-        ));
+    if size > most {
+        return Err(Error::corrupt(path, format_args!("it has {size} bytes, the limit is {most}")));
     }
     let mut bytes = Vec::with_capacity(size as usize);
-    file.take(MAX_JSON_BYTES).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    file.take(most).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     Ok(bytes)
 }
 
@@ -95,9 +132,16 @@ mod tests {
     fn a_file_that_is_replaced_written_to_added_or_removed_is_named() {
         let name = format!("gte-small-files-{}", std::process::id());
         let dir = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&dir).unwrap();
-        let all =
-            ["config.json", "sentence_bert_config.json", "tokenizer.json", "model.safetensors"];
+        std::fs::create_dir_all(dir.join("1_Pooling")).unwrap();
+        let all = [
+            "config.json",
+            "sentence_bert_config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "modules.json",
+            POOLING,
+            "config_sentence_transformers.json",
+        ];
         for file in all {
             std::fs::write(dir.join(file), "{}").unwrap();
         }

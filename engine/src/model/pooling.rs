@@ -1,10 +1,38 @@
-//! Mean pooling: the mean of the hidden states of all tokens, specials included, at unit length.
+//! Pooling: one vector of unit length from the hidden states of a text.
+
+use std::ops::Range;
 
 use crate::{DIMS, Error};
 
-/// The mean of rows of 384 values, as sentence-transformers'
-/// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py)
-/// with `pooling_mode_mean_tokens`, then `Normalize`. The sums are in f64. The reference adds f32
+/// Which hidden states of a text make its vector, as in sentence-transformers'
+/// [`Pooling`](https://github.com/UKPLab/sentence-transformers/blob/v3.0.0/sentence_transformers/models/Pooling.py).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pooling {
+    /// The mean over all tokens, specials included.
+    Mean,
+    /// The hidden state of the first token, which is `[CLS]`.
+    Cls,
+}
+
+impl Pooling {
+    /// The name in `embed_model()`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+        }
+    }
+
+    /// The rows whose mean is the vector, of the rows of a text.
+    pub fn rows(self, text: &Range<usize>) -> Range<usize> {
+        match self {
+            Pooling::Mean => text.clone(),
+            Pooling::Cls => text.start..text.end.min(text.start + 1),
+        }
+    }
+}
+
+/// The mean of rows of 384 values, then `Normalize`. The sums are in f64. The reference adds f32
 /// values in blocks, and a plain f32 sum of 512 values would lose the last bits.
 pub(crate) struct Mean {
     sums: [f64; DIMS],
@@ -59,6 +87,12 @@ mod tests {
         let mut expected = [0.0; DIMS];
         (expected[0], expected[1]) = (0.6, 0.8);
         assert_eq!(mean_and_normalise(&states).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_rows_of_cls_are_the_first() {
+        assert_eq!(Pooling::Cls.rows(&(3..7)), 3..4);
+        assert_eq!(Pooling::Mean.rows(&(3..7)), 3..7);
     }
 
     #[test]

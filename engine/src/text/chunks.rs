@@ -10,7 +10,8 @@ use std::ops::{ControlFlow, Range};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::boundary::Boundary;
-use super::counted::{CountedSegment, CountedSegments, count_bare};
+use super::counted::{CountedSegment, CountedSegments, count, count_bare};
+use super::prompt::Prompt;
 use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::interrupts::Interrupts;
@@ -30,17 +31,21 @@ const REST_BYTES: usize = 1 << 16;
 pub struct Chunk {
     /// Its place in the text, in bytes.
     pub range: Range<usize>,
-    /// Number of its tokens as a text of its own, specials included.
+    /// Number of its tokens as a document of its own, specials and prompt included.
     pub tokens: usize,
 }
 
 /// The chunks of one text, in order.
 pub struct Chunks<'t> {
     tokenizer: &'t Tokenizer,
+    prompt: &'t Prompt,
     text: &'t str,
     segments: CountedSegments<'t>,
-    /// Most tokens of a chunk, and most tokens it repeats of the chunk before; both without
-    /// specials.
+    /// Whether a chunk has the tokens of its prompt and its segments, one after another. Otherwise
+    /// their sum is an estimate.
+    additive: bool,
+    /// Most tokens of a chunk, the prompt included, and most tokens it repeats of the chunk before;
+    /// both without specials.
     room: usize,
     overlap: usize,
     /// Segments from the start of the next chunk on, and how many of them the last chunk had too.
@@ -55,20 +60,23 @@ impl<'t> Chunks<'t> {
     /// `max_tokens` includes the specials. A number over the model's limit means the limit.
     pub(crate) fn new(
         tokenizer: &'t Tokenizer,
+        prompt: &'t Prompt,
         text: &'t str,
         max_tokens: usize,
         overlap: usize,
     ) -> Result<Chunks<'t>, Error> {
         let room = max_tokens.min(tokenizer.max_tokens()).saturating_sub(tokenizer.specials());
-        if room == 0 || overlap >= room {
+        if room <= prompt.tokens() || overlap >= room - prompt.tokens() {
             return Err(Error::internal(format_args!(
                 "a chunk of {max_tokens} tokens can't repeat {overlap} tokens"
             )));
         }
         Ok(Chunks {
             tokenizer,
+            prompt,
             text,
             segments: CountedSegments::new(tokenizer, text)?,
+            additive: tokenizer.is_additive() && prompt.is_apart(),
             room,
             overlap,
             ahead: VecDeque::new(),
@@ -99,7 +107,7 @@ impl<'t> Chunks<'t> {
         if self.done {
             return Ok(None);
         }
-        if first.tokens > self.room {
+        if first.tokens > self.room_for_text() {
             return self.divide_word(interrupts).map(Some);
         }
         let mut fitting = self.fitting();
@@ -109,9 +117,9 @@ impl<'t> Chunks<'t> {
             } else {
                 self.best_end(fitting, interrupts)?
             };
-            let sum = self.ahead.iter().take(segments).map(|segment| segment.tokens).sum();
-            if self.tokenizer.is_additive() {
-                break (segments, sum);
+            let sum: usize = self.ahead.iter().take(segments).map(|segment| segment.tokens).sum();
+            if self.additive {
+                break (segments, self.prompt.tokens() + sum);
             }
             // The sum is an estimate, so the chunk may be too long. It is then tried with fewer
             // segments. If only the repeated ones are left, it repeats nothing. If it repeats
@@ -144,7 +152,7 @@ impl<'t> Chunks<'t> {
     /// Reads segments until they have more tokens than a chunk may have. Returns whether the text
     /// ended before that.
     fn read_ahead(&mut self, interrupts: &mut Interrupts) -> Result<bool, Error> {
-        while self.tokens <= self.room {
+        while self.tokens <= self.room_for_text() {
             let Some(next) = self.segments.next_segment(interrupts)? else {
                 return Ok(true);
             };
@@ -156,10 +164,10 @@ impl<'t> Chunks<'t> {
 
     /// How many segments fit into a chunk: at least one that the last chunk did not have.
     fn fitting(&self) -> usize {
-        let mut tokens = 0;
+        let (mut tokens, room) = (0, self.room_for_text());
         let fits = |segment: &&CountedSegment| {
             tokens += segment.tokens;
-            tokens <= self.room
+            tokens <= room
         };
         self.ahead.iter().take_while(fits).count()
     }
@@ -208,11 +216,11 @@ impl<'t> Chunks<'t> {
     /// for at least one new segment.
     fn repeat_from(&self, segments: usize, interrupts: &mut Interrupts) -> Result<usize, Error> {
         let Some(following) =
-            self.ahead.get(segments).filter(|segment| segment.tokens <= self.room)
+            self.ahead.get(segments).filter(|segment| segment.tokens <= self.room_for_text())
         else {
             return Ok(segments);
         };
-        let room = self.overlap.min(self.room - following.tokens);
+        let room = self.overlap.min(self.room_for_text() - following.tokens);
         let mut from = segments;
         let mut tokens = 0;
         for start in (1..segments).rev() {
@@ -225,7 +233,7 @@ impl<'t> Chunks<'t> {
         while from < segments {
             let range = self.ahead[from].segment.start..self.ahead[segments - 1].segment.end;
             if self.boundary_after(from, interrupts)? >= Boundary::Word
-                && (self.tokenizer.is_additive() || self.count(range, interrupts)? <= self.overlap)
+                && (self.additive || self.count_bare(range, interrupts)? <= self.overlap)
             {
                 break;
             }
@@ -240,12 +248,12 @@ impl<'t> Chunks<'t> {
             return Err(Error::internal("there is no word to divide"));
         };
         // White space after it makes no token and stays with the last part.
-        let additive = self.tokenizer.is_additive();
+        let additive = self.additive;
         let (start, end) = (segment.start, if additive { segment.word_end } else { segment.end });
         let (at, tokens) = self.filling_part(start, end, interrupts)?;
         // Counting a very long rest again for each part would take quadratic time.
         let rest = if additive || end - at <= REST_BYTES {
-            self.count(at..end, interrupts)?
+            self.count_bare(at..end, interrupts)?
         } else {
             self.room + 1
         };
@@ -320,7 +328,18 @@ impl<'t> Chunks<'t> {
         Ok((fits, tokens))
     }
 
+    /// Most tokens of a chunk without its prompt.
+    fn room_for_text(&self) -> usize {
+        self.room - self.prompt.tokens()
+    }
+
+    /// Number of tokens of a part with its prompt.
     fn count(&self, range: Range<usize>, interrupts: &mut Interrupts) -> Result<usize, Error> {
+        count(self.tokenizer, self.prompt, &self.text[range], interrupts)
+    }
+
+    /// Number of tokens of a part alone.
+    fn count_bare(&self, range: Range<usize>, interrupts: &mut Interrupts) -> Result<usize, Error> {
         count_bare(self.tokenizer, &self.text[range], interrupts)
     }
 

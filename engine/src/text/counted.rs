@@ -6,6 +6,7 @@ use std::iter::Peekable;
 use tokenizers::Encoding;
 use unicode_segmentation::{UWordBoundIndices, UnicodeSegmentation};
 
+use super::prompt::Prompt;
 use super::segment::{Segment, Segments, line_breaks};
 use super::tokenizer::Tokenizer;
 use crate::Error;
@@ -98,16 +99,18 @@ impl<'t> CountedSegments<'t> {
     }
 }
 
-/// Number of tokens of the whole text, specials included and without a limit.
+/// Number of tokens of prompt and whole text, without the specials and without a limit.
 pub(crate) fn count(
     tokenizer: &Tokenizer,
+    prompt: &Prompt,
     text: &str,
     interrupts: &mut Interrupts,
 ) -> Result<usize, Error> {
-    Ok(tokenizer.specials() + count_bare(tokenizer, text, interrupts)?)
+    let (first, text) = prompt.before(text)?;
+    Ok(first.len() + count_bare(tokenizer, &text, interrupts)?)
 }
 
-/// Number of tokens of the whole text, without the specials.
+/// Number of tokens of the whole text alone, without the specials.
 pub(crate) fn count_bare(
     tokenizer: &Tokenizer,
     text: &str,

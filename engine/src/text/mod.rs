@@ -1,6 +1,7 @@
 //! From a text to token ids, and to chunks with a limited number of tokens.
 //!
 //! Imports run one way: chunks → counted → tokenizer → segment → char_class ← words.
+//! Imports run one way: chunks → prompt → counted → tokenizer → segment → char_class.
 
 mod ascii;
 mod boundary;
@@ -8,6 +9,7 @@ mod char_class;
 pub(crate) mod chunks;
 pub(crate) mod counted;
 mod preflight;
+pub(crate) mod prompt;
 mod segment;
 #[cfg(test)]
 mod test_tokenizer;

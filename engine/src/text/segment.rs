@@ -83,6 +83,19 @@ impl Segmenter {
         Segments { segmenter: self, text, at: 0, covered: 0, pending: None }
     }
 
+    /// Whether a new segment starts after `text`, whatever follows. White space and punctuation end
+    /// a word. An added token must not begin in `text` and end in what follows.
+    pub fn ends_apart(&self, text: &str) -> bool {
+        let Some(last) = text.chars().next_back() else {
+            return true;
+        };
+        let begins_in_text = |token: &String| {
+            token.char_indices().skip(1).any(|(at, _)| text.ends_with(&token[..at]))
+        };
+        matches!(self.classes.of(last), CharClass::Space | CharClass::Isolated)
+            && !self.added_tokens.iter().any(begins_in_text)
+    }
+
     /// What the tokenizer makes of each character.
     pub fn classes(&self) -> &CharClasses {
         &self.classes

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use tokenizers::models::ModelWrapper;
 use tokenizers::{Encoding, PostProcessorWrapper};
 
 use super::ascii::AsciiWords;
@@ -40,6 +41,8 @@ pub struct Tokenizer {
     /// Specials before and after the text's own tokens.
     before: Vec<u32>,
     after: Vec<u32>,
+    /// The token of a word without tokens: `[UNK]`.
+    unknown: Option<u32>,
     max_tokens: usize,
     sha256: String,
 }
@@ -81,27 +84,30 @@ impl Tokenizer {
                 ),
             ));
         }
-        Ok(Tokenizer { inner, segmenter, ascii, before, after, max_tokens, sha256 })
+        let unknown = unknown(&inner);
+        Ok(Tokenizer { inner, segmenter, ascii, before, after, unknown, max_tokens, sha256 })
     }
 
     /// Token ids of `text`, truncated to the model's limit as Hugging Face's library does: the
     /// first tokens and the closing special. Of a huge text only the start is read. As in the
     /// reference, `[CLS]` in a text is the special token, and so are the others.
     pub fn token_ids(&self, text: &str) -> Result<TokenIds, Error> {
-        self.token_ids_interruptible(text, &mut || ControlFlow::Continue(()))
+        self.token_ids_after(&[], text, &mut || ControlFlow::Continue(()))
     }
 
-    /// As [`Tokenizer::token_ids`]. `go_on` is called before the text is read and every few
-    /// milliseconds.
-    pub(crate) fn token_ids_interruptible(
+    /// As [`Tokenizer::token_ids`], with the tokens of a prompt before those of the text. `go_on`
+    /// is called before the text is read and every few milliseconds.
+    pub(crate) fn token_ids_after(
         &self,
+        prompt: &[u32],
         text: &str,
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<TokenIds, Error> {
-        let room = self.max_tokens - self.specials();
+        let most = self.max_tokens - self.after.len();
         let mut ids = self.before.clone();
-        self.read_tokens(text, room + 1, &mut ids, &mut Interrupts::new(go_on))?;
-        let most = self.before.len() + room;
+        ids.extend_from_slice(prompt);
+        let missing = (most + 1).saturating_sub(ids.len());
+        self.read_tokens(text, missing, &mut ids, &mut Interrupts::new(go_on))?;
         let truncated = ids.len() > most;
         ids.truncate(most);
         ids.extend_from_slice(&self.after);
@@ -117,6 +123,27 @@ impl Tokenizer {
     /// the sum of the segments' tokens is an estimate.
     pub(crate) fn is_additive(&self) -> bool {
         self.segmenter.is_some()
+    }
+
+    /// Whether the tokens of `text` are the same, whatever follows it.
+    pub(crate) fn ends_apart(&self, text: &str) -> bool {
+        match &self.segmenter {
+            Some(segmenter) => segmenter.ends_apart(text),
+            None => text.is_empty(),
+        }
+    }
+
+    /// The tokens of a short text, without the specials and without a limit.
+    pub(crate) fn bare_ids(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let mut ids = Vec::new();
+        let mut go_on = || ControlFlow::Continue(());
+        self.read_tokens(text, text.len() + 1, &mut ids, &mut Interrupts::new(&mut go_on))?;
+        Ok(ids)
+    }
+
+    /// The token of a word that has no tokens of the vocabulary.
+    pub(crate) fn unknown(&self) -> Option<u32> {
+        self.unknown
     }
 
     /// Number of special tokens around each text.
@@ -187,6 +214,18 @@ fn caught(encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encod
     catch_unwind(AssertUnwindSafe(encode))
         .map_err(|_| Error::internal("the tokenizer panicked"))?
         .map_err(Error::internal)
+}
+
+/// The token of a word without tokens, if the tokenizer has one.
+fn unknown(tokenizer: &tokenizers::Tokenizer) -> Option<u32> {
+    let token = match tokenizer.get_model() {
+        ModelWrapper::WordPiece(model) => model.unk_token.as_str(),
+        ModelWrapper::WordLevel(model) => model.unk_token.as_str(),
+        ModelWrapper::BPE(model) => model.unk_token.as_deref()?,
+        // The library does not say. It is the name in SentencePiece's models.
+        ModelWrapper::Unigram(_) => "<unk>",
+    };
+    tokenizer.token_to_id(token)
 }
 
 /// The ids that the post-processor puts before and after the tokens of a text.

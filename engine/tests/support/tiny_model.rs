@@ -39,6 +39,11 @@ pub struct TinyModel {
     pub intermediate: usize,
     /// Number of word embeddings. No text has the ids above those of [`vocabulary`].
     pub words: usize,
+    /// The pooling of 1_Pooling/config.json, written together with modules.json; `None` writes
+    /// neither.
+    pub pooling: Option<&'static str>,
+    /// The prompts of config_sentence_transformers.json, by name; without any there is no such file.
+    pub prompts: &'static [(&'static str, &'static str)],
 }
 
 impl TinyModel {
@@ -62,6 +67,8 @@ impl Default for TinyModel {
             heads: 12,
             intermediate: INTERMEDIATE,
             words: vocabulary().len(),
+            pooling: None,
+            prompts: &[],
         }
     }
 }
@@ -77,7 +84,7 @@ pub struct TensorData {
 pub type Tensors = BTreeMap<String, TensorData>;
 
 impl TinyModel {
-    /// Writes the four files into `dir`. Creates `dir` if it does not exist.
+    /// Writes the files into `dir`. Creates `dir` if it does not exist.
     pub fn write(&self, dir: &Path) -> io::Result<()> {
         self.write_with(dir, |_| ())
     }
@@ -100,6 +107,16 @@ impl TinyModel {
         if let Some(max_tokens) = self.max_tokens {
             let config = json!({ "max_seq_length": max_tokens, "do_lower_case": false });
             write_json(&dir.join("sentence_bert_config.json"), &config)?;
+        }
+        if let Some(pooling) = self.pooling {
+            std::fs::create_dir_all(dir.join("1_Pooling"))?;
+            write_json(&dir.join("1_Pooling/config.json"), &pooling_config(pooling))?;
+            write_json(&dir.join("modules.json"), &modules())?;
+        }
+        if !self.prompts.is_empty() {
+            let prompts: BTreeMap<_, _> = self.prompts.iter().copied().collect();
+            let config = json!({ "prompts": prompts, "default_prompt_name": null });
+            write_json(&dir.join("config_sentence_transformers.json"), &config)?;
         }
         Ok(())
     }
@@ -180,6 +197,33 @@ impl TinyModel {
     fn encode(&self, value: f32) -> Vec<u8> {
         if self.f16 { f16_bits(value).to_le_bytes().to_vec() } else { value.to_le_bytes().to_vec() }
     }
+}
+
+/// 1_Pooling/config.json of version 2 to 5 of sentence-transformers: a flag for each kind.
+pub fn pooling_config(pooling: &str) -> Value {
+    json!({
+        "word_embedding_dimension": HIDDEN,
+        "pooling_mode_cls_token": pooling == "cls",
+        "pooling_mode_mean_tokens": pooling == "mean",
+        "pooling_mode_max_tokens": pooling == "max",
+        "pooling_mode_mean_sqrt_len_tokens": false,
+        "pooling_mode_weightedmean_tokens": false,
+        "pooling_mode_lasttoken": pooling == "lasttoken",
+        "include_prompt": true,
+    })
+}
+
+/// modules.json of a model whose vectors have unit length.
+pub fn modules() -> Value {
+    let module = |idx: usize, path: &str, class: &str| {
+        json!({ "idx": idx, "name": idx.to_string(), "path": path,
+                "type": format!("sentence_transformers.models.{class}") })
+    };
+    json!([
+        module(0, "", "Transformer"),
+        module(1, "1_Pooling", "Pooling"),
+        module(2, "2_Normalize", "Normalize"),
+    ])
 }
 
 /// The F16 bits of a value that F16 represents exactly. Panics for other values.

@@ -29,7 +29,7 @@ use crate::forward::shared::Shared;
 
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{Activation, ModelConfig};
-use crate::model::pooling::Mean;
+use crate::model::pooling::{Mean, Pooling};
 use crate::schedule::team::{Crew, GoOn, Member};
 use crate::{DIMS, Error};
 
@@ -48,6 +48,7 @@ pub(in crate::forward) struct AmxPass {
     weights: TileWeights,
     heads: usize,
     activation: Activation,
+    pooling: Pooling,
 }
 
 /// Hidden states of a block, and the intermediate results of a layer.
@@ -106,7 +107,8 @@ impl AmxPass {
     /// As [`TileWeights::new`].
     pub fn new(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<AmxPass, Error> {
         let weights = TileWeights::new(config, checkpoint)?;
-        Ok(AmxPass { weights, heads: config.heads, activation: config.activation })
+        let ModelConfig { heads, activation, pooling, .. } = *config;
+        Ok(AmxPass { weights, heads, activation, pooling })
     }
 
     /// As [`crate::forward::Forward::run`].
@@ -133,7 +135,7 @@ impl AmxPass {
         let stream = states.streams[0];
         let vectors = block.rows.iter().map(|text| {
             let (mut mean, mut values) = (Mean::new(), [0.0; DIMS]);
-            for row in text.clone() {
+            for row in self.pooling.rows(text) {
                 // SAFETY: the other threads have finished.
                 unsafe { rows::read_row(stream, row, &mut values) };
                 mean.add(&values);
