@@ -37,7 +37,7 @@ MINILM_FILES = {"config.json": 612, "sentence_bert_config.json": 53, "tokenizer.
 
 # Required and optional files of a model.
 REQUIRED = ("config.json", "tokenizer.json", "model.safetensors")
-OPTIONAL = ("sentence_bert_config.json",)
+OPTIONAL = ("sentence_bert_config.json", "modules.json", "1_Pooling/config.json", "config_sentence_transformers.json")
 DIMENSIONS = 384
 
 # Exit codes of gte-model.
@@ -145,8 +145,12 @@ def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
         incoming = Path(work) / directory.name
         incoming.mkdir()
         for name in names:
-            transfer(source / name, incoming / name)
-            (incoming / name).chmod(0o644)
+            target = incoming / name
+            if target.parent != incoming:
+                target.parent.mkdir(exist_ok=True)
+                target.parent.chmod(0o755)
+            transfer(source / name, target)
+            target.chmod(0o644)
         incoming.chmod(0o755)
         if directory.exists():
             os.replace(directory, Path(work) / "replaced")
@@ -157,7 +161,7 @@ def install(pg_config: Path) -> Path:
     """Installs gte-small, and no other model, where a server looks when gte_small.model_path is empty."""
     place = Path(postgres.config(pg_config, "--sharedir")) / "gte-small"
     source = gte_small(verify=True)
-    names = sorted(path.name for path in source.iterdir() if path.is_file())
+    names = _files(source)
     if all((place / name).is_file() and filecmp.cmp(source / name, place / name, shallow=False) for name in names):
         return place
     if not os.access(place.parent, os.W_OK):
@@ -192,13 +196,18 @@ def own(directory: str) -> Path:
         return path
     # One copy per path, so that a second directory of the same name does not replace it.
     copy = _directory(f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}")
-    same = copy.is_dir() and {p.name for p in copy.iterdir()} == set(names) and \
+    same = copy.is_dir() and _files(copy) == sorted(names) and \
         all(state.sha256(copy / name) == state.sha256(path / name) for name in names)
     if not same:
         say(f"copying the model to {copy}, because the server's user {user} cannot read {path} ...")
         state.directory("models")
         _put_in_place(path, names, copy, shutil.copyfile)
     return copy
+
+
+def _files(directory: Path) -> list:
+    """The names of the files in a model directory, with their folders."""
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
 def _reads(user: str, path: Path) -> bool:

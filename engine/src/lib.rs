@@ -30,6 +30,7 @@ pub use encoder::{Embedding, Encoder, ModelInfo, Options};
 pub use error::Error;
 pub use forward::number::Precision;
 pub use identity::Identity;
+pub use model::files::MODEL_FILES;
 pub use model::known::{GTE_SMALL_WEIGHTS_SHA256, MINILM_WEIGHTS_SHA256};
 pub use model::prompts::Role;
 pub use selftest::{Agreement, selftest, texts as selftest_texts};

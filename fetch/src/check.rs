@@ -117,9 +117,17 @@ fn heading(
     has_published_values: bool,
 ) -> String {
     let ModelInfo { layers, max_tokens, .. } = info;
-    let name = &identity.name;
+    let Identity { name, pooling, .. } = identity;
+    let pooling = if *pooling == "mean" { String::new() } else { format!(", {pooling} pooling") };
+    let prompts = [("query", &identity.query_prompt), ("document", &identity.document_prompt)]
+        .into_iter()
+        .filter(|(_, prompt)| !prompt.is_empty())
+        .map(|(role, prompt)| format!(", {role} prompt {prompt:?}"))
+        .collect::<String>();
     let published = if has_published_values { "" } else { ", no published values" };
-    format!("{name}: {layers} layers, {max_tokens} tokens, {texts} texts{published}")
+    format!(
+        "{name}: {layers} layers, {max_tokens} tokens{pooling}{prompts}, {texts} texts{published}"
+    )
 }
 
 /// Compares the engine with stock candle, and single texts with a batch of mixed lengths.

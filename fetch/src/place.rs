@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use gte_engine::MODEL_FILES;
+
 use crate::content::{self, Content};
 use crate::failure::{Failure, Kind};
 use crate::published::PublishedFile;
@@ -53,7 +55,7 @@ impl Destination {
         let destination = Destination { dir, parent, name, _lock: lock };
         // A run that was killed while it copied leaves this directory.
         destination.clear(&destination.sibling("incoming"))?;
-        destination.refuse_foreign_content()?;
+        destination.refuse_foreign_content(Path::new(""))?;
         Ok(destination)
     }
 
@@ -76,6 +78,9 @@ impl Destination {
         fs::create_dir(incoming).map_err(failed(incoming))?;
         for (file, source) in sources {
             let target = incoming.join(&file.name);
+            if let Some(folder) = target.parent().filter(|folder| *folder != incoming) {
+                make_readable_folder(folder).map_err(failed(folder))?;
+            }
             let mut out = File::create(&target).map_err(failed(&target))?;
             let copied = content::copy_checked(source, file, &mut out, || ());
             if let Content::Differs(found) = copied.map_err(failed(&target))? {
@@ -84,6 +89,9 @@ impl Destination {
             // Readable whatever the umask: the server that loads the file may be another user.
             out.set_permissions(Permissions::from_mode(0o644)).map_err(failed(&target))?;
             out.sync_all().map_err(failed(&target))?;
+            if let Some(folder) = target.parent() {
+                sync_directory(folder).map_err(failed(folder))?;
+            }
         }
         fs::set_permissions(incoming, Permissions::from_mode(0o755)).map_err(failed(incoming))?;
         sync_directory(incoming).map_err(failed(incoming))
@@ -102,18 +110,23 @@ impl Destination {
         self.clear(&replaced)
     }
 
-    /// A directory that contains anything but a model's files is not replaced.
-    fn refuse_foreign_content(&self) -> Result<(), Failure> {
-        const MODEL_FILES: [&str; 4] =
-            ["config.json", "sentence_bert_config.json", "tokenizer.json", "model.safetensors"];
-        let entries = match fs::read_dir(&self.dir) {
+    /// A directory that contains anything but a model's files is not replaced. `folder` is relative
+    /// to it.
+    fn refuse_foreign_content(&self, folder: &Path) -> Result<(), Failure> {
+        let path = self.dir.join(folder);
+        let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(Failure::local("read", &self.dir, &e)),
+            Err(e) => return Err(Failure::local("read", &path, &e)),
         };
         for entry in entries {
-            let name = entry.map_err(|e| Failure::local("read", &self.dir, &e))?.file_name();
-            if !MODEL_FILES.iter().any(|file| name == *file) {
+            let entry = entry.map_err(|e| Failure::local("read", &path, &e))?;
+            let name = folder.join(entry.file_name());
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let mut files = MODEL_FILES.iter().map(Path::new);
+            if is_folder && files.any(|file| file.parent() == Some(&name)) {
+                self.refuse_foreign_content(&name)?;
+            } else if is_folder || !files.any(|file| file == name) {
                 return Err(Failure::new(
                     Kind::Other,
                     format!(
@@ -146,6 +159,12 @@ impl Destination {
             _ => Ok(()),
         }
     }
+}
+
+/// Creates a directory that each user may read, unless it exists.
+fn make_readable_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -72,8 +72,11 @@ impl Published {
         }
         check_revision(&self.revision)?;
         for file in &self.files {
-            if !is_plain(&file.name) {
-                return Err(bad_manifest("a file's name is not a plain name"));
+            // 1_Pooling/config.json is in a directory.
+            if !(file.name.split('/').count() <= 2 && file.name.split('/').all(is_plain)) {
+                return Err(bad_manifest(
+                    "a file's name is not of the form name or directory/name",
+                ));
             }
             let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
             if !(file.sha256.len() == 64 && file.sha256.bytes().all(hex)) {

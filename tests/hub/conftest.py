@@ -29,6 +29,12 @@ FILES = {
     # Enough bytes for several reads and a cut in the middle; not a multiple of a buffer's size.
     WEIGHTS: random.Random(2).randbytes(1_500_007),
 }
+# What a model with another pooling or with prompts has, too.
+PIPELINE = {
+    "modules.json": b"[]\n",
+    "1_Pooling/config.json": b'{"pooling_mode_cls_token": true}\n',
+    "config_sentence_transformers.json": b'{"prompts": {}}\n',
+}
 # Each test sets the variables of the network itself.
 OURS = {"HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
 # gte-model's default timeouts, in seconds. Only tests of a silent hub shorten them, so that a busy machine fails no other test.
@@ -38,6 +44,11 @@ PATIENCE = 1.5
 SHORT_CONTACT = ["--connect-timeout", PATIENCE]
 # The first content may take longer than the next.
 SHORT_STALL = ["--connect-timeout", 2 * PATIENCE, "--stall-timeout", PATIENCE]
+
+
+def content(directory) -> dict:
+    """The files of a model directory by their names in it."""
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
 class Address:
@@ -110,7 +121,7 @@ class Fetching:
 
     def holds(self, files, directory=None) -> bool:
         directory = directory or self.dir
-        return {p.name: p.read_bytes() for p in directory.iterdir()} == files
+        return content(directory) == files
 
 
 @pytest.fixture(scope="session")

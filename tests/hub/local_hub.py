@@ -223,14 +223,13 @@ class LocalHub:
     def _route(self, handler):
         # The path as it was sent: `handler.path` has no double slash at its start, for which the real hub answers 404.
         path = unquote(urlsplit("http://hub" + handler.requestline.split()[1]).path)
-        name = path.rsplit("/", 1)[-1]
         if handler.server is self._servers[1]:
             by_hash = {hashlib.sha256(data).hexdigest(): file for file, data in self.files.items()}
-            return "content", by_hash.get(name, "")
-        if path == f"/api/resolve-cache/models/{self.repo}/{self.revision}/{name}":
-            return "cache", name
-        if path == f"/{self.repo}/resolve/{self.revision}/{name}":
-            return "hub", name
+            return "content", by_hash.get(path.rsplit("/", 1)[-1], "")
+        for host, root in (("cache", "/api/resolve-cache/models/{}/{}/"), ("hub", "/{}/resolve/{}/")):
+            root = root.format(self.repo, self.revision)
+            if path.startswith(root):
+                return host, path[len(root):]
         return "hub", ""
 
     def _reply(self, request) -> Reply:

@@ -12,7 +12,7 @@ import tempfile
 import model
 import pytest
 import state
-from conftest import CLONE, FILES, WEIGHTS
+from conftest import CLONE, FILES, PIPELINE, WEIGHTS, content
 from local_hub import status, stop, unused_port
 
 
@@ -44,9 +44,9 @@ def unreachable(network):
 @pytest.fixture
 def own_model(tmp_path):
     directory = tmp_path / "my-model"
-    directory.mkdir()
+    (directory / "1_Pooling").mkdir(parents=True)
     for name in (*model.REQUIRED, *model.OPTIONAL):
-        (directory / name).write_bytes(FILES[name])
+        (directory / name).write_bytes((FILES | PIPELINE)[name])
     return directory
 
 
@@ -147,7 +147,7 @@ def test_an_own_directory_is_taken(own_model):
     choice = model.choose(str(own_model))
     assert (choice["asked"], choice["name"], choice["hub_error"]) == (str(own_model), "my-model", None)
     taken = pathlib.Path(choice["path"])
-    assert {p.name: p.read_bytes() for p in taken.iterdir()} == FILES
+    assert content(taken) == FILES | PIPELINE
     if taken != own_model:
         shutil.rmtree(taken)
 
@@ -187,12 +187,17 @@ def test_roots_private_directory_is_copied_for_the_server(own_model, monkeypatch
         user = state.server_user()
         copy = model.own(str(own_model))
         assert copy.parent == open_place
-        assert all(model._reads(user, path) for path in copy.iterdir())
-        assert {p.name: p.read_bytes() for p in copy.iterdir()} == FILES
+        assert all(model._reads(user, path) for path in copy.rglob("*"))
+        assert content(copy) == FILES | PIPELINE
         # A changed model is copied again, an unchanged one is not.
         before = (copy / WEIGHTS).stat().st_ino
         assert model.own(str(own_model)) == copy and (copy / WEIGHTS).stat().st_ino == before
         (own_model / WEIGHTS).write_bytes(b"retrained")
         assert (model.own(str(own_model)) / WEIGHTS).read_bytes() == b"retrained"
+        # A file of the pooling that is gone or new makes another model.
+        (own_model / "1_Pooling" / "config.json").unlink()
+        assert set(content(model.own(str(own_model)))) == {*FILES, *PIPELINE} - {"1_Pooling/config.json"}
+        (own_model / "1_Pooling" / "config.json").write_bytes(b"{}")
+        assert (model.own(str(own_model)) / "1_Pooling" / "config.json").read_bytes() == b"{}"
     finally:
         shutil.rmtree(open_place)

@@ -21,6 +21,17 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// another `config.json`.
 pub(crate) const POOLING: &str = "1_Pooling/config.json";
 
+/// The files of a model directory that are read. The first three are required.
+pub const MODEL_FILES: [&str; 7] = [
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "sentence_bert_config.json",
+    "modules.json",
+    POOLING,
+    "config_sentence_transformers.json",
+];
+
 /// Paths of a model directory.
 pub(crate) struct ModelFiles {
     pub config: PathBuf,
@@ -133,19 +144,10 @@ mod tests {
         let name = format!("gte-small-files-{}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(dir.join("1_Pooling")).unwrap();
-        let all = [
-            "config.json",
-            "sentence_bert_config.json",
-            "tokenizer.json",
-            "model.safetensors",
-            "modules.json",
-            POOLING,
-            "config_sentence_transformers.json",
-        ];
-        for file in all {
+        for file in MODEL_FILES {
             std::fs::write(dir.join(file), "{}").unwrap();
         }
-        for file in all {
+        for file in MODEL_FILES {
             let path = dir.join(file);
             let changes: [&dyn Fn(); 3] = [
                 &|| std::fs::write(&path, "longer").unwrap(),
