@@ -70,7 +70,7 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             message,
             with_directory(engine, "The model was not loaded."),
-            "Use gte-small or another BERT encoder with 384 dimensions.",
+            "Use gte-small or another BERT encoder with 384 dimensions, mean or CLS pooling and no other layer.",
         ),
         Error::TextTooLong { .. } => error(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -140,8 +140,8 @@ pub fn truncated(count: usize, of: usize, max_tokens: usize, dropped: usize) -> 
 /// `consequence`, after the model directory if the current user may see the server's settings.
 /// Otherwise the directory goes to the server's log only.
 fn with_directory(engine: &gte_engine::Error, consequence: &str) -> String {
-    let directory = engine.path().and_then(|path| path.parent());
-    let Some(directory) = directory.map(|directory| directory.display().to_string()) else {
+    let Some(directory) = engine.directory().map(|directory| directory.display().to_string())
+    else {
         return consequence.to_owned();
     };
     if may_see_settings() {

@@ -105,6 +105,13 @@ impl Error {
         }
     }
 
+    /// The directory of the model whose file caused the error.
+    pub fn directory(&self) -> Option<&Path> {
+        let path = self.path()?;
+        let depth = if path.ends_with(POOLING) { 2 } else { 1 };
+        path.ancestors().nth(depth)
+    }
+
     pub(crate) fn corrupt(path: &Path, reason: impl std::fmt::Display) -> Error {
         Error::Corrupt { path: path.to_owned(), reason: reason.to_string() }
     }

@@ -178,6 +178,11 @@ fn a_pooling_that_the_modules_name_and_that_is_not_there_is_missing() {
     let error = Encoder::load(dir.path()).err().unwrap();
     assert!(matches!(error, Error::MissingFile { .. }), "{error:?}");
     assert!(error.to_string().contains(POOLING), "{error}");
+    assert_eq!(error.directory(), Some(dir.path()));
+    std::fs::remove_file(dir.join("modules.json")).unwrap();
+    std::fs::remove_file(dir.join("config.json")).unwrap();
+    let error = Encoder::load(dir.path()).err().unwrap();
+    assert_eq!(error.directory(), Some(dir.path()), "{error}");
 }
 
 #[test]

@@ -8,19 +8,19 @@ CREATE FUNCTION embed(content pg_catalog.text) RETURNS vector(384)
   AS 'MODULE_PATHNAME', 'embed_gte_small'
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION embed(pg_catalog.text) IS
-  'embedding of a text: 384 dimensions, unit length';
+  'embedding of a text that is searched: 384 dimensions, unit length';
 
 CREATE FUNCTION embed(contents pg_catalog.text[]) RETURNS vector[]
   AS 'MODULE_PATHNAME', 'embed_array_gte_small'
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION embed(pg_catalog.text[]) IS
-  'embeddings of many texts, in their order; NULL for NULL';
+  'embeddings of many texts that are searched, in their order; NULL for NULL';
 
 CREATE FUNCTION embed_query(search pg_catalog.text) RETURNS vector(384)
   AS 'MODULE_PATHNAME', 'embed_query_gte_small'
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION embed_query(pg_catalog.text) IS
-  'embedding of a search string; refuses a blank one and one that is a vector literal';
+  'embedding of a search string, with the prompt that the model has for queries; refuses a blank one and one that is a vector literal';
 
 CREATE FUNCTION embed_trigger() RETURNS trigger
   AS 'MODULE_PATHNAME', 'embed_trigger_gte_small'

@@ -5,7 +5,7 @@ CREATE FUNCTION token_count(content pg_catalog.text) RETURNS pg_catalog.int4
   AS 'MODULE_PATHNAME', 'token_count_gte_small'
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION token_count(pg_catalog.text) IS
-  'tokens of a text as the model counts them, special tokens included, without a limit';
+  'tokens of a text as embed(text) counts them, special tokens and the prompt of the model included, without a limit';
 
 -- ROWS 10: a text of ten pages has about ten chunks.
 CREATE FUNCTION chunk_text(

@@ -102,6 +102,7 @@ def test_a_pooling_that_is_named_and_missing_is_an_error(server, connection, pla
     with pytest.raises(psycopg.errors.UndefinedFile) as error:
         connection.execute("select embed('a cat')")
     assert '"1_Pooling/config.json" does not exist' in error.value.diag.message_primary
+    assert f'The model directory is "{place}/half". ' in error.value.diag.message_detail
 
 
 def test_each_function_takes_its_prompt(connection, prompted):
