@@ -77,7 +77,7 @@ fn info_and_identity_describe_the_model() {
 }
 
 #[test]
-fn the_fingerprint_depends_on_weights_tokenizer_and_limit_alone() {
+fn the_fingerprint_depends_on_weights_tokenizer_and_limit() {
     let fingerprint = |model: &TinyModel| load(model).identity().unwrap().fingerprint.clone();
     let base = TinyModel::default();
     let first = fingerprint(&base);

@@ -38,9 +38,10 @@ struct PromptsFile {
 impl Prompts {
     /// Reads the prompts; without a file there are none.
     ///
-    /// The rule is that of sentence-transformers' `encode_query` and `encode_document`: a role
-    /// without a prompt of its own has none. The default prompt, which its `encode` takes, is used
-    /// for both roles if no prompt is for a role.
+    /// The rule is the documented one of sentence-transformers' `encode_query` and
+    /// `encode_document`: a role without a prompt of its own has none. (Version 6 adds an empty
+    /// `document` to the prompts, and so never comes to `passage`.) The default prompt, which its
+    /// `encode` takes, is used for both roles if no prompt is for a role.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a prompt that is too long; [`Error::Corrupt`], [`Error::Io`].
