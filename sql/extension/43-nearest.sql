@@ -3,7 +3,7 @@
 -- An HNSW index chooses which near rows come, never how many. A scan of it ends early where many of its rows
 -- are dead, hidden by a policy or excluded by a filter. So the search has two statements. The first one may
 -- use the index. Where it comes back short, the second one reads the table. It is left out where it can find
--- nothing more: if the first statement met a row beyond the threshold, or took no such index.
+-- nothing more: if the first statement took no such index, or met a row beyond the threshold.
 
 -- A threshold as a bound for the distance, which is the negative cosine.
 CREATE FUNCTION gte_small.bound(match_threshold pg_catalog.float8) RETURNS pg_catalog.float8
@@ -124,7 +124,10 @@ BEGIN
   END IF;
   EXECUTE pg_catalog.format(summary, inner_statement) INTO parts, places, distances, seen, passing USING wanted, reach, bound;
   was_exact := scans OPERATOR(pg_catalog.=) gte_small.index_scans();
-  IF seen OPERATOR(pg_catalog.<) most AND passing OPERATOR(pg_catalog.=) seen AND (everything OR NOT was_exact)
+  -- A scan that met a row beyond the threshold has met the rows above it. Only under a filter or a policy: there a
+  -- scan ends short often, otherwise because the index has no more to give.
+  IF seen OPERATOR(pg_catalog.<) most AND (everything OR NOT was_exact)
+     AND (passing OPERATOR(pg_catalog.=) seen OR conditions OPERATOR(pg_catalog.=) '' AND NOT pg_catalog.row_security_active(target))
      OR NOT by_key AND gte_small.ends_in_a_tie(distances, most, reach) THEN
     EXECUTE pg_catalog.format(summary, pg_catalog.format(statement, embedding, only_own, target,
         CASE WHEN everything THEN 'true' ELSE filled END, conditions, 'exact_distance', 'exact_distance', and_key, ''))
