@@ -120,11 +120,11 @@ BEGIN
             HINT = 'Write index_options => ''{"m": 24, "ef_construction": 128}''.';
   END IF;
   FOR option IN SELECT * FROM jsonb_each(index_options) LOOP
-    IF NOT CASE option.key
+    IF NOT (CASE option.key
       WHEN 'type' THEN option.value IN ('"vector"', '"halfvec"')
       WHEN 'm' THEN option.value::text ~ '^\d{1,3}$' AND option.value::text::int BETWEEN 2 AND 100
       WHEN 'ef_construction' THEN option.value::text ~ '^\d{1,4}$' AND option.value::text::int BETWEEN 4 AND 1000
-      ELSE false END THEN
+      ELSE false END) THEN
       RAISE EXCEPTION 'index option "%" can''t be %', option.key, option.value
         USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was made.',
               HINT = 'The options are "m" (2 to 100), "ef_construction" (4 to 1000, at least 2 * m) and "type" ("vector" or "halfvec").';
