@@ -101,7 +101,9 @@ begin
       select from gte_small.chunk_text(new.content) n
        where (n.ordinal, n.start) = (c.ordinal, c.start) and n.chunk collate "C" = c.content collate "C");
   end if;
-  -- One that only moved keeps its vector: the embedding trigger leaves a vector that comes along.
+  -- One that only moved keeps its vector: the embedding trigger leaves a vector that comes along. It was the
+  -- model's before, so it is not noted as one of unknown origin.
+  perform gte_small.own_write(%2$L, true);
   insert into %1$s.chunks (document_id, ordinal, start, content, embedding)
   select new.id, n.ordinal, n.start, n.chunk,
          b.embedding
@@ -111,9 +113,10 @@ begin
       on b.content collate "C" = n.chunk collate "C"
    where not exists (select from %1$s.chunks c where c.document_id = new.id and c.ordinal = n.ordinal)
    order by n.ordinal;
+  perform gte_small.own_write_end();
   return null;
 end
-    $body$ $sql$, here);
+    $body$ $sql$, here, here || '.chunks');
   execute format($sql$comment on function %s.chunk_document() is
     'AFTER trigger on documents that keeps their parts in chunks'$sql$, here);
   execute format('alter function %s.chunk_document() depends on extension "gte-small"', here);

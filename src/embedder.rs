@@ -12,10 +12,12 @@ use std::time::Instant;
 use gte_engine::{Embedding, Encoder, Options, Precision, Role};
 use once_cell::unsync::OnceCell;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgvector_compat::VectorRef;
 
 use crate::errors::{self, Outcome};
 use crate::memo::Memo;
 use crate::pg::user::Asker;
+use crate::recent::Recent;
 use crate::settings::{self, OnTruncate};
 use crate::version;
 
@@ -56,6 +58,7 @@ struct Slot {
     preloaded: bool,
     encoder: OnceCell<Encoder>,
     memo: RefCell<Memo>,
+    recent: RefCell<Recent>,
 }
 
 thread_local! {
@@ -83,8 +86,8 @@ impl ModelKey {
 
 impl Slot {
     fn new(key: ModelKey, preloaded: bool) -> Rc<Slot> {
-        let (encoder, memo) = (OnceCell::new(), RefCell::new(Memo::new()));
-        Rc::new(Slot { key, preloaded, encoder, memo })
+        let (memo, recent) = (RefCell::new(Memo::new()), RefCell::new(Recent::new()));
+        Rc::new(Slot { key, preloaded, encoder: OnceCell::new(), memo, recent })
     }
 
     /// The model. Loads it if it is not loaded yet. Starts no thread.
@@ -194,6 +197,23 @@ pub fn counters() -> Counters {
     COUNTERS.with_borrow(|counters| *counters)
 }
 
+/// Whether this backend has a model in memory.
+pub fn is_loaded() -> bool {
+    SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.encoder.get().is_some()))
+}
+
+/// Whether the model in use made `vector` from `text` in this backend a short while ago. Loads no
+/// model: false if none is loaded.
+pub fn made(text: &str, vector: VectorRef<'_>) -> bool {
+    SLOT.with_borrow(|slot| {
+        slot.as_ref().is_some_and(|slot| {
+            slot.key == ModelKey::current()
+                && !slot.has_changed()
+                && slot.recent.borrow().knows(text, vector.elements())
+        })
+    })
+}
+
 /// Embeds one document; `gte_small.on_truncate` is applied.
 pub fn embed_one(text: &str) -> Outcome<Rc<Embedding>> {
     only(embed_as(Role::Document, &[text])?)
@@ -261,6 +281,13 @@ fn embed_as(role: Role, texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
     }
     let embeddings: Vec<Rc<Embedding>> =
         texts.iter().filter_map(|&text| known.get(&TextKey(text)).cloned()).collect();
+    // A query's vector beside a text of a table is foreign.
+    if matches!(role, Role::Document) {
+        let mut recent = model.0.recent.borrow_mut();
+        for (&text, embedding) in texts.iter().zip(&embeddings) {
+            recent.remember(text, embedding.values.iter().copied());
+        }
+    }
     let truncated = texts.iter().zip(&embeddings).filter(|(_, e)| e.truncated).map(|(&t, _)| t);
     apply_on_truncate(encoder, role, truncated, texts.len())?;
     Ok(embeddings)

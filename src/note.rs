@@ -12,6 +12,8 @@
 //! - `force` is present: all rows are being embedded again. A write by the model
 //!   `force.fingerprint` changes nothing. A write by another model sets `force.mixed` and warns.
 //!
+//! A vector that the model in use did not make sets `foreign` (see [`foreign`]).
+//!
 //! The note is read for each row that is embedded and never cached: a cached note would be wrong
 //! after a ROLLBACK TO SAVEPOINT or a COMMENT in the same transaction. Reading takes 4 µs, and the
 //! model runs for milliseconds. The note changes a few times in the life of a table.
@@ -31,6 +33,8 @@ use crate::pg::call::{Call, export};
 use crate::pg::encoding::database_keeps_utf8;
 use crate::pg::text::{readable, to_utf8};
 use crate::version::EXTENSION;
+
+pub mod foreign;
 
 /// The column that a trigger without arguments fills.
 pub const DEFAULT_TARGET: &CStr = c"embedding";
@@ -91,20 +95,52 @@ pub unsafe fn record_write(
     Ok(())
 }
 
+/// The table on which a trigger was created, for a partition's trigger that of its parent. `None` if
+/// that trigger was dropped meanwhile.
+///
+/// # Safety
+/// As for [`record_write`].
+pub unsafe fn origin_table(
+    relation: pg_sys::Relation,
+    trigger: *const pg_sys::Trigger,
+) -> Option<pg_sys::Oid> {
+    // SAFETY: the caller guarantees both pointers.
+    unsafe { Origin::of(relation, trigger) }.map(|origin| origin.table)
+}
+
 /// `embedding_written(target regclass, embedding name)`, STRICT: [`record_write`] for a backfill.
 /// The trigger does not embed in a backfill's UPDATE, and so does not record it.
 fn embedding_written(call: Call) -> Outcome<pg_sys::Datum> {
     let (Some(target), Some(column)) = (call.argument(0), call.argument(1)) else {
         return Err(internal("a STRICT function was called with NULL"));
     };
-    // SAFETY: the SQL script declares a regclass and a name, which is NUL-terminated. The lock is
-    // the one that a write takes; until the end of the transaction it keeps the triggers unchanged.
+    // SAFETY: the SQL script declares a regclass and a name.
+    unsafe {
+        for_each_trigger(target, column, |relation, trigger, column| {
+            record_write(relation, trigger, column)
+        })?;
+    }
+    Ok(pg_sys::Datum::null())
+}
+
+/// Calls `action` for each trigger that fills a column, with its open relation. The current user
+/// must have the privilege to write to the table.
+///
+/// # Safety
+/// `target` must be a regclass, and `column` a name.
+unsafe fn for_each_trigger(
+    target: pg_sys::Datum,
+    column: pg_sys::Datum,
+    mut action: impl FnMut(pg_sys::Relation, *const pg_sys::Trigger, &CStr) -> Outcome<()>,
+) -> Outcome<()> {
+    // SAFETY: the caller guarantees both datums; a name is NUL-terminated. The lock is the one that
+    // a write takes; until the end of the transaction it keeps the triggers unchanged.
     unsafe {
         let target = pg_sys::Oid::from_datum(target, false).unwrap_or(pg_sys::InvalidOid);
         let column = CStr::from_ptr(column.cast_mut_ptr());
         require_write_privilege(target)?;
         if pg_sys::RecoveryInProgress() {
-            return Ok(pg_sys::Datum::null());
+            return Ok(());
         }
         let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         let relation = pg_sys::try_relation_open(target, lock);
@@ -113,11 +149,10 @@ fn embedding_written(call: Call) -> Outcome<pg_sys::Datum> {
         }
         let done = triggers_for(relation, column)
             .into_iter()
-            .try_for_each(|trigger| record_write(relation, trigger, column));
+            .try_for_each(|trigger| action(relation, trigger, column));
         pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-        done?;
+        done
     }
-    Ok(pg_sys::Datum::null())
 }
 
 /// Only a role that may write to a table may change the note of its columns.
@@ -309,6 +344,12 @@ impl Origin {
     ///
     /// Does not wait: false if another transaction holds a conflicting lock.
     fn lock(&self) -> bool {
+        self.acquire(0, pg_sys::ShareUpdateExclusiveLock, false)
+    }
+
+    /// Takes a lock on the trigger or, with a `part`, on something of its own. False if it would
+    /// have to wait and may not.
+    fn acquire(&self, part: u16, mode: u32, wait: bool) -> bool {
         // SAFETY: a complete tag, as LockDatabaseObject makes it. Accepting the invalidations makes
         // the next catalogue look-up see what the last holder of the lock wrote.
         unsafe {
@@ -316,12 +357,12 @@ impl Origin {
                 locktag_field1: pg_sys::MyDatabaseId.to_u32(),
                 locktag_field2: pg_sys::TriggerRelationId.to_u32(),
                 locktag_field3: self.trigger.to_u32(),
-                locktag_field4: 0,
+                locktag_field4: part,
                 locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
                 locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
             };
-            let mode = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
-            let result = pg_sys::LockAcquire(&raw const tag, mode, false, true);
+            let result =
+                pg_sys::LockAcquire(&raw const tag, mode as pg_sys::LOCKMODE, false, !wait);
             if result == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
                 return false;
             }

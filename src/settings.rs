@@ -21,6 +21,7 @@ static MAX_THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static KERNELS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DEFER: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ITERATIVE_SCAN: GucSetting<bool> = GucSetting::<bool>::new(true);
+static OWN_VECTORS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Silent);
 
 /// The most entries of the memo. With 1.6 kB each that would be 26 MB, so the memo's limit of bytes
@@ -160,6 +161,14 @@ pub fn define(memo_size_assigned: Assigned) {
             None,
         );
     }
+    GucRegistry::define_bool_guc(
+        c"gte_small.own_vectors",
+        c"An UPDATE stores the vectors that it brings along.",
+        c"The trigger keeps a new vector beside a changed text, and NULL beside an unchanged one. off: a changed text is embedded, and an unchanged one keeps its vector where NULL comes.",
+        &OWN_VECTORS,
+        GucContext::Userset,
+        IN_PARALLEL,
+    );
     // SAFETY: the prefix is a NUL-terminated string that Postgres copies.
     unsafe {
         #[cfg(not(feature = "pg14"))]
@@ -229,6 +238,11 @@ pub fn iterative_scan() -> bool {
 #[pg_guard]
 unsafe extern "C-unwind" fn follow_iterative_scan(wanted: bool, _extra: *mut c_void) {
     iterative_scan::follow(wanted);
+}
+
+/// Whether an UPDATE stores the vectors, and the NULL, that it brings along.
+pub fn own_vectors() -> bool {
+    OWN_VECTORS.get()
 }
 
 /// What to do with a text that is too long.

@@ -1,109 +1,256 @@
 //! `embed_trigger()`: keeps an embedding column up to date with its text columns.
 //!
 //! A trigger sees the values of a row and not which columns a statement assigned, so the rules are
-//! about values. The target is the embedding column, the sources are the text columns:
+//! about values. The target is the embedding column, the sources are the text columns. A vector is
+//! new if it is not NULL, and not the one that the row had.
 //!
-//! - INSERT: embed if the target is NULL. A vector that the statement supplied is kept.
-//! - UPDATE: embed if a source changed, and the target is unchanged or NULL. Otherwise the row is
-//!   stored as it is.
-//! - If all sources are NULL, the embedding is NULL.
+//! | | a new vector comes | the old vector stays | NULL comes |
+//! |---|---|---|---|
+//! | INSERT | it is stored | | the text is embedded |
+//! | UPDATE, a source changed | the text is embedded | the text is embedded | the text is embedded |
+//! | UPDATE, no source changed | it is stored | nothing happens | the old vector is stored |
+//!
+//! A program that writes whole rows writes vectors that it read earlier, or NULL where it did not
+//! read them. Neither is right beside a text that is new, so a changed text is always embedded.
+//!
+//! - Under `gte_small.own_vectors` an UPDATE stores what comes: a new vector also beside a changed
+//!   text, and NULL also beside an unchanged one. The latter empties a column for a backfill.
+//! - A blank text (white space alone) counts as none. Without a text the embedding is NULL: the
+//!   text is not embedded, and an UPDATE to NULL is stored.
 //! - Under `gte_small.defer` the target becomes NULL in each case that would embed.
+//! - A new vector is scaled to unit length if its length is off by more than 0.001; one without a
+//!   direction is refused. It is foreign, which the note of the column says (`note::foreign`),
+//!   unless this backend's model made it from this text a short while ago.
+//! - A row that an UPDATE moves to another partition keeps its vector (`moved`).
+//! - While the extension itself writes (`own`), vectors are stored as they are and are not foreign,
+//!   and NULL is stored.
 //!
 //! Columns are looked up by name in the relation that fired: a partition may have them at other
 //! positions than its parent.
 
 #![allow(unsafe_code)]
 
-use std::borrow::Cow;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::CStr;
 
 use pgrx::{PgSqlErrorCode, pg_sys};
-use pgvector_compat::is_vector_type;
+use pgvector_compat::VectorRef;
 
-use crate::embedder;
 use crate::errors::{Failure, Outcome, error};
 use crate::functions::embed::to_datum;
 use crate::pg::call::{Call, export};
-use crate::pg::text::{Detoasted, readable, to_utf8};
-use crate::{note, settings};
+use crate::pg::text::{Detoasted, append, same_bytes};
+use crate::{embedder, note, own, settings, unit};
+
+mod columns;
+mod missing;
+mod moved;
+use columns::Source;
 
 export!(embed_trigger_gte_small, pg_finfo_embed_trigger_gte_small, embed_trigger);
-
-/// The arguments of a trigger that was created without any: the columns of the tutorial's table.
-const DEFAULT_ARGUMENTS: [&CStr; 2] = [note::DEFAULT_TARGET, c"content"];
 
 fn embed_trigger(call: Call) -> Outcome<pg_sys::Datum> {
     let trigger = Trigger::of(call)?;
     let arguments = trigger.arguments()?;
     let (column, sources) = arguments.split_at(1);
-    let target = trigger.target(&column[0])?;
-    let sources =
-        sources.iter().map(|name| trigger.source(name)).collect::<Outcome<Vec<Source>>>()?;
-
-    if !trigger.must_embed(target, &sources) {
-        return Ok(pg_sys::Datum::from(trigger.new));
-    }
-    // The old vector must not stay beside the new text, so without an embedding the target is NULL.
-    let text = if settings::defer() { None } else { trigger.text(&sources)? };
-    let embedding = match text {
-        Some(text) => {
-            let embedding = to_datum(&*embedder::embed_one(&text)?)?;
-            trigger.record_write(&column[0])?;
-            Some(embedding)
-        }
-        None => None,
+    let row = Row {
+        target: trigger.target(&column[0])?,
+        sources: sources.iter().map(|name| trigger.source(name)).collect::<Outcome<_>>()?,
+        column: &column[0],
+        trigger,
     };
-    Ok(pg_sys::Datum::from(trigger.with_target(target, embedding)))
+    let stored = row.stored()?;
+    row.remember(stored);
+    Ok(pg_sys::Datum::from(stored))
 }
 
-/// A text column: its attribute number, and how its values are stored.
-struct Source {
-    number: i32,
-    kind: SourceKind,
+/// A row that is to be stored, with its columns.
+struct Row<'a> {
+    trigger: Trigger,
+    target: i32,
+    column: &'a CStr,
+    sources: Vec<Source>,
 }
 
-#[derive(Clone, Copy)]
-enum SourceKind {
-    /// A varlena.
-    Text,
-    /// A varlena with padding: blanks at the end are removed, as by a cast to text.
-    Padded,
-    /// 64 bytes; the value ends at the first NUL.
-    Name,
-}
+impl Row<'_> {
+    /// The row by the rules of this module.
+    fn stored(&self) -> Outcome<pg_sys::HeapTuple> {
+        let insert = self.trigger.old.is_null();
+        let before = if insert { None } else { self.trigger.value(self.trigger.old, self.target) };
+        let comes = self.trigger.value(self.trigger.new, self.target);
+        // SAFETY: both are values of the target, which was checked to be a vector.
+        let is_new = |vector| !before.is_some_and(|before| unsafe { same_bytes(before, vector) });
+        let vector = comes.filter(|&vector| is_new(vector));
+        // A backfill's vector is of the text that the row had before the user's triggers.
+        let takes_vectors = insert || settings::own_vectors() && !self.is_own();
+        match vector {
+            Some(vector) if takes_vectors || !self.text_changed() => self.with_vector(vector),
+            None if !insert && !self.text_changed() => match before {
+                Some(before) if comes.is_none() => self.with_old_vector(before),
+                _ => Ok(self.trigger.new),
+            },
+            vector => self.with_embedding(vector),
+        }
+    }
 
-impl SourceKind {
-    /// # Safety
-    /// `datum` must be of a type of this kind and outlive the value.
-    unsafe fn read(self, datum: pg_sys::Datum) -> SourceValue {
-        // SAFETY: the caller guarantees the datum.
-        unsafe {
-            match self {
-                SourceKind::Text | SourceKind::Padded => {
-                    SourceValue::Varlena(Detoasted::new(datum))
+    fn text_changed(&self) -> bool {
+        let Trigger { old, new, .. } = self.trigger;
+        self.sources.iter().any(|source| {
+            let value = |row| self.trigger.value(row, source.number);
+            // SAFETY: both are values of the source.
+            !unsafe { source.same(value(old), value(new)) }
+        })
+    }
+
+    /// With the embedding of the text, which is `vector` if the model made it a short while ago:
+    /// an upsert brings the vector that its INSERT has made.
+    fn with_embedding(&self, vector: Option<pg_sys::Datum>) -> Outcome<pg_sys::HeapTuple> {
+        // The old vector must not stay beside the new text, so without an embedding the target is
+        // NULL.
+        let embedding = match settings::defer() {
+            true => None,
+            false => self.read_text(|text| {
+                let Some(text) = text else {
+                    return Ok(None);
+                };
+                match vector {
+                    Some(vector) if made(text, &self.payload(vector)) => Ok(Some(vector)),
+                    _ => to_datum(&*embedder::embed_one(text)?).map(Some),
                 }
-                SourceKind::Name => {
-                    SourceValue::Name(CStr::from_ptr(datum.cast_mut_ptr::<c_char>()).to_owned())
-                }
+            })?,
+        };
+        if embedding.is_some() {
+            self.record_write()?;
+        }
+        Ok(self.trigger.with_target(self.target, embedding))
+    }
+
+    /// With the new vector that comes along.
+    fn with_vector(&self, vector: pg_sys::Datum) -> Outcome<pg_sys::HeapTuple> {
+        if self.is_own() || self.was_moved() {
+            return Ok(self.trigger.new);
+        }
+        let payload = self.payload(vector);
+        let scaled = unit::scaled(payload.bytes())?;
+        // SAFETY: the trigger is valid during the call.
+        if !unsafe { note::foreign::is_noted((*self.trigger.data).tg_trigger) } {
+            // A text that can't be read is none that the model has read.
+            let own = embedder::is_loaded()
+                && self
+                    .read_text(|text| Ok(text.is_some_and(|text| made(text, &payload))))
+                    .unwrap_or(false);
+            if own { self.record_write() } else { self.record_foreign() }?;
+        }
+        Ok(match scaled {
+            Some(scaled) => self.trigger.with_target(self.target, Some(scaled)),
+            None => self.trigger.new,
+        })
+    }
+
+    /// With the vector that the row had, where NULL comes beside an unchanged text.
+    fn with_old_vector(&self, before: pg_sys::Datum) -> Outcome<pg_sys::HeapTuple> {
+        if self.is_own() || settings::own_vectors() || self.is_blank() {
+            return Ok(self.trigger.new);
+        }
+        Ok(self.trigger.with_target(self.target, Some(before)))
+    }
+
+    /// Whether the extension itself writes the row.
+    fn is_own(&self) -> bool {
+        // SAFETY: the relation is open during the call.
+        let table = unsafe { (*(*self.trigger.data).tg_relation).rd_id };
+        own::writes(table, self.trigger.old.is_null())
+    }
+
+    /// Whether an UPDATE moves the row here from another partition.
+    fn was_moved(&self) -> bool {
+        self.trigger.old.is_null()
+            && self.trigger.is_partition()
+            && self.fingerprint(self.trigger.new).matches_last()
+    }
+
+    /// What the INSERT trigger of another partition needs to know of the row.
+    fn remember(&self, stored: pg_sys::HeapTuple) {
+        if !self.trigger.old.is_null() && self.trigger.is_partition() {
+            self.fingerprint(stored).remember();
+        }
+    }
+
+    fn fingerprint(&self, row: pg_sys::HeapTuple) -> moved::Fingerprint {
+        let mut fingerprint = moved::Fingerprint::new();
+        let texts = self.sources.iter().filter(|source| source.is_varlena());
+        for number in texts.map(|source| source.number).chain([self.target]) {
+            // SAFETY: the target is a vector, and the source a text.
+            unsafe { fingerprint.add(self.trigger.value(row, number)) };
+        }
+        fingerprint
+    }
+
+    fn payload(&self, vector: pg_sys::Datum) -> Detoasted {
+        // SAFETY: a value of the target, which was checked to be a vector; the row outlives it.
+        unsafe { Detoasted::new(vector) }
+    }
+
+    /// The sources of the row that are not NULL, with their values.
+    fn values(&self) -> impl Iterator<Item = (&Source, pg_sys::Datum)> {
+        let row = self.trigger.new;
+        self.sources
+            .iter()
+            .filter_map(move |source| Some((source, self.trigger.value(row, source.number)?)))
+    }
+
+    /// Whether the row has no text: all sources are NULL or blank.
+    fn is_blank(&self) -> bool {
+        // SAFETY: the values of the sources.
+        self.values().all(|(source, datum)| unsafe { source.is_blank(datum) })
+    }
+
+    /// Passes the text to `action`: the sources that are not NULL, joined by newlines, or `None` if
+    /// all of it is blank. The text of a single source is not copied.
+    fn read_text<T>(&self, action: impl FnOnce(Option<&str>) -> Outcome<T>) -> Outcome<T> {
+        if self.is_blank() {
+            return action(None);
+        }
+        let mut values = self.values().map(|(source, datum)| {
+            // SAFETY: a value of the source; the row outlives it.
+            unsafe { source.read(datum) }
+        });
+        let Some(first) = values.next() else {
+            return action(None);
+        };
+        let Some(mut next) = values.next() else {
+            return action(Some(&first.text()?));
+        };
+        let mut joined = append(String::new(), &first.text()?)?;
+        drop(first);
+        loop {
+            joined = append(append(joined, "\n")?, &next.text()?)?;
+            match values.next() {
+                Some(value) => next = value,
+                None => break,
             }
         }
+        drop(next);
+        action(Some(&joined))
+    }
+
+    /// Records in the note of the column that the loaded model writes to it.
+    fn record_write(&self) -> Outcome<()> {
+        let data = self.trigger.data;
+        // SAFETY: the relation is open during the call, and the trigger is one of its triggers.
+        unsafe { note::record_write((*data).tg_relation, (*data).tg_trigger, self.column) }
+    }
+
+    /// Records in the note of the column that a foreign vector is written to it.
+    fn record_foreign(&self) -> Outcome<()> {
+        let data = self.trigger.data;
+        // SAFETY: as in `record_write`.
+        unsafe { note::foreign::record((*data).tg_relation, (*data).tg_trigger) }
     }
 }
 
-/// The value of a source, not NULL.
-enum SourceValue {
-    Varlena(Detoasted),
-    Name(CString),
-}
-
-impl SourceValue {
-    /// In the database's encoding, with the padding.
-    fn bytes(&self) -> &[u8] {
-        match self {
-            SourceValue::Varlena(value) => value.bytes(),
-            SourceValue::Name(value) => value.to_bytes(),
-        }
-    }
+/// Whether the model in use made the vector from the text a short while ago.
+fn made(text: &str, payload: &Detoasted) -> bool {
+    VectorRef::from_payload(payload.bytes()).is_ok_and(|vector| embedder::made(text, vector))
 }
 
 /// The row event for which the trigger function was called.
@@ -145,154 +292,9 @@ impl Trigger {
         }
     }
 
-    /// The names of the columns: first the target, then the sources.
-    fn arguments(&self) -> Outcome<Vec<CString>> {
-        // SAFETY: tgargs has tgnargs NUL-terminated strings that live as long as the trigger.
-        let arguments: Vec<CString> = unsafe {
-            let trigger = (*self.data).tg_trigger;
-            (0..(*trigger).tgnargs as usize)
-                .map(|i| CStr::from_ptr(*(*trigger).tgargs.add(i)).to_owned())
-                .collect()
-        };
-        match arguments.len() {
-            0 => Ok(DEFAULT_ARGUMENTS.map(CStr::to_owned).to_vec()),
-            1 => Err(error(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                "embed_trigger() has a target column and no source column",
-                "The row was not stored.",
-                "Name the embedding column first and then one or more text columns, as in embed_trigger('embedding', 'content').",
-            )),
-            _ => Ok(arguments),
-        }
-    }
-
-    /// Whether the row needs a new embedding, by the rules of this module.
-    fn must_embed(&self, target: i32, sources: &[Source]) -> bool {
-        let embedding = self.value(self.new, target);
-        if self.old.is_null() {
-            return embedding.is_none();
-        }
-        let changed = sources.iter().any(|source| {
-            let (old, new) =
-                (self.value(self.old, source.number), self.value(self.new, source.number));
-            !same_bytes(old, new, source.kind)
-        });
-        changed
-            && (embedding.is_none()
-                || same_bytes(self.value(self.old, target), embedding, SourceKind::Text))
-    }
-
-    /// The sources that are not NULL, joined by newlines; `None` if all are NULL.
-    fn text(&self, sources: &[Source]) -> Outcome<Option<String>> {
-        let mut joined: Option<String> = None;
-        for source in sources {
-            let Some(datum) = self.value(self.new, source.number) else {
-                continue;
-            };
-            // SAFETY: `source` checked the type of the column, and the row outlives the call.
-            let value = unsafe { source.kind.read(datum) };
-            let mut text: Cow<'_, str> = to_utf8(value.bytes())?;
-            if matches!(source.kind, SourceKind::Padded) {
-                text = Cow::Owned(text.trim_end_matches(' ').to_owned());
-            }
-            match &mut joined {
-                None => joined = Some(text.into_owned()),
-                Some(joined) => {
-                    joined.push('\n');
-                    joined.push_str(&text);
-                }
-            }
-        }
-        Ok(joined)
-    }
-
-    /// Attribute number of the embedding column, if a `vector(384)` fits it. Postgres stores the
-    /// tuple that a BEFORE trigger returns without the coercion of an assignment, so it would not
-    /// notice a wrong type or length.
-    fn target(&self, name: &CStr) -> Outcome<i32> {
-        let (number, attribute) = self.column(name)?;
-        self.refuse_generated(&attribute, name, "is generated, a trigger can't set it")?;
-        let (oid, typmod) = (attribute.atttypid, attribute.atttypmod);
-        let dims = gte_engine::DIMS;
-        if !is_vector_type(oid) || !(typmod == -1 || typmod == dims as i32) {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("column {} has type {}", self.named(name), type_name(oid, typmod)),
-                format!("An embedding is a vector({dims}). The row was not stored."),
-                format!("Give the column the type vector({dims})."),
-            ));
-        }
-        Ok(number)
-    }
-
-    /// A source column, if it is text: `text`, `varchar`, `char(n)`, `name`, a type that is stored
-    /// as text is (`citext`), or a domain over one of these.
-    fn source(&self, name: &CStr) -> Outcome<Source> {
-        let (number, attribute) = self.column(name)?;
-        self.refuse_generated(&attribute, name, "is generated, a BEFORE trigger sees it as NULL")?;
-        let (oid, typmod) = (attribute.atttypid, attribute.atttypmod);
-        // SAFETY: catalogue look-ups by OID.
-        let (base, as_text) = unsafe {
-            let base = pg_sys::getBaseType(oid);
-            (base, pg_sys::IsBinaryCoercible(base, pg_sys::TEXTOID))
-        };
-        let kind = match base {
-            pg_sys::BPCHAROID => Some(SourceKind::Padded),
-            pg_sys::NAMEOID => Some(SourceKind::Name),
-            _ => as_text.then_some(SourceKind::Text),
-        };
-        kind.map(|kind| Source { number, kind }).ok_or_else(|| {
-            error(
-                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("column {} has type {}", self.named(name), type_name(oid, typmod)),
-                "Only text can be embedded. The row was not stored.",
-                "Name a column of type text, or keep the value as text in a column of its own.",
-            )
-        })
-    }
-
-    fn column(&self, name: &CStr) -> Outcome<(i32, pg_sys::FormData_pg_attribute)> {
-        // SAFETY: a look-up by name in the relation's own descriptor, which is read and not
-        // released. For missing columns and system columns the number is below 1.
-        let (number, attribute) = unsafe {
-            let number = pg_sys::SPI_fnumber(self.descriptor, name.as_ptr());
-            let index = usize::try_from(number - 1).ok();
-            let columns = pgrx::PgTupleDesc::from_pg_unchecked(self.descriptor);
-            (number, index.and_then(|index| columns.get(index).copied()))
-        };
-        attribute.map(|attribute| (number, attribute)).ok_or_else(|| {
-            error(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                format!("column {} does not exist", self.named(name)),
-                "The row was not stored.",
-                "Name columns of the table in the trigger's arguments, exactly as they are written: embed_trigger('embedding', 'content').",
-            )
-        })
-    }
-
-    fn refuse_generated(
-        &self,
-        attribute: &pg_sys::FormData_pg_attribute,
-        name: &CStr,
-        why: &str,
-    ) -> Outcome<()> {
-        if attribute.attgenerated == 0 && attribute.attidentity == 0 {
-            return Ok(());
-        }
-        Err(error(
-            PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
-            format!("column {} {why}", self.named(name)),
-            "The row was not stored.",
-            "Use a plain column, or drop the trigger where the column is GENERATED ALWAYS AS (embed(...)) STORED.",
-        ))
-    }
-
-    /// `"column" of relation "table"`, for messages.
-    fn named(&self, column: &CStr) -> String {
-        // SAFETY: the relation is open during the call; the name is a NUL-terminated NameData.
-        let table =
-            unsafe { CStr::from_ptr((*(*(*self.data).tg_relation).rd_rel).relname.data.as_ptr()) };
-        format!("\"{}\" of relation \"{}\"", readable(column), readable(table))
+    fn is_partition(&self) -> bool {
+        // SAFETY: the relation is open during the call.
+        unsafe { (*(*(*self.data).tg_relation).rd_rel).relispartition }
     }
 
     fn value(&self, tuple: pg_sys::HeapTuple, number: i32) -> Option<pg_sys::Datum> {
@@ -300,12 +302,6 @@ impl Trigger {
         // SAFETY: the tuple has this descriptor, and `column` checked the number.
         let datum = unsafe { pg_sys::SPI_getbinval(tuple, self.descriptor, number, &mut is_null) };
         (!is_null).then_some(datum)
-    }
-
-    /// Records in the note of `column` that the loaded model writes to it.
-    fn record_write(&self, column: &CStr) -> Outcome<()> {
-        // SAFETY: the relation is open during the call, and the trigger is one of its triggers.
-        unsafe { note::record_write((*self.data).tg_relation, (*self.data).tg_trigger, column) }
     }
 
     fn with_target(&self, number: i32, value: Option<pg_sys::Datum>) -> pg_sys::HeapTuple {
@@ -325,22 +321,6 @@ impl Trigger {
     }
 }
 
-/// Whether two values of a column have the same bytes after detoasting. The operator `=` would not
-/// do: under a nondeterministic collation it is true for some different texts.
-fn same_bytes(a: Option<pg_sys::Datum>, b: Option<pg_sys::Datum>, kind: SourceKind) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        // The same datum has the same bytes, so it need not be read.
-        (Some(a), Some(b)) if a == b => true,
-        (Some(a), Some(b)) => {
-            // SAFETY: both are values of a column whose type was checked to be of this kind.
-            let (a, b) = unsafe { (kind.read(a), kind.read(b)) };
-            a.bytes() == b.bytes()
-        }
-        _ => false,
-    }
-}
-
 fn misuse(fact: &str) -> Failure {
     error(
         PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
@@ -348,11 +328,4 @@ fn misuse(fact: &str) -> Failure {
         "It can only fill a column of a row that is about to be stored.",
         "Create it as BEFORE INSERT OR UPDATE ... FOR EACH ROW EXECUTE FUNCTION embed_trigger(...).",
     )
-}
-
-fn type_name(oid: pg_sys::Oid, typmod: i32) -> String {
-    // SAFETY: a catalogue look-up that returns a new NUL-terminated string.
-    unsafe {
-        CStr::from_ptr(pg_sys::format_type_with_typemod(oid, typmod)).to_string_lossy().into_owned()
-    }
 }

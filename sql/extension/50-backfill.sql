@@ -96,17 +96,26 @@ $body$;
 COMMENT ON FUNCTION gte_small.backfill_leaves(pg_catalog.regclass) IS
   'part of embed_backfill: the tables that hold the rows of a table';
 
--- An expression for the text of a row t. It joins the columns as embed_trigger() does. The cast removes
--- the padding of char(n).
+-- The condition for rows t that have a text: one of the columns is not NULL and not blank. NULL or false for others.
+CREATE FUNCTION gte_small.has_text(content pg_catalog.name[]) RETURNS pg_catalog.text
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT string_agg(format('NOT gte_small.is_blank(t.%I::pg_catalog.text)', c), ' OR ' ORDER BY n)
+    FROM unnest(content) WITH ORDINALITY AS u (c, n)
+$body$;
+COMMENT ON FUNCTION gte_small.has_text(pg_catalog.name[]) IS
+  'part of embed_backfill: SQL condition for the rows that have a text to embed';
+
+-- An expression for the text of a row t, NULL for a blank one. It joins the columns as embed_trigger() does. The
+-- cast removes the padding of char(n).
 CREATE FUNCTION gte_small.backfill_text(content pg_catalog.name[]) RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
-  SELECT CASE WHEN cardinality(content) = 1 THEN format('t.%I::pg_catalog.text', content[1])
-         ELSE format('CASE WHEN %s THEN pg_catalog.concat_ws(E''\n'', %s) END',
-                     (SELECT string_agg(format('t.%I IS NOT NULL', c), ' OR ' ORDER BY n)
-                        FROM unnest(content) WITH ORDINALITY AS u (c, n)),
-                     (SELECT string_agg(format('t.%I::pg_catalog.text', c), ', ' ORDER BY n)
-                        FROM unnest(content) WITH ORDINALITY AS u (c, n))) END
+  SELECT format('CASE WHEN %s THEN %s END', gte_small.has_text(content),
+                CASE WHEN cardinality(content) = 1 THEN format('t.%I::pg_catalog.text', content[1])
+                ELSE format('pg_catalog.concat_ws(E''\n'', %s)',
+                            (SELECT string_agg(format('t.%I::pg_catalog.text', c), ', ' ORDER BY n)
+                               FROM unnest(content) WITH ORDINALITY AS u (c, n))) END)
 $body$;
 COMMENT ON FUNCTION gte_small.backfill_text(pg_catalog.name[]) IS
   'part of embed_backfill: SQL expression for the text that a row embeds';
@@ -127,9 +136,7 @@ AS $body$
       ' AND NOT (t.xmin OPERATOR(pg_catalog.=) ANY ($4))' ELSE '' END ||
     CASE WHEN phase = 'moved' THEN
       ' AND pg_catalog.age(t.xmin) OPERATOR(pg_catalog.<=) pg_catalog.age($5)' ELSE '' END,
-    embedding,
-    (SELECT string_agg(format('t.%I IS NOT NULL', c), ' OR ' ORDER BY n)
-       FROM unnest(content) WITH ORDINALITY AS u (c, n)))
+    embedding, gte_small.has_text(content))
 $body$;
 COMMENT ON FUNCTION gte_small.backfill_condition(pg_catalog.text, pg_catalog.name, pg_catalog.name[]) IS
   'part of embed_backfill: SQL condition for the rows that a backfill is about';
@@ -462,7 +469,9 @@ BEGIN
   IF pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0 THEN
     began := pg_catalog.clock_timestamp();
     SELECT * INTO embedded FROM gte_small.backfill_embed(job, texts);
+    PERFORM gte_small.own_write(job.leaves[job.leaf]::pg_catalog.regclass, false);
     EXECUTE statements.writing INTO job.wrote USING places, embedded.vectors;
+    PERFORM gte_small.own_write_end();
     IF job.phase OPERATOR(pg_catalog.=) 'missing' AND job.wrote OPERATOR(pg_catalog.>) 0 THEN
       PERFORM gte_small.embedding_written(job.target, job.embedding);
     END IF;

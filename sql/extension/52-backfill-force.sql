@@ -68,7 +68,7 @@ BEGIN
         WHEN note #>> '{force,fingerprint}' = force ->> 'fingerprint' AND note #> '{force,mixed}' IS NOT NULL
         THEN jsonb_build_object('mixed', note #> '{force,mixed}') ELSE '{}' END);
     ELSE
-      note := note - ARRAY['mixed', 'force', 'outdated'] || jsonb_build_object('fingerprint', job.fingerprint)
+      note := note - ARRAY['mixed', 'force', 'outdated', CASE WHEN job.rows > 0 THEN 'empty' END] || jsonb_build_object('fingerprint', job.fingerprint)
            || CASE WHEN note #> '{force,mixed}' = 'true' THEN '{"mixed": true}'::jsonb ELSE '{}' END;
     END IF;
     EXECUTE command || quote_literal('gte-small ' || note::text);
@@ -146,6 +146,7 @@ AS $body$
 DECLARE
   former jsonb;
   leaf oid;
+  resumed bool := false;
 BEGIN
   IF NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = job.target), 'USAGE') THEN
     RAISE EXCEPTION 'must be owner of table %', job.target
@@ -170,6 +171,7 @@ BEGIN
   IF former ->> 'fingerprint' = job.fingerprint AND former -> 'content' = to_jsonb(job.content) AND former ->> 'since' ~ '^\d{1,10}$' THEN
     leaf := to_regclass(former ->> 'leaf');
     IF leaf = ANY (job.leaves) THEN
+      resumed := true;
       job.since := (former ->> 'since')::xid;
       BEGIN
         job.own := ARRAY(SELECT n::text::xid
@@ -189,6 +191,10 @@ BEGIN
   END IF;
   -- Nobody's rows are locked here: this may wait.
   job.noted := gte_small.backfill_note(job, gte_small.backfill_force_place(job), '0');
+  -- All vectors of before are replaced; those that come during the walk are noted anew.
+  IF NOT resumed THEN
+    PERFORM gte_small.note_settle(job.target, job.embedding, false);
+  END IF;
   RETURN job;
 END
 $body$;

@@ -22,6 +22,7 @@ DECLARE
   only_named text;
   gone name[];
   vec text := gte_small.vector_schema();
+  not_unit int8;
 BEGIN
   BEGIN
     loaded := (SELECT m.fingerprint FROM gte_small.embed_model() m);
@@ -47,18 +48,20 @@ BEGIN
       RETURN NEXT;
       CONTINUE;
     END IF;
-    EXECUTE format('SELECT count(*), count(t.%1$I), count(*) FILTER (WHERE t.%1$I IS NULL AND (%2$s)) FROM %3$s %4$s AS t',
-                   embedding, (SELECT string_agg(format('t.%I IS NOT NULL', c), ' OR ') FROM unnest(ours.content) c),
-                   CASE WHEN ours.relkind = 'p' THEN '' ELSE 'ONLY' END, target)
-       INTO rows, embedded, missing;
+    EXECUTE format('SELECT count(*), count(t.%1$I), count(*) FILTER (WHERE t.%1$I IS NULL AND (%2$s)), '
+                   '       count(*) FILTER (WHERE NOT gte_small.is_unit(t.%1$I)) FROM %3$s %4$s AS t',
+                   embedding, gte_small.has_text(ours.content), CASE WHEN ours.relkind = 'p' THEN '' ELSE 'ONLY' END, target)
+       INTO rows, embedded, missing, not_unit;
     state := CASE
       WHEN ours.note ? 'force' THEN 're-embedding'
       WHEN embedded = 0 THEN 'empty'
       WHEN ours.note -> 'outdated' = 'true' THEN 'stale'
       WHEN ours.note -> 'mixed' = 'true' THEN 'mixed'
-      WHEN filled_with IS NULL OR loaded IS NULL THEN 'unknown'
-      WHEN filled_with = loaded THEN 'current'
-      ELSE 'stale' END;
+      -- "empty": vectors came while the trigger was off, as from a subscription.
+      WHEN filled_with IS NULL OR loaded IS NULL OR ours.note -> 'empty' = 'true' THEN 'unknown'
+      WHEN filled_with <> loaded THEN 'stale'
+      WHEN ours.note -> 'foreign' = 'true' OR not_unit > 0 THEN 'unknown'
+      ELSE 'current' END;
     stale := CASE WHEN state IN ('stale', 'mixed', 're-embedding') THEN embedded
                   WHEN state <> 'unknown' THEN 0 END;
     -- Of a partitioned table, an index on the whole of it; a part of the rows is not enough. Searches order by
@@ -84,15 +87,25 @@ BEGIN
       CASE WHEN loaded IS NULL THEN 'no model could be loaded: SELECT * FROM embed_model() says why' END,
       CASE WHEN NOT trigger_enabled THEN
         format('new rows are not embedded: ALTER TABLE %s ENABLE TRIGGER %I', target, ours.trigger_name) END,
-      CASE WHEN state IN ('stale', 'mixed', 're-embedding') OR state = 'unknown' AND loaded IS NOT NULL THEN
+      CASE WHEN not_unit > 0 THEN
+        format('%s vectors are not of unit length, and searches rank them wrongly: CALL embed_backfill(%s, force => true%s)',
+               not_unit, here, only_named)
+           WHEN state IN ('stale', 'mixed', 're-embedding') THEN
         format('%s: CALL embed_backfill(%s, force => true%s)',
                CASE state WHEN 'stale' THEN format('the embeddings are of %s',
                  CASE WHEN ours.note -> 'outdated' = 'true' THEN 'other columns' ELSE 'another model' END)
                           WHEN 'mixed' THEN 'the embeddings are of several models'
-                          WHEN 'unknown' THEN 'nobody noted which model the embeddings are of; if it was another'
                           ELSE 'all rows are being embedded again; if that was interrupted' END,
                here, only_named)
-           WHEN missing > 0 THEN
+           WHEN state = 'unknown' AND loaded IS NOT NULL AND ours.note IS NULL THEN
+        format('nobody noted which model the embeddings are of; if it was another: CALL embed_backfill(%s, force => true%s)',
+               here, only_named)
+           WHEN state = 'unknown' AND loaded IS NOT NULL THEN
+        format('%s; to compare all of them with their texts: SELECT * FROM embed_verify(%s, NULL%s)',
+               CASE WHEN ours.note -> 'foreign' = 'true' THEN 'vectors came along with rows, and nobody noted whose they are'
+                    ELSE 'nobody noted which model the embeddings are of' END, here, only_named) END,
+      -- After re-embedding nothing is missing.
+      CASE WHEN missing > 0 AND state NOT IN ('stale', 'mixed', 're-embedding') THEN
         format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
       CASE WHEN index_present THEN gte_small.crowded_hint(target, embedding, ours.content) END,
       CASE WHEN gte_small.functions_outdated(target, ours.content, embedding, ours.note) THEN

@@ -8,3 +8,4 @@ mod force;
 mod info;
 mod selftest;
 mod words;
+mod vectors;

@@ -1,5 +1,7 @@
-//! What the SQL functions use of PostgreSQL: its calling convention, texts, encodings and rows.
+//! What the SQL functions use of PostgreSQL: its calling convention, texts,
+//! encodings, rows and subtransactions.
 
+pub mod blank;
 pub mod call;
 pub mod encoding;
 pub mod guc;
@@ -10,3 +12,4 @@ pub mod rows;
 pub mod stored;
 pub mod text;
 pub mod user;
+pub mod transaction;

@@ -29,6 +29,20 @@ impl Detoasted {
         }
     }
 
+    /// At most the first `count` bytes.
+    ///
+    /// # Safety
+    /// As for [`Detoasted::new`].
+    pub unsafe fn beginning(datum: pg_sys::Datum, count: i32) -> Detoasted {
+        // SAFETY: the caller guarantees the datum. A slice of a varlena that is neither compressed
+        // nor stored apart is a copy as well.
+        unsafe {
+            let stored = datum.cast_mut_ptr::<pg_sys::varlena>();
+            let plain = pg_sys::pg_detoast_datum_slice(stored, 0, count);
+            Detoasted { plain, is_copy: !std::ptr::eq(plain, stored) }
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `plain` is a detoasted varlena that lives as long as `self`.
         unsafe { varlena::varlena_to_byte_slice(self.plain) }
@@ -42,6 +56,28 @@ impl Drop for Detoasted {
             // SAFETY: detoasting palloc'ed the copy, and nothing else points to it.
             unsafe { pg_sys::pfree(self.plain.cast()) };
         }
+    }
+}
+
+/// Whether two varlenas have the same bytes after detoasting. Detoasts neither if their stored
+/// forms are equal (an UPDATE of another column copies the pointer to a text that is stored apart),
+/// or if their lengths differ.
+///
+/// # Safety
+/// As for [`Detoasted::new`], for both.
+pub unsafe fn same_bytes(one: pg_sys::Datum, other: pg_sys::Datum) -> bool {
+    // SAFETY: the caller guarantees both datums. The stored form has `varsize_any` bytes; of a
+    // varlena that is stored apart, that is the pointer.
+    unsafe {
+        let stored = |datum: pg_sys::Datum| {
+            let start = datum.cast_mut_ptr::<pg_sys::varlena>();
+            std::slice::from_raw_parts(start.cast::<u8>(), varlena::varsize_any(start))
+        };
+        if one == other || stored(one) == stored(other) {
+            return true;
+        }
+        pg_sys::toast_raw_datum_size(one) == pg_sys::toast_raw_datum_size(other)
+            && Detoasted::new(one).bytes() == Detoasted::new(other).bytes()
     }
 }
 
@@ -97,13 +133,34 @@ fn converted(bytes: &[u8]) -> Outcome<String> {
         let result = pg_sys::pg_server_to_any(source, length, pg_sys::pg_enc::PG_UTF8 as i32);
         if std::ptr::eq(result, source) {
             return std::str::from_utf8(bytes)
-                .map(str::to_owned)
-                .map_err(|e| invalid(e.valid_up_to()));
+                .map_err(|e| invalid(e.valid_up_to()))
+                .and_then(|text| append(String::new(), text));
         }
-        let text = CStr::from_ptr(result).to_str().map(str::to_owned);
+        let text = CStr::from_ptr(result)
+            .to_str()
+            .map_err(|e| invalid(e.valid_up_to()))
+            .and_then(|text| append(String::new(), text));
         pg_sys::pfree(result.cast());
-        text.map_err(|e| invalid(e.valid_up_to()))
+        text
     }
+}
+
+/// `text` and then `more`.
+///
+/// # Errors
+/// 53200 if there is no memory. A failed allocation of another kind would abort the process, and
+/// with it every session of the server.
+pub fn append(mut text: String, more: &str) -> Outcome<String> {
+    text.try_reserve_exact(more.len()).map_err(|_| {
+        error(
+            PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+            format!("no memory for a text of {} bytes", text.len().saturating_add(more.len())),
+            "The text was not embedded.",
+            "Give the server more memory, or store the text in parts, see chunk_text().",
+        )
+    })?;
+    text.push_str(more);
+    Ok(text)
 }
 
 fn invalid(at: usize) -> Failure {

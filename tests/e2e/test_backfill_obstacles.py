@@ -156,7 +156,7 @@ def test_a_superuser_is_warned_of_another_owners_triggers(database, connection):
     with notices(connection) as heard:
         connection.execute("call embed_backfill('docs')")
     assert "WARNING" not in [severity for severity, _ in heard], "his own table"
-    connection.execute("alter table docs owner to gte_owner; update docs set embedding = null")
+    connection.execute("alter table docs owner to gte_owner; set gte_small.own_vectors = on; update docs set embedding = null")
     with notices(connection) as heard:
         connection.execute("select embed_backfill_step('docs')")
         connection.execute("call embed_backfill('docs')")

@@ -131,7 +131,7 @@ def test_writers_and_backfills_at_once(database, connection, call):
     force = "force" in call
     if force:
         connection.execute("call embed_backfill('docs')")
-        connection.execute("update docs set embedding = array_fill(0.05, array[384])::vector")
+        connection.execute("update docs set embedding = array_fill(0.051031, array[384])::vector")
     there = writers()
     with working(database, *there):
         try:
@@ -200,8 +200,8 @@ def test_progress_is_visible_to_another_session(database, connection):
 def test_a_killed_backfill_goes_on_where_it_was(database, connection, call):
     make(connection, 5000)
     if "force" in call:
-        connection.execute("update docs set embedding = array_fill(0.05, array[384])::vector")
-    right = "select count(*) from docs where embedding <> array_fill(0.05, array[384])::vector"
+        connection.execute("update docs set embedding = array_fill(0.051031, array[384])::vector")
+    right = "select count(*) from docs where embedding <> array_fill(0.051031, array[384])::vector"
     killed = 0
     for _ in range(4):
         worker = Worker(database, lambda c: backfill(c, call))
@@ -245,8 +245,8 @@ def test_a_crashed_server_loses_no_batch_that_was_committed(crashing, call):
     with connect() as connection:
         make(connection, 5000)
         if "force" in call:
-            connection.execute("update docs set embedding = array_fill(0.05, array[384])::vector")
-    right = "select count(*) from docs where embedding <> array_fill(0.05, array[384])::vector"
+            connection.execute("update docs set embedding = array_fill(0.051031, array[384])::vector")
+    right = "select count(*) from docs where embedding <> array_fill(0.051031, array[384])::vector"
     crashes, seen = 0, 0
     for _ in range(2):
         session, watcher, ended = connect(), connect(), []

@@ -47,19 +47,19 @@ def test_insert_keeps_a_vector_that_comes_along(deferred):
     "content = null",
     f"content = null, embedding = '{OLD}'",
     "content = 'OLD TEXT'",
-    "embedding = null",
-], ids=["text", "old vector beside", "null beside", "no text", "old vector beside no text", "letter case", "vector to null"])
+    f"content = 'new text', embedding = '{FOREIGN}'",
+], ids=["text", "old vector beside", "null beside", "no text", "old vector beside no text", "letter case", "new vector beside"])
 def test_update_never_leaves_the_old_vector_beside_new_text(deferred, change):
     deferred.execute(f"update notes set {change}")
     assert stored(deferred) is None
 
 
 @pytest.mark.parametrize("change, vector", [
-    (f"content = 'new text', embedding = '{FOREIGN}'", FOREIGN),
     (f"embedding = '{FOREIGN}'", FOREIGN),
     ("other = 1", OLD),
+    ("embedding = null", OLD),
     ("content = 'old text', other = 2", OLD),
-], ids=["new vector beside", "vector alone", "another column", "the same text"])
+], ids=["vector alone", "another column", "vector to null", "the same text"])
 def test_update_keeps_what_belongs_to_the_text(deferred, change, vector):
     deferred.execute(f"update notes set {change}")
     assert stored(deferred) == vector
@@ -69,6 +69,9 @@ def test_update_of_a_row_that_waits(deferred):
     deferred.execute("insert into notes values (2, 'a cat'); update notes set content = 'a dog', other = 1 where id = 2")
     assert stored(deferred, 2) is None
     deferred.execute("update notes set content = 'a bird', embedding = %s where id = 2", [FOREIGN])
+    assert stored(deferred, 2) is None
+    deferred.execute("set gte_small.own_vectors = on")
+    deferred.execute("update notes set content = 'a bee', embedding = %s where id = 2", [FOREIGN])
     assert stored(deferred, 2) == FOREIGN
 
 

@@ -46,7 +46,7 @@ def objects(connection):
 def test_dump_and_restore(database, tutorial, empty, options):
     tutorial.execute("insert into embeddings (content) select 'row ' || i from generate_series(1, 20) i")
     tutorial.execute("insert into embeddings (content, embedding) values ('foreign', %s)", [unit_axis(3)])
-    tutorial.execute("update embeddings set embedding = null where id = 2")
+    tutorial.execute("set gte_small.own_vectors = on; update embeddings set embedding = null where id = 2")
     # A vector that does not belong to its text: a restore that embeds again would lose it.
     tutorial.execute("update embeddings set embedding = %s where id = 1", [unit_axis(4)])
     restore(database, empty, *options)
@@ -74,7 +74,7 @@ def test_restored_database_goes_on_with_its_model(server, database, tutorial, em
 
 def test_a_null_beside_text_comes_back_as_null(database, tutorial, empty):
     """Rows that wait for a backfill stay so: a restore loads the data before it creates the trigger."""
-    tutorial.execute("insert into embeddings (content) values ('a cat'); update embeddings set embedding = null")
+    tutorial.execute("insert into embeddings (content) values ('a cat'); set gte_small.own_vectors = on; update embeddings set embedding = null")
     assert "CREATE TRIGGER" in restore(database, empty)
     assert rows(empty.connect()) == [(1, "a cat", None)]
 

@@ -99,7 +99,7 @@ def test_vectors_that_were_there_are_of_an_unknown_model(connection):
     assert "fingerprint" in note(connection, "docs") and note(connection, "docs")["fingerprint"] is None
     assert one(connection, "select content from query_docs(%s::vector, 0.9)", [unit_axis(1)]) == "a cat"
     # Without vectors the column is like a new one.
-    connection.execute("update docs set embedding = null")
+    connection.execute("set gte_small.own_vectors = on; update docs set embedding = null")
     connection.execute(ENABLE, ["docs"])
     assert note(connection, "docs")["fingerprint"] == one(connection, "select fingerprint from embed_model()")
 

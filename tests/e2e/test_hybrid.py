@@ -90,7 +90,7 @@ def test_both_indexes_serve_it(docs):
 def test_partitions_and_rows_without_embedding_or_text(connection):
     connection.execute("create table docs (id int, body text) partition by range (id); create table docs_1 partition of docs for values from (0) to (10); "
                        "create table docs_2 partition of docs for values from (10) to (20); select enable_semantic_search('docs', '{body}')")
-    connection.execute("insert into docs values (1, 'a cat'), (11, 'a dog'), (12, null); update docs set embedding = null where id = 1")
+    connection.execute("insert into docs values (1, 'a cat'), (11, 'a dog'), (12, null); set gte_small.own_vectors = on; update docs set embedding = null where id = 1")
     assert {row[0]: row[1:3] for row in found(connection, "cat")} == {1: (1, None), 11: (None, 1)}
 
 

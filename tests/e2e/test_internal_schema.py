@@ -62,7 +62,7 @@ def test_the_extensions_schema_can_be_renamed(apart):
         assert one(session, "select count(*) from app.hybrid_docs('a cat') where (item).content = 'a cat'") == 1
         assert one(session, "select state from ext.embedding_status('app.docs')") == "current"
         assert one(session, "select wrong from ext.embed_verify('app.docs')") == 0
-        session.execute("update app.docs set embedding = null")
+        session.execute("set gte_small.own_vectors = on; update app.docs set embedding = null")
         session.execute("call ext.embed_backfill('app.docs')")
         assert one(session, "select count(*) from app.docs where embedding is null") == 0
         session.execute("call ext.embed_backfill('app.docs', force => true)")

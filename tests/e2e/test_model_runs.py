@@ -206,7 +206,7 @@ def test_null_query_returns_nothing(tutorial):
 
 def test_rows_without_embedding_are_not_found(tutorial):
     tutorial.execute("insert into embeddings (content) values ('gone'), ('here')")
-    tutorial.execute("update embeddings set embedding = null where content = 'gone'")
+    tutorial.execute("set gte_small.own_vectors = on; update embeddings set embedding = null where content = 'gone'")
     assert tutorial.execute("select content from query_embeddings('here', -1)").fetchall() == [("here",)]
     assert tutorial.execute("select content from query_embeddings('here', -1, 10)").fetchall() == [("here",)]
 

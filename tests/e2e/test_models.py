@@ -82,7 +82,7 @@ def test_the_trigger_without_a_model(database, tutorial):
     assert fails(tutorial, "insert into embeddings (content) values ('a cat')").sqlstate == "58P01"
     assert one(tutorial, "select count(*) from embeddings") == 0
     tutorial.execute("insert into embeddings (content, embedding) select 'x', array_fill(0.1, array[384])::vector")
-    tutorial.execute("update embeddings set content = 'y', embedding = array_fill(0.2, array[384])::vector")
+    tutorial.execute("set gte_small.own_vectors = on; update embeddings set content = 'y', embedding = array_fill(0.2, array[384])::vector")
 
 
 # --- broken models ---

@@ -104,10 +104,9 @@ def test_an_update_notes_too(docs):
 
 
 @pytest.mark.parametrize("statement", [
-    f"insert into docs values (1, 'a cat', '{unit_axis(1)}')",
     "insert into docs values (1, null)",
     "set gte_small.defer = on; insert into docs values (1, 'a cat')",
-], ids=["a vector that comes along", "no text", "defer"])
+], ids=["no text", "defer"])
 def test_what_embeds_nothing_notes_nothing(docs, statement):
     docs.execute(statement)
     assert note(docs) == {}

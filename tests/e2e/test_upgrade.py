@@ -195,7 +195,7 @@ def goes_on(connection, ext, number):
     assert one(connection, f"select content from query_docs('{text}!', 0.9999)") == f"{text}!"
     connection.execute("insert into documents (content) values ('Paris is the capital of France.')")
     assert one(connection, "select chunk from query_documents('Paris is the capital of France.', 0.9999)").startswith("Paris")
-    connection.execute("update docs set embedding = null where id = 1")
+    connection.execute("set gte_small.own_vectors = on; update docs set embedding = null where id = 1")
     connection.execute(f"call {ext}.embed_backfill('docs')")
     assert one(connection, f"select embedding::text = {ext}.embed(content)::text from docs where id = 1")
     assert one(connection, f"select bool_and(missing = 0) from {ext}.embedding_status('docs')")
