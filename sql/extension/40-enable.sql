@@ -237,7 +237,7 @@ BEGIN
     END IF;
     IF NOT filled THEN
       -- The model of today is only what is to be expected: the first row that is embedded decides.
-      note := note - ARRAY['mixed', 'outdated', 'force', 'fingerprint'] || '{"empty": true}';
+      note := note - ARRAY['mixed', 'outdated', 'force', 'fingerprint', 'foreign'] || '{"empty": true}';
       BEGIN
         SELECT m.fingerprint INTO loaded FROM gte_small.embed_model() m;
         note := note || jsonb_build_object('fingerprint', loaded);
@@ -257,9 +257,8 @@ BEGIN
     RAISE WARNING 'rows of tables that inherit from % are neither embedded nor searched', target
       USING DETAIL = 'A trigger has the rows of its own table only.', HINT = 'Enable the search on each of them.';
   END IF;
-  EXECUTE format('SELECT EXISTS (SELECT FROM %s %s WHERE %I IS NULL AND coalesce(%s) IS NOT NULL)',
-                 CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END, target, embedding,
-                 (SELECT string_agg(quote_ident(c) || '::text', ', ') FROM unnest(content) c)) INTO lacking;
+  EXECUTE format('SELECT EXISTS (SELECT FROM %s %s AS t WHERE t.%I IS NULL AND (%s))',
+                 CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END, target, embedding, gte_small.has_text(content)) INTO lacking;
   IF lacking THEN
     RAISE NOTICE 'table % has rows without an embedding', target
       USING HINT = format('CALL embed_backfill(%L);', target);

@@ -105,7 +105,7 @@ BEGIN
   rows_at := format('join %s e on e.ctid operator(pg_catalog.=) u.place and e.tableoid operator(pg_catalog.=) u.part', here.rows_of);
   FOR form IN
     SELECT * FROM (VALUES
-      (format('embedding %s.vector', vec), format('%s.vector', vec), '$1', 'vector'),
+      (format('embedding %s.vector', vec), format('%s.vector', vec), 'gte_small.unit($1)', 'vector'),
       ('search pg_catalog.text', 'pg_catalog.text', 'gte_small.embed_query($1)', 'text')
     ) AS forms (argument, type, vector, kind)
   LOOP

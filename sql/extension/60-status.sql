@@ -64,13 +64,8 @@ BEGIN
       ELSE 'current' END;
     stale := CASE WHEN state IN ('stale', 'mixed', 're-embedding') THEN embedded
                   WHEN state <> 'unknown' THEN 0 END;
-    -- Of a partitioned table, an index on the whole of it; a part of the rows is not enough. Searches order by
-    -- the inner product, which no index of another operator class serves.
-    index_present := EXISTS (
-      SELECT FROM pg_index i JOIN pg_opclass c ON c.oid = i.indclass[0] JOIN pg_am m ON m.oid = c.opcmethod
-        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-       WHERE i.indrelid = target AND i.indisvalid AND i.indpred IS NULL
-         AND c.opcname = 'vector_ip_ops' AND m.amname IN ('hnsw', 'ivfflat') AND a.attname = embedding);
+    -- Of a partitioned table, an index on the whole of it; a part of the rows is not enough.
+    index_present := EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding));
     -- A partition's trigger can be disabled alone.
     trigger_enabled := ours.trigger_enabled AND NOT EXISTS (
       WITH RECURSIVE clones (oid, enabled) AS (

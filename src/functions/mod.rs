@@ -7,5 +7,5 @@ pub mod embed;
 mod force;
 mod info;
 mod selftest;
-mod words;
 mod vectors;
+mod words;

@@ -11,5 +11,5 @@ pub mod row;
 pub mod rows;
 pub mod stored;
 pub mod text;
-pub mod user;
 pub mod transaction;
+pub mod user;
