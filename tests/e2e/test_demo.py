@@ -134,7 +134,7 @@ def test_a_newer_demo_is_left_alone(database, connection, the_demo):
 def test_an_update_that_fails_changes_nothing(bare, the_demo):  # noqa: F811
     connection = bare.connect()
     install(connection, FIRST)
-    connection.execute(IMPORTED + "; alter extension \"gte-small\" drop function embed_stats()")
+    connection.execute(IMPORTED + "; alter extension \"gte-small\" drop function token_count(text)")
     with pytest.raises(Failure) as refused:
         the_demo(bare).set_up()
     assert "not a member of extension" in str(refused.value) and NAMED in str(refused.value)
