@@ -48,6 +48,9 @@ extension_sql_file!("../sql/extension/60-status.sql", name = "status");
 extension_sql_file!("../sql/extension/65-verify.sql", name = "verify");
 extension_sql_file!("../sql/extension/67-recall.sql", name = "recall");
 extension_sql_file!("../sql/extension/70-chunks.sql", name = "chunks");
+extension_sql_file!("../sql/extension/72-documents.sql", name = "documents");
+extension_sql_file!("../sql/extension/74-document-search.sql", name = "document_search");
+extension_sql_file!("../sql/extension/76-enable-documents.sql", name = "enable_documents");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info");
 extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", finalize);
 
