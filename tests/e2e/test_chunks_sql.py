@@ -134,6 +134,11 @@ def test_the_search_uses_the_index_and_runs_the_model_once(documents):
                     f"select pg_stat_get_xact_numscans('{index}'::regclass), pg_stat_get_xact_numscans('chunks'::regclass)").fetchone()
             assert scans >= 1 and reads == 0, "the table was scanned"
             assert counted.texts == 1
+    # The nearest chunk is beyond the threshold, so no more chunks are read.
+    with documents.transaction():
+        before = one(documents, "select pg_stat_get_xact_numscans('chunks'::regclass)")
+        assert documents.execute("select * from query_documents('a cat', 0.9999, 5)").fetchall() == []
+        assert one(documents, "select pg_stat_get_xact_numscans('chunks'::regclass)") == before
 
 
 def test_row_level_security_of_the_documents_holds(database, documents):

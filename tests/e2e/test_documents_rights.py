@@ -148,13 +148,3 @@ def test_counts_with_filters_thresholds_and_many_chunks(connection):
     for wrong in ("'x', 2", "'x', null, -1", "' '", "'x', null, 3, '[1]'", "'x', null, 3, '{\"no\": 1}'"):
         with pytest.raises(psycopg.Error):
             connection.execute(f"select * from query_manuals({wrong})")
-
-
-def test_a_threshold_ends_the_search_by_the_index(connection):
-    """Where the nearest chunk is too far, no more of them are read."""
-    connection.execute("create table manuals (id int primary key, body text); select enable_document_search('manuals', 'body'); "
-                       "insert into manuals select i, 'text ' || i from generate_series(1, 2000) i; analyze manuals; analyze manuals_chunks")
-    with connection.transaction():
-        scans = one(connection, "select pg_stat_get_xact_numscans('manuals_chunks'::regclass)")
-        assert one(connection, "select count(*) from query_manuals('a cat', 0.9999, 5)") == 0
-        assert one(connection, "select pg_stat_get_xact_numscans('manuals_chunks'::regclass)") == scans
