@@ -75,6 +75,9 @@ COMMENT ON FUNCTION gte_small.protect_chunks(pg_catalog.regclass) IS
 
 -- The chunks of the rows that are there: of all rows after a change of the columns, otherwise of those without any.
 -- They get no embedding, because this takes long: embed_backfill() commits in between.
+--
+-- A superuser who enables the search must not run what the owner attached to his tables: triggers, and the checks
+-- of a domain. So this runs as the owner, in a function that is dropped at once.
 CREATE FUNCTION gte_small.fill_chunks(
     chunks pg_catalog.regclass, content pg_catalog.name[], context pg_catalog.name[], everything pg_catalog.bool)
   RETURNS pg_catalog.void
@@ -84,6 +87,8 @@ DECLARE
   k record;
   rows_of text;
   parts text;
+  statements text;
+  filler text;
   heading bool := context <> '{}';
   deferred CONSTANT text := current_setting('gte_small.defer', true);
 BEGIN
@@ -93,21 +98,35 @@ BEGIN
                   'CROSS JOIN LATERAL gte_small.chunk_text(%s, gte_small.room_below(h.heading)) n',
                   gte_small.text_of('e', context), gte_small.text_of('e', content));
   IF everything THEN
-    EXECUTE format('WITH e AS MATERIALIZED (SELECT %1$s, n.ordinal AS "gte ordinal", n.start AS "gte start", n.chunk AS "gte chunk", '
-                   'h.heading AS "gte heading" FROM %2$s e %3$s) '
-                   'DELETE FROM %4$s c WHERE NOT EXISTS (SELECT FROM e WHERE %5$s AND (e."gte ordinal", e."gte start") = (c.ordinal, c.start) '
-                   'AND e."gte chunk" COLLATE "C" = c.content COLLATE "C" %6$s)',
-                   (SELECT string_agg(format('e.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)), rows_of, parts, chunks, k.joined,
-                   CASE WHEN heading THEN 'AND c.heading COLLATE "C" IS NOT DISTINCT FROM e."gte heading" COLLATE "C"' END);
+    statements := format('WITH e AS MATERIALIZED (SELECT %1$s, n.ordinal AS "gte ordinal", n.start AS "gte start", n.chunk AS "gte chunk", '
+                         'h.heading AS "gte heading" FROM %2$s e %3$s) '
+                         'DELETE FROM %4$s c WHERE NOT EXISTS (SELECT FROM e WHERE %5$s AND (e."gte ordinal", e."gte start") = (c.ordinal, c.start) '
+                         'AND e."gte chunk" COLLATE "C" = c.content COLLATE "C" %6$s);',
+                         (SELECT string_agg(format('e.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)), rows_of, parts, chunks,
+                         k.joined, CASE WHEN heading THEN 'AND c.heading COLLATE "C" IS NOT DISTINCT FROM e."gte heading" COLLATE "C"' END);
   END IF;
+  IF NOT heading AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = chunks AND a.attname = 'heading' AND NOT a.attisdropped) THEN
+    -- They were embedded with it.
+    statements := concat(statements, format('DELETE FROM %s c WHERE c.heading IS NOT NULL;', chunks));
+  END IF;
+  statements := concat(statements, format(
+    'INSERT INTO %1$s (%2$s, ordinal, start, content%3$s) SELECT %4$s, n.ordinal, n.start, n.chunk%5$s FROM %6$s e %7$s '
+    'WHERE NOT EXISTS (SELECT FROM %1$s c WHERE %8$s%9$s);',
+    chunks, (SELECT string_agg(quote_ident(u.c), ', ' ORDER BY n) FROM unnest(k.chunk_keys) WITH ORDINALITY AS u (c, n)),
+    CASE WHEN heading THEN ', heading' END,
+    (SELECT string_agg(format('e.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)),
+    CASE WHEN heading THEN ', h.heading' END, rows_of, parts, k.joined, CASE WHEN everything THEN ' AND c.ordinal = n.ordinal' END));
+
+  filler := format('%s.%I', (SELECT q.schema_name FROM gte_small.qualified(chunks) q), 'gte_small_fill_' || chunks::oid);
+  EXECUTE format('CREATE FUNCTION %s() RETURNS pg_catalog.void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
+                 filler, 'begin ' || statements || ' end');
+  EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', filler);
+  EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO CURRENT_USER', filler);
+  EXECUTE format('ALTER FUNCTION %s() OWNER TO %s', filler, (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = chunks));
   PERFORM set_config('gte_small.defer', 'on', true);
-  EXECUTE format('INSERT INTO %1$s (%2$s, ordinal, start, content%3$s) SELECT %4$s, n.ordinal, n.start, n.chunk%5$s FROM %6$s e %7$s '
-                 'WHERE NOT EXISTS (SELECT FROM %1$s c WHERE %8$s%9$s)',
-                 chunks, (SELECT string_agg(quote_ident(u.c), ', ' ORDER BY n) FROM unnest(k.chunk_keys) WITH ORDINALITY AS u (c, n)),
-                 CASE WHEN heading THEN ', heading' END,
-                 (SELECT string_agg(format('e.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)),
-                 CASE WHEN heading THEN ', h.heading' END, rows_of, parts, k.joined, CASE WHEN everything THEN ' AND c.ordinal = n.ordinal' END);
+  EXECUTE format('SELECT %s()', filler);
   PERFORM set_config('gte_small.defer', coalesce(deferred, 'off'), true);
+  EXECUTE format('DROP FUNCTION %s()', filler);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.fill_chunks(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name[], pg_catalog.bool) IS
@@ -208,10 +227,6 @@ BEGIN
                  || ', kept by a trigger; start counts characters from 1; disable_document_search drops this table');
   IF context <> '{}' AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = chunks AND a.attname = 'heading' AND NOT a.attisdropped) THEN
     EXECUTE format('ALTER TABLE %s ADD COLUMN heading text', here.tbl);
-  ELSIF context = '{}' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = chunks AND a.attname = 'heading' AND NOT a.attisdropped) THEN
-    -- They were embedded with it, and are made again.
-    EXECUTE format('DELETE FROM ONLY %s c WHERE c.heading IS NOT NULL', here.tbl);
-    EXECUTE format('ALTER TABLE %s DROP COLUMN heading', here.tbl);
   END IF;
   changed := changed || gte_small.protect_chunks(chunks);
 
@@ -253,6 +268,9 @@ BEGIN
     END IF;
   END IF;
   PERFORM gte_small.fill_chunks(chunks, content, context, made.arguments IS NOT NULL AND made.arguments[1:2] <> arguments[1:2]);
+  IF context = '{}' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = chunks AND a.attname = 'heading' AND NOT a.attisdropped) THEN
+    EXECUTE format('ALTER TABLE %s DROP COLUMN heading', here.tbl);
+  END IF;
   -- Its name sorts before that of the trigger that embeds.
   IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = chunks AND t.tgname = 'gte_small_accept' AND t.tgenabled IN ('O', 'A')) THEN
     EXECUTE format('CREATE OR REPLACE TRIGGER gte_small_accept BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION gte_small.accept_chunk()', here.tbl);
@@ -292,9 +310,11 @@ BEGIN
     RAISE WARNING 'rows of tables that inherit from % are not searched', target
       USING DETAIL = 'A trigger has the rows of its own table only.', HINT = 'Enable the search on each of them.';
   END IF;
-  IF row_security_active(target) THEN
-    RAISE WARNING 'row-level security of table % holds for %, and rows that it hides have no chunks', target, current_user
-      USING DETAIL = 'Rows that are stored from now on have.', HINT = 'A superuser calls enable_document_search() once more.';
+  IF EXISTS (SELECT FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+              WHERE c.oid = target AND c.relrowsecurity AND c.relforcerowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls) THEN
+    RAISE WARNING 'row-level security of table % holds for its owner too, and rows that it hides from him may have no chunks', target
+      USING DETAIL = 'Rows that are stored from now on have.',
+            HINT = format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY, enable the search again, and force it again.', target);
   END IF;
   EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %s c WHERE c.embedding IS NULL)', here.tbl) INTO lacking;
   IF lacking THEN

@@ -195,6 +195,26 @@ def test_renames_are_followed_by_enabling_again(database, manuals):
         database.connect("gte_plain").execute("select * from app.query_books('a cow')")
 
 
+def test_columns_are_added_while_sessions_search(manuals):
+    manuals.execute("insert into manuals (body) values ('a cat')")
+    assert one(manuals, "select chunk from query_manuals('a cat')") == "a cat"
+    manuals.execute("alter table manuals add column shelf text default 'B3'; alter table manuals drop column title")
+    manuals.execute("insert into manuals (body) values ('a dog')")
+    assert manuals.execute("select (document).shelf, chunk from query_manuals('a dog', null, 1, '{\"shelf\": \"B3\"}')").fetchall() == [("B3", "a dog")]
+
+
+def test_an_index_of_half_the_size(manuals):
+    manuals.execute("drop index manuals_chunks_embedding_idx; "
+                    "create index on manuals_chunks using hnsw ((embedding::halfvec(384)) halfvec_ip_ops); select enable_document_search('manuals', 'body')")
+    manuals.execute("insert into manuals (body) select 'text ' || i from generate_series(1, 500) i; set enable_seqscan = off")
+    best = one(manuals, "select -(min(embedding <#> embed('a cat'))) from manuals_chunks")
+    with manuals.transaction():
+        scans = "select pg_stat_get_xact_numscans(indexrelid) from pg_index where indrelid = 'manuals_chunks'::regclass and not indisunique"
+        before = one(manuals, scans)
+        assert one(manuals, "select max(similarity) from query_manuals('a cat')") == pytest.approx(best, abs=1e-3)
+        assert one(manuals, scans) > before
+
+
 def test_texts_of_several_columns(manuals):
     manuals.execute("select enable_document_search('manuals', 'title, body')")
     manuals.execute("insert into manuals (title, body) values ('Pets', 'a cat'), (null, 'a dog'), (null, null)")

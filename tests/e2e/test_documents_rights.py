@@ -87,6 +87,25 @@ def test_the_trigger_runs_nothing_that_a_writer_planted(database, owned):
     assert one(plain, "select chunk from app.query_manuals('a dog')") == "a dog"
 
 
+def test_a_superuser_who_enables_runs_nothing_of_the_owner(database, connection):
+    """The check of a domain of the key, a trigger on the chunks."""
+    connection.execute("create schema app authorization gte_owner; set search_path = app, public")
+    owner = session(database, "gte_owner")
+    owner.execute("create table seen (who name); "
+                  "create function note(text) returns bool language plpgsql as $$ begin insert into app.seen values (current_user); "
+                  "begin set role postgres; insert into app.seen values (current_user); exception when others then end; return true; end $$; "
+                  "create domain slug as text check (app.note(value)); create table manuals (slug slug primary key, body text); "
+                  "insert into manuals values ('a', 'a cat'); delete from seen")
+    connection.execute("select enable_document_search('manuals', 'body')")
+    owner.execute("create function noted() returns trigger language plpgsql as $$ begin perform app.note(''); return new; end $$; "
+                  "create trigger noted before insert or delete on manuals_chunks for each row execute function noted(); "
+                  "alter table manuals disable trigger gte_small_chunks; insert into manuals values ('b', 'a dog')")
+    connection.execute("select enable_document_search('manuals', 'body', 'slug')")
+    assert connection.execute("select distinct who from seen").fetchall() == [("gte_owner",)]
+    assert one(connection, "select count(*) from manuals_chunks") == 2
+    assert one(connection, "select count(*) from pg_proc where proname like 'gte\\_small\\_fill%'") == 0
+
+
 def test_default_privileges_do_not_open_the_chunks(database, connection):
     """A platform may give all rights on new tables and functions to its roles."""
     connection.execute("alter default privileges grant all on tables to gte_plain, public; alter default privileges grant all on functions to gte_plain")
