@@ -121,7 +121,6 @@ BEGIN
   EXECUTE format('CREATE FUNCTION %s() RETURNS pg_catalog.void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
                  filler, 'begin ' || statements || ' end');
   EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', filler);
-  EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO CURRENT_USER', filler);
   EXECUTE format('ALTER FUNCTION %s() OWNER TO %s', filler, (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = chunks));
   PERFORM set_config('gte_small.defer', 'on', true);
   EXECUTE format('SELECT %s()', filler);
