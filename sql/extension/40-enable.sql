@@ -38,6 +38,12 @@ BEGIN
             DETAIL = 'The search functions stand in the table''s schema; nothing was made.',
             HINT = format('GRANT CREATE ON SCHEMA %s TO %I.', relation.relnamespace::regnamespace, current_user);
   END IF;
+  IF gte_small.has_document_search(target) THEN
+    RAISE EXCEPTION 'table % is searched by its chunks', target
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = 'query_... is the name of that search; nothing was made.',
+            HINT = format('SELECT disable_document_search(%L) first, or search the documents as they are.', target);
+  END IF;
   -- One session at a time: what is read from here on stays until it is done. CREATE TRIGGER takes
   -- the same lock.
   EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);

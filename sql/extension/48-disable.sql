@@ -14,6 +14,7 @@ DECLARE
   made oid;
   is_clone boolean;
   undone boolean := false;
+  of_chunks boolean;
 BEGIN
   SELECT * INTO relation FROM pg_class WHERE oid = target;
   IF relation.relowner IS NULL OR embedding IS NULL THEN
@@ -26,6 +27,13 @@ BEGIN
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
   END IF;
   EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+  -- Trigger and index of a table of chunks belong to the search of the documents.
+  of_chunks := gte_small.is_chunks_table(target);
+  IF of_chunks AND NOT EXISTS (SELECT FROM gte_small.made_functions(target, embedding)) THEN
+    RAISE EXCEPTION 'table % holds the chunks of documents', target
+      USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Nothing was dropped.',
+            HINT = 'Call disable_document_search() with the table of the documents.';
+  END IF;
   SELECT * INTO ours FROM gte_small.embedding_columns(target) c
    WHERE c.embedding = disable_semantic_search.embedding AND c.trigger_name = trigger_name;
   -- A partition's functions are its own, its trigger is the parent's.
@@ -40,11 +48,11 @@ BEGIN
     EXECUTE format('DROP FUNCTION %s', one);
     undone := true;
   END LOOP;
-  FOR made IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i LOOP
+  FOR made IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i WHERE NOT of_chunks OR i.method = 'gin' LOOP
     PERFORM gte_small.drop_index(target, made, embedding);
     undone := true;
   END LOOP;
-  IF ours.trigger_name IS NOT NULL AND NOT is_clone THEN
+  IF ours.trigger_name IS NOT NULL AND NOT is_clone AND NOT of_chunks THEN
     EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, target);
     undone := true;
   END IF;

@@ -21,9 +21,9 @@ BEGIN
       JOIN pg_class k ON k.oid = t.tgrelid
       CROSS JOIN LATERAL gte_small.embedding_columns(t.tgrelid) c
      WHERE c.trigger_name = gte_small.trigger_name(c.embedding)
-       -- A trigger that was written by hand has neither.
+       -- A trigger that was written by hand has neither. A table of chunks has indexes only.
        AND (EXISTS (SELECT FROM gte_small.made_functions(t.tgrelid, c.embedding))
-            OR EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)))
+            OR EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)) AND NOT gte_small.is_chunks_table(t.tgrelid))
      ORDER BY t.tgrelid::regclass::text, c.embedding
   LOOP
     IF NOT ours.may THEN
@@ -37,6 +37,31 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
       RAISE WARNING 'search on column "%" of table % was not renewed: %', ours.embedding, ours.target, message
+        USING DETAIL = detail, HINT = hint;
+      CONTINUE;
+    END;
+    FOREACH renewed IN ARRAY changed LOOP
+      RETURN NEXT;
+    END LOOP;
+  END LOOP;
+  FOR ours IN
+    SELECT DISTINCT f.confrelid::regclass AS target, pg_has_role(k.relowner, 'USAGE') AS may
+      FROM pg_trigger t JOIN pg_constraint f ON f.conrelid = t.tgrelid AND f.contype = 'f' AND f.conparentid = 0
+      JOIN pg_class k ON k.oid = f.confrelid
+     WHERE t.tgfoid = 'gte_small.accept_chunk'::regproc
+     ORDER BY 1
+  LOOP
+    IF NOT ours.may THEN
+      foreign_tables := concat_ws(', ', foreign_tables, ours.target::text);
+      CONTINUE;
+    END IF;
+    relation := ours.target;
+    embedding := NULL;
+    BEGIN
+      changed := gte_small.renew_documents(ours.target);
+    EXCEPTION WHEN OTHERS THEN
+      GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+      RAISE WARNING 'document search on table % was not renewed: %', ours.target, message
         USING DETAIL = detail, HINT = hint;
       CONTINUE;
     END;

@@ -54,7 +54,9 @@ begin
       select from gte_small.chunk_text(body, room) n
        where (n.ordinal, n.start) = (c.ordinal, c.start) and n.chunk collate "C" = c.content collate "C"%8$s);
   end if;
-  -- One that only moved keeps its vector: the embedding trigger leaves a vector that comes along.
+  -- One that only moved keeps its vector: the embedding trigger leaves a vector that comes along. It was the
+  -- model's before, so it is not noted as one of unknown origin.
+  perform gte_small.own_write(%13$L, true);
   insert into %1$s (%9$s, ordinal, start, content%10$s, embedding)
   select %11$s, n.ordinal, n.start, n.chunk%12$s, b.embedding
     from gte_small.chunk_text(body, room) n
@@ -63,6 +65,7 @@ begin
       on b.content collate "C" = n.chunk collate "C"
    where not exists (select from %1$s c where %2$s and c.ordinal = n.ordinal)
    order by n.ordinal;
+  perform gte_small.own_write_end();
   return null;
 end
 $sql$,
@@ -79,7 +82,7 @@ $sql$,
     (SELECT string_agg(quote_ident(u.c), ', ' ORDER BY n) FROM unnest(k.chunk_keys) WITH ORDINALITY AS u (c, n)),
     CASE WHEN heading THEN ', heading' END,
     (SELECT string_agg(format('new.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)),
-    CASE WHEN heading THEN ', head' END);
+    CASE WHEN heading THEN ', head' END, chunks);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.chunk_body(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name[]) IS
