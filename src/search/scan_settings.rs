@@ -22,6 +22,9 @@ const DEFAULT_MAX_SCAN_TUPLES: i32 = 20_000;
 /// pgvector's limit.
 const MAX_EF_SEARCH: i32 = 1000;
 
+/// With more rows, 64 candidates have a recall of about .92 for 10 rows; 100 take 0.1 ms more.
+const LARGE_TABLE: f32 = 50_000.0;
+
 /// From here on, rounds of 100 candidates are cheaper than one round of all, and find as much.
 const ROUNDS_FROM: i32 = 800;
 
@@ -44,13 +47,14 @@ fn scan_settings(call: Call) -> Outcome<pg_sys::Datum> {
     if guc::value(ITERATIVE_SCAN).as_deref() != Some("relaxed_order") {
         guc::set_for_level(ITERATIVE_SCAN, c"relaxed_order");
     }
+    let rows = estimated_rows(target);
     let current = guc::integer(EF_SEARCH, DEFAULT_EF_SEARCH);
-    let wanted = ef_search(current, most.max(0));
+    let wanted = ef_search(current, most.max(0), rows.unwrap_or(0.0));
     if wanted != current {
         guc::set_integer_for_level(EF_SEARCH, wanted);
     }
     let limit = guc::integer(MAX_SCAN_TUPLES, DEFAULT_MAX_SCAN_TUPLES);
-    if let Some(worthwhile) = tuples_worthwhile(target)
+    if let Some(worthwhile) = rows.map(tuples_worthwhile)
         && worthwhile < limit
     {
         guc::set_integer_for_level(MAX_SCAN_TUPLES, worthwhile);
@@ -78,15 +82,23 @@ fn require_own_level() -> Outcome<()> {
 
 /// Candidates of a round: all rows that are wanted, an eighth for what deleted rows and policies
 /// take away, and a few that tell the end of a tie. One row more than the candidates would cost
-/// another round. A higher value of the user stays.
-fn ef_search(current: i32, most: i32) -> i32 {
-    let wanted = if most > ROUNDS_FROM { 100 } else { (most + most / 8 + 4).max(64) };
+/// another round. At least so many that 10 rows of a large table are found with a recall of more
+/// than .93. A higher value of the user stays.
+fn ef_search(current: i32, most: i32, rows: f32) -> i32 {
+    let least = if rows > LARGE_TABLE { 100 } else { 64 };
+    let wanted = if most > ROUNDS_FROM { 100 } else { (most + most / 8 + 4).max(least) };
     wanted.min(MAX_EF_SEARCH).max(current)
 }
 
 /// Where an iterative scan gives up, so that it costs about as much as the exact scan that follows:
-/// a tuple of the index costs as much as seven rows. `None` if the size of the table is unknown.
-fn tuples_worthwhile(target: pg_sys::Oid) -> Option<i32> {
+/// a tuple of the index costs as much as seven rows.
+fn tuples_worthwhile(rows: f32) -> i32 {
+    // The estimate of a table that grew may be far too low, hence the least value.
+    ((rows / 7.0) as i32).max(1000)
+}
+
+/// The rows of a table by its last VACUUM or ANALYZE. `None` if there was none.
+fn estimated_rows(target: pg_sys::Oid) -> Option<f32> {
     // SAFETY: reads a row of the catalogue cache, and releases it.
     let rows = unsafe {
         let tuple = pg_sys::SearchSysCache1(
@@ -101,6 +113,5 @@ fn tuples_worthwhile(target: pg_sys::Oid) -> Option<i32> {
         pg_sys::ReleaseSysCache(tuple);
         rows
     };
-    // The estimate of a table that grew may be far too low, hence the least value.
-    (rows > 0.0).then_some(((rows / 7.0) as i32).max(1000))
+    (rows > 0.0).then_some(rows)
 }

@@ -46,7 +46,7 @@ def test_a_reader_of_documents_can_not_write_chunks(database, owned):
     assert owner.execute(content).fetchall() == [(1, 1, "Bring laptops to the front desk.")]
     # No policy lets him write either, where a grant came from elsewhere.
     owned.execute("grant all on manuals_chunks to gte_reader")
-    owned.execute("update manuals_chunks set embedding = null")
+    owned.execute("set gte_small.own_vectors = on; update manuals_chunks set embedding = null")
     reader.execute("insert into manuals_chunks select document_id, ordinal, start, content, public.embed('forged') from manuals_chunks")
     assert one(owned, "select embedding is null from manuals_chunks")
     reader.execute("delete from manuals_chunks; update manuals_chunks set content = 'x'")
