@@ -15,14 +15,14 @@ pub(super) struct Kernels {
     pub form: PanelForm,
     /// Rows of a register tile.
     pub tile_rows: usize,
-    pub linear: unsafe fn(&Linear, &mut Scratch) -> Result<(), Error>,
+    pub linear: unsafe fn(&Linear),
     pub attend: unsafe fn(&Attend, &mut Scratch) -> Result<(), Error>,
     pub normalise: unsafe fn(&Norm),
 }
 
 impl Kernels {
     pub const fn of<V: Simd>(
-        linear: unsafe fn(&Linear, &mut Scratch) -> Result<(), Error>,
+        linear: unsafe fn(&Linear),
         attend: unsafe fn(&Attend, &mut Scratch) -> Result<(), Error>,
         normalise: unsafe fn(&Norm),
     ) -> Kernels {
@@ -45,10 +45,9 @@ macro_rules! tier {
             /// # Safety
             /// As [`kernels::linear`].
             $(#[target_feature(enable = $feature)])?
-            pub unsafe fn linear(job: &Linear, _: &mut Scratch) -> Result<(), Error> {
+            pub unsafe fn linear(job: &Linear) {
                 // SAFETY: the caller guarantees it; the features are enabled here.
-                unsafe { kernels::linear::<$vector>(job) };
-                Ok(())
+                unsafe { kernels::linear::<$vector>(job) }
             }
 
             /// # Safety
@@ -56,7 +55,7 @@ macro_rules! tier {
             $(#[target_feature(enable = $feature)])?
             pub unsafe fn attend(job: &Attend, scratch: &mut Scratch) -> Result<(), Error> {
                 // SAFETY: the caller guarantees it; the features are enabled here.
-                unsafe { kernels::attend::<$vector, false>(job, scratch) }
+                unsafe { kernels::attend::<$vector, f32>(job, scratch) }
             }
 
             /// # Safety

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::memory::Buffer;
 use super::panels::LinearWeights;
-use super::shared::Shared;
+use super::shared::{Shared, Values};
 use crate::DIMS;
 
 /// The operation after a matrix product and its bias.
@@ -22,17 +22,17 @@ pub(super) enum Activation {
 /// `out[rows, n] = activation(a[rows, k] · W[n, k]ᵀ + bias) + residual`, for some rows and panels.
 #[derive(Clone)]
 pub(super) struct Linear<'a> {
-    /// Row-major `[m, k]`.
-    pub a: Shared<'a, f32>,
+    /// Row-major `[m, k]`, in the precision of the tier.
+    pub a: Values<'a>,
     pub k: usize,
     pub weights: &'a LinearWeights,
     /// Packed panels, see [`LinearWeights`].
     pub panels: &'a [u32],
     pub activation: Activation,
-    /// `[m, n]`.
+    /// `[m, n]`. Only with `out` in f32.
     pub residual: Option<Shared<'a, f32>>,
-    /// `[m, n]`.
-    pub out: Shared<'a, f32>,
+    /// `[m, n]`. In bf16 if only a product of a bf16 tier reads it.
+    pub out: Values<'a>,
     pub rows: Range<usize>,
     pub columns: Range<usize>,
 }
@@ -48,6 +48,7 @@ impl Linear<'_> {
         assert!(columns.end * width <= self.weights.bias.len());
         assert!(columns.end * width < self.weights.n + width);
         assert!(rows.end * self.weights.n <= self.out.len());
+        assert!(self.residual.is_none() || matches!(self.out, Values::F32(_)));
         assert!(self.residual.is_none_or(|residual| residual.len() >= rows.end * self.weights.n));
     }
 }
@@ -57,8 +58,8 @@ impl Linear<'_> {
 pub(super) struct Attend<'a> {
     /// `[m, 3 * 384]`: queries (already scaled), keys, values.
     pub qkv: Shared<'a, f32>,
-    /// `[m, 384]`.
-    pub out: Shared<'a, f32>,
+    /// `[m, 384]`, in the precision of the tier.
+    pub out: Values<'a>,
     /// The sequence.
     pub rows: Range<usize>,
     pub head_size: usize,
@@ -83,6 +84,8 @@ pub(super) struct Norm<'a> {
     pub from: Shared<'a, f32>,
     /// `[m, 384]`.
     pub to: Shared<'a, f32>,
+    /// `to` once more, rounded for the next product. Only in a bf16 tier.
+    pub rounded: Option<Shared<'a, u16>>,
     pub weight: &'a [f32],
     pub bias: &'a [f32],
     pub eps: f32,
@@ -95,6 +98,7 @@ impl Norm<'_> {
     pub fn check(&self) {
         assert!(self.rows.end * DIMS <= self.from.len());
         assert!(self.rows.end * DIMS <= self.to.len());
+        assert!(self.rounded.is_none_or(|rounded| rounded.len() >= self.rows.end * DIMS));
         assert!(self.weight.len() == DIMS && self.bias.len() == DIMS);
     }
 }
@@ -105,14 +109,12 @@ pub(super) struct Scratch {
     pub keys: Buffer,
     pub values: Buffer,
     pub scores: Buffer,
-    /// Rows of `a` as pairs of bf16.
-    pub pairs: Buffer,
 }
 
 impl Scratch {
     /// Bytes of all buffers.
     pub fn bytes(&self) -> usize {
-        let Scratch { keys, values, scores, pairs } = self;
-        [keys, values, scores, pairs].iter().map(|buffer| buffer.bytes()).sum()
+        let Scratch { keys, values, scores } = self;
+        [keys, values, scores].iter().map(|buffer| buffer.bytes()).sum()
     }
 }

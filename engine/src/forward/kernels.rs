@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::jobs::{Activation, Attend, Linear, Norm, Scratch};
 use super::math::{Short, exp_of_negative, gelu, gelu_tanh};
 use super::prefetch::{Prefetch, Tile};
+use super::shared::{Plain, Shared, Values};
 use super::simd::Simd;
 use crate::{DIMS, Error};
 
@@ -33,7 +34,7 @@ pub(super) const fn panel_width<V: Simd>() -> usize {
 pub(super) unsafe fn linear<V: Short>(job: &Linear) {
     let width = panel_width::<V>();
     job.check(width, job.k);
-    let (a, panels) = (job.a.pointer(), job.panels.as_ptr());
+    let (a, panels) = (job.a.f32().pointer(), job.panels.as_ptr());
     let mut tile = [0.0; MAX_TILE];
     for panel in job.columns.clone() {
         for (nth, row) in job.rows.clone().step_by(V::MR).enumerate() {
@@ -65,7 +66,10 @@ pub(super) unsafe fn linear<V: Short>(job: &Linear) {
 }
 
 /// The epilogue of a tile of rows of `width` columns: bias, activation, residual, and the store to
-/// `out`.
+/// `out` in f32.
+///
+/// # Panics
+/// If `out` is in another format.
 ///
 /// # Safety
 /// As [`linear`]; `width` must be the width of the weight's panels and a multiple of the lanes.
@@ -81,25 +85,13 @@ pub(super) unsafe fn finish<V: Short>(
     let n = job.weights.n;
     let first = panel * width;
     let columns = width.min(n - first);
-    let (bias, out) = (job.weights.bias.as_ptr(), job.out.pointer());
+    let out = job.out.f32().pointer();
     for row in 0..rows.len() {
-        // SAFETY: the tile has `rows.len()` rows of `width`; the bias is padded to whole panels.
-        // Whole vectors of `out` and `residual` are accessed only when the panel is whole.
+        // SAFETY: the tile has `rows.len()` rows of `width`. Whole vectors of `out` and `residual` are accessed only when the panel is whole.
         unsafe {
             let values = tile.as_mut_ptr().add(row * width);
             let place = (rows.start + row) * n + first;
-            for column in (0..width).step_by(V::LANES) {
-                let v = V::load(values.add(column)).add(V::load(bias.add(first + column)));
-                let v = match job.activation {
-                    Activation::None => v,
-                    Activation::Gelu => gelu(v),
-                    Activation::GeluShort => v.gelu_short(),
-                    Activation::GeluTanh => gelu_tanh(v),
-                    // `max` returns its second operand when one operand is NaN, so NaN stays NaN.
-                    Activation::Relu => V::splat(0.0).max(v),
-                };
-                v.store(values.add(column));
-            }
+            activate::<V>(job, values, width, first);
             if columns == width {
                 for column in (0..width).step_by(V::LANES) {
                     let mut v = V::load(values.add(column));
@@ -121,8 +113,73 @@ pub(super) unsafe fn finish<V: Short>(
     }
 }
 
-/// Softmax(Q Kᵀ) V, one head after the other. The weights of the queries contain the scale. `SHORT`
-/// selects the exponential that is precise enough for bf16.
+/// Adds the bias to a row of a tile, and applies the activation.
+///
+/// # Safety
+/// As [`linear`]; the row must have `width` floats, which belong to the panel from column `first`
+/// on.
+#[inline(always)]
+pub(super) unsafe fn activate<V: Short>(
+    job: &Linear,
+    values: *mut f32,
+    width: usize,
+    first: usize,
+) {
+    let bias = job.weights.bias.as_ptr();
+    for column in (0..width).step_by(V::LANES) {
+        // SAFETY: the caller guarantees it; the bias is padded to whole panels.
+        unsafe {
+            let v = V::load(values.add(column)).add(V::load(bias.add(first + column)));
+            let v = match job.activation {
+                Activation::None => v,
+                Activation::Gelu => gelu(v),
+                Activation::GeluShort => v.gelu_short(),
+                Activation::GeluTanh => gelu_tanh(v),
+                // `max` returns its second operand when one operand is NaN, so NaN stays NaN.
+                Activation::Relu => V::splat(0.0).max(v),
+            };
+            v.store(values.add(column));
+        }
+    }
+}
+
+/// The number format in which attention writes its result.
+pub(super) trait Format: Plain {
+    /// Whether the exponential of [`Short`] is precise enough.
+    const SHORT: bool;
+
+    /// The buffer in this format.
+    ///
+    /// # Panics
+    /// If it has another format.
+    fn of(values: Values<'_>) -> Shared<'_, Self>;
+
+    /// Writes `scale` times some values. They may change.
+    ///
+    /// # Safety
+    /// `to` must have space for as many values. The CPU must have the instruction set of the tier.
+    unsafe fn write(values: &mut [f32], scale: f32, to: *mut Self);
+}
+
+impl Format for f32 {
+    const SHORT: bool = false;
+
+    #[inline(always)]
+    fn of(values: Values<'_>) -> Shared<'_, f32> {
+        values.f32()
+    }
+
+    #[inline(always)]
+    unsafe fn write(values: &mut [f32], scale: f32, to: *mut f32) {
+        for (i, value) in values.iter().enumerate() {
+            // SAFETY: the caller guarantees it.
+            unsafe { *to.add(i) = value * scale };
+        }
+    }
+}
+
+/// Softmax(Q Kᵀ) V in the format `T`, one head after the other. The weights of the queries contain
+/// the scale.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
@@ -134,7 +191,7 @@ pub(super) unsafe fn finish<V: Short>(
 /// No other thread writes the rows of `qkv`, or reads or writes the columns of these heads in the
 /// rows of `out`. The CPU must have the instruction set of `V`.
 #[inline(always)]
-pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
+pub(super) unsafe fn attend<V: Short, T: Format>(
     job: &Attend,
     scratch: &mut Scratch,
 ) -> Result<(), Error> {
@@ -156,7 +213,7 @@ pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
             let queries = job.qkv.pointer().add(job.rows.start * stride + head * size);
             let keys = queries.add(DIMS);
             let values = keys.add(DIMS);
-            let out = job.out.pointer().add(job.rows.start * DIMS + head * size);
+            let out = T::of(job.out).pointer().add(job.rows.start * DIMS + head * size);
             pack_rows(packed_keys, keys, stride, length, size, key_width);
             pack_columns(packed_values, values, stride, length, size, value_width);
 
@@ -177,7 +234,7 @@ pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
                 }
                 let mut scales = [0.0; 8];
                 for (i, scale) in scales.iter_mut().enumerate().take(count) {
-                    *scale = exponentiate::<V, SHORT>(scores.add(i * padded), length, padded);
+                    *scale = exponentiate::<V, T>(scores.add(i * padded), length, padded);
                 }
                 for panel in 0..value_panels {
                     let mut tile = [0.0; MAX_TILE];
@@ -194,9 +251,7 @@ pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
                     let columns = value_width.min(size - panel * value_width);
                     for (i, scale) in scales.iter().enumerate().take(count) {
                         let to = out.add((row + i) * DIMS + panel * value_width);
-                        for column in 0..columns {
-                            *to.add(column) = tile[i * value_width + column] * scale;
-                        }
+                        T::write(&mut tile[i * value_width..][..columns], *scale, to);
                     }
                 }
                 row += count;
@@ -214,11 +269,7 @@ pub(super) unsafe fn attend<V: Short, const SHORT: bool>(
 /// The row must have `padded` floats, a multiple of the lanes. The CPU must have the instruction
 /// set.
 #[inline(always)]
-unsafe fn exponentiate<V: Short, const SHORT: bool>(
-    scores: *mut f32,
-    length: usize,
-    padded: usize,
-) -> f32 {
+unsafe fn exponentiate<V: Short, T: Format>(scores: *mut f32, length: usize, padded: usize) -> f32 {
     // SAFETY: the caller guarantees it.
     unsafe {
         for i in length..padded {
@@ -235,7 +286,7 @@ unsafe fn exponentiate<V: Short, const SHORT: bool>(
         let mut sums = [V::splat(0.0); 4];
         for (nth, i) in (0..padded).step_by(V::LANES).enumerate() {
             let below = V::load(scores.add(i)).sub(largest);
-            let e = if SHORT { below.exp_of_negative_short() } else { exp_of_negative(below) };
+            let e = if T::SHORT { below.exp_of_negative_short() } else { exp_of_negative(below) };
             e.store(scores.add(i));
             sums[nth % 4] = sums[nth % 4].add(e);
         }

@@ -16,7 +16,7 @@ use super::jobs::{Activation, Attend, Linear, Norm, Scratch};
 use super::memory::{Arena, PanelMemory};
 use super::number::Precision;
 use super::panels::{LinearWeights, Packer};
-use super::shared::Shared;
+use super::shared::{Shared, Values};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{self, ModelConfig};
 use crate::model::pooling::{Pooling, mean_and_normalise};
@@ -69,10 +69,13 @@ struct States<'a> {
     by_rows: bool,
     /// One copy for each thread when panels are divided among the threads.
     x: Shared<'a, f32>,
+    /// In a bf16 tier: `x` as the products read it, with as many copies.
+    rounded: Option<Shared<'a, u16>>,
     sum: Shared<'a, f32>,
     qkv: Shared<'a, f32>,
-    context: Shared<'a, f32>,
-    inner: Shared<'a, f32>,
+    /// Only a product reads `context` and `inner`, so they are in the precision of the tier.
+    context: Values<'a>,
+    inner: Values<'a>,
 }
 
 thread_local! {
@@ -166,21 +169,28 @@ impl GeneralPass {
         let copies = if by_rows { 1 } else { crew.members() };
         let values = rows * DIMS;
         let inner = rows * self.intermediate;
+        let precision = self.kernels.form.precision;
+        let (bytes, rounded) = match precision {
+            Precision::F32 => (4, None),
+            Precision::Bf16 => (2, Some(values * copies)),
+        };
         let mut carver = arena.reserve(&[
             4 * values * copies,
+            2 * rounded.unwrap_or(0),
             4 * values,
             3 * 4 * values,
-            4 * values,
-            4 * inner,
+            bytes * values,
+            bytes * inner,
         ])?;
         let states = States {
             rows,
             by_rows,
             x: carver.take(values * copies),
+            rounded: rounded.map(|length| carver.take(length)),
             sum: carver.take(values),
             qkv: carver.take(3 * values),
-            context: carver.take(values),
-            inner: carver.take(inner),
+            context: carver.take_values(precision, values),
+            inner: carver.take_values(precision, inner),
         };
         crew.run(go_on, &|member| {
             let mut scratch = SCRATCH.take();
@@ -216,33 +226,35 @@ struct Run<'a, 'b, 'm> {
 impl Run<'_, '_, '_> {
     /// The whole pass, on `x`.
     fn layers(&mut self, embeddings: &Embeddings) -> Result<(), Error> {
-        let States { rows, by_rows, x, sum, qkv, context, inner } = self.states;
+        let States { rows, by_rows, mut x, mut rounded, sum, qkv, context, inner } = self.states;
         // The rows of this thread. It has their hidden states in `x`.
         let own = if by_rows { self.rows_of(rows) } else { 0..rows };
-        let x = if by_rows {
-            x
-        } else {
-            x.part(self.member.index * rows * DIMS..(self.member.index + 1) * rows * DIMS)
-        };
+        if !by_rows {
+            let copy = self.member.index * rows * DIMS..(self.member.index + 1) * rows * DIMS;
+            x = x.part(copy.clone());
+            rounded = rounded.map(|rounded| rounded.part(copy));
+        }
+        let factors = rounded.map_or(Values::F32(x), Values::Bf16);
+        let (qkv_out, sum_out) = (Values::F32(qkv), Values::F32(sum));
         embeddings.read(self.block, own.clone(), &mut |row, values| {
             // SAFETY: this row belongs to this thread.
             unsafe { row_of(x, row) }.copy_from_slice(values);
         })?;
         let pass = self.pass;
-        self.normalise(&pass.norm, x, x, &own);
+        self.normalise(&pass.norm, x, x, rounded, &own);
         for layer in &pass.layers {
-            self.linear(&layer.qkv, x, qkv, Activation::None, None, &own)?;
+            self.linear(&layer.qkv, factors, qkv_out, Activation::None, None, &own)?;
             self.member.meet()?;
             self.attend(qkv, context)?;
             self.member.meet()?;
-            self.linear(&layer.attention_out, context, sum, Activation::None, Some(x), &own)?;
+            self.linear(&layer.attention_out, context, sum_out, Activation::None, Some(x), &own)?;
             self.meet_unless_by_rows()?;
-            self.normalise(&layer.attention_norm, sum, x, &own);
-            self.linear(&layer.up, x, inner, pass.activation, None, &own)?;
+            self.normalise(&layer.attention_norm, sum, x, rounded, &own);
+            self.linear(&layer.up, factors, inner, pass.activation, None, &own)?;
             self.meet_unless_by_rows()?;
-            self.linear(&layer.down, inner, sum, Activation::None, Some(x), &own)?;
+            self.linear(&layer.down, inner, sum_out, Activation::None, Some(x), &own)?;
             self.meet_unless_by_rows()?;
-            self.normalise(&layer.norm, sum, x, &own);
+            self.normalise(&layer.norm, sum, x, rounded, &own);
         }
         self.member.ask()
     }
@@ -261,8 +273,8 @@ impl Run<'_, '_, '_> {
     fn linear(
         &mut self,
         weights: &LinearWeights,
-        a: Shared<f32>,
-        out: Shared<f32>,
+        a: Values,
+        out: Values,
         activation: Activation,
         residual: Option<Shared<f32>>,
         rows: &Range<usize>,
@@ -283,13 +295,13 @@ impl Run<'_, '_, '_> {
             // SAFETY: the tier was detected on this CPU. The rows or the panels belong to this
             // thread. All that the kernel reads was written before the last barrier or by this
             // thread.
-            unsafe { (kernels.linear)(&job, self.scratch) }?;
+            unsafe { (kernels.linear)(&job) };
         }
         Ok(())
     }
 
     /// Each thread has some heads of each text.
-    fn attend(&mut self, qkv: Shared<f32>, out: Shared<f32>) -> Result<(), Error> {
+    fn attend(&mut self, qkv: Shared<f32>, out: Values) -> Result<(), Error> {
         let head_size = self.pass.head_size;
         let heads = self.member.share(DIMS / head_size);
         for rows in &self.block.rows {
@@ -312,12 +324,13 @@ impl Run<'_, '_, '_> {
         weights: &NormWeights,
         from: Shared<f32>,
         to: Shared<f32>,
+        rounded: Option<Shared<u16>>,
         rows: &Range<usize>,
     ) {
         let (weight, bias, eps) = (&weights.weight, &weights.bias, self.pass.eps);
-        let job = Norm { from, to, weight, bias, eps, rows: rows.clone() };
-        // SAFETY: the tier was detected on this CPU. These rows of `to` belong to this thread, and
-        // `from` was written by this thread or before the last barrier.
+        let job = Norm { from, to, rounded, weight, bias, eps, rows: rows.clone() };
+        // SAFETY: the tier was detected on this CPU. These rows of `to` and `rounded` belong to this
+        // thread, and `from` was written by this thread or before the last barrier.
         unsafe { (self.pass.kernels.normalise)(&job) }
     }
 }

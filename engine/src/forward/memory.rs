@@ -9,7 +9,8 @@
 
 use std::ptr::NonNull;
 
-use super::shared::{Plain, Shared};
+use super::number::Precision;
+use super::shared::{Plain, Shared, Values};
 use crate::Error;
 
 /// Bytes of a huge page on x86-64 and, with pages of 4 kB, on AArch64.
@@ -154,6 +155,17 @@ impl<'a> Carver<'a> {
         Shared::new(unsafe {
             std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<T>(), length)
         })
+    }
+
+    /// The next buffer, in the format of a precision.
+    ///
+    /// # Panics
+    /// As [`Carver::take`].
+    pub fn take_values(&mut self, precision: Precision, length: usize) -> Values<'a> {
+        match precision {
+            Precision::F32 => Values::F32(self.take(length)),
+            Precision::Bf16 => Values::Bf16(self.take(length)),
+        }
     }
 }
 

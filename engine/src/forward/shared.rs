@@ -12,6 +12,41 @@ impl Plain for f32 {}
 impl Plain for u16 {}
 impl Plain for u32 {}
 
+/// A buffer in the number format of its reader: a matrix product reads its factors in the precision
+/// of the tier.
+#[derive(Clone, Copy)]
+pub(super) enum Values<'a> {
+    F32(Shared<'a, f32>),
+    Bf16(Shared<'a, u16>),
+}
+
+impl<'a> Values<'a> {
+    pub fn len(self) -> usize {
+        match self {
+            Values::F32(values) => values.len(),
+            Values::Bf16(values) => values.len(),
+        }
+    }
+
+    /// # Panics
+    /// If the buffer has another format.
+    pub fn f32(self) -> Shared<'a, f32> {
+        match self {
+            Values::F32(values) => values,
+            Values::Bf16(_) => unreachable!("f32 is wanted"),
+        }
+    }
+
+    /// # Panics
+    /// If the buffer has another format.
+    pub fn bf16(self) -> Shared<'a, u16> {
+        match self {
+            Values::Bf16(values) => values,
+            Values::F32(_) => unreachable!("bf16 is wanted"),
+        }
+    }
+}
+
 /// A buffer that the threads of a pass share. Each thread writes its own part, and reads the parts
 /// of others after a barrier.
 pub(super) struct Shared<'a, T> {

@@ -7,6 +7,8 @@
 
 use once_cell::sync::Lazy;
 
+#[cfg(target_arch = "x86_64")]
+use super::bf16;
 use super::entry::{Kernels, baseline};
 #[cfg(target_arch = "x86_64")]
 use super::entry::{avx2, avx512};
@@ -76,9 +78,10 @@ fn available() -> Vec<Tier> {
             tiers.push(tier_of(f32, "avx512-f32"));
             if is_x86_feature_detected!("avx512bf16") {
                 let precision = Precision::Bf16;
-                let (linear, attend) = (super::bf16::linear, super::bf16::attend);
-                let bf16 =
-                    Kernels { form: PanelForm { precision, ..f32.form }, linear, attend, ..f32 };
+                let bf16 = Kernels {
+                    form: PanelForm { precision, ..f32.form },
+                    ..Kernels::of::<__m512>(bf16::linear, bf16::attend, bf16::normalise)
+                };
                 // vdpbf16ps has twice the rate of an f32 FMA on AMD's CPUs, and half of it on
                 // Intel's.
                 tiers.insert(if is_amd() { 0 } else { 1 }, tier_of(bf16, "avx512-bf16"));

@@ -25,7 +25,7 @@ use crate::forward::block::{Block, Embeddings};
 use crate::forward::entry::avx512;
 use crate::forward::jobs::{self, Attend};
 use crate::forward::memory::Arena;
-use crate::forward::shared::Shared;
+use crate::forward::shared::{Shared, Values};
 
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::{Activation, ModelConfig};
@@ -413,7 +413,7 @@ impl<'a, 'b, 'm> Run<'a, 'b, 'm> {
                 self.ask()?;
                 let job = Attend {
                     qkv: row_major.qkv,
-                    out: row_major.context,
+                    out: Values::F32(row_major.context),
                     rows: text.clone(),
                     head_size,
                     heads: head..head + 1,

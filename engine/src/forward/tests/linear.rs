@@ -5,10 +5,12 @@
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 
-use super::{ROWS, UNTOUCHED, activated, dot, near, random, refuses, rounded};
+use super::{
+    GuardedValues, ROWS, UNTOUCHED, activated, dot, general_in_bf16, near, random, refuses, rounded,
+};
 use crate::forward::entry::Kernels;
 use crate::forward::guarded::Guarded;
-use crate::forward::jobs::{Activation, Linear, Scratch};
+use crate::forward::jobs::{Activation, Linear};
 use crate::forward::number::Precision;
 use crate::forward::panels::{LinearWeights, Packer};
 use crate::forward::shared::Shared;
@@ -47,13 +49,14 @@ impl Case {
         Case { kernels, n, k, weight, bias, packed_bias: packed.bias, panels, a, residual }
     }
 
-    /// Runs a job on buffers that are exactly as long as it needs, shorter by `missing`.
+    /// Runs a job with a result in this format, on buffers that are exactly as long as it needs, shorter by `missing`.
     fn run(
         &self,
         rows: Range<usize>,
         columns: Range<usize>,
         activation: Activation,
         with_residual: bool,
+        format: Precision,
         missing: Missing,
     ) -> Vec<f32> {
         let Case { n, k, .. } = *self;
@@ -62,10 +65,11 @@ impl Case {
         let mut panels = Guarded::holding(&self.panels[..words]);
         let bias_length = columns.end * width - missing.bias;
         let mut bias = Guarded::holding(&self.packed_bias[..bias_length]);
-        let mut a = Guarded::holding(&self.a[..rows.end * k - missing.a]);
+        let precision = self.kernels.form.precision;
+        let mut a = GuardedValues::holding(precision, &self.a[..rows.end * k - missing.a]);
         let mut residual = Guarded::holding(&self.residual[..rows.end * n - missing.residual]);
         let out_length = rows.end * n - missing.out;
-        let mut out = Guarded::holding(&vec![UNTOUCHED; out_length]);
+        let mut out = GuardedValues::holding(format, &vec![UNTOUCHED; out_length]);
         // SAFETY: the memory has this number of floats, and the vector never frees any of them.
         let bias = unsafe {
             Vec::from_raw_parts(
@@ -77,19 +81,19 @@ impl Case {
         let weights = ManuallyDrop::new(LinearWeights { panels: 0..words, bias, n, k });
         let residual = Shared::new(residual.last(rows.end * n - missing.residual));
         let job = Linear {
-            a: Shared::new(a.last(rows.end * k - missing.a)),
+            a: a.values(),
             k,
             weights: &weights,
             panels: panels.last(words),
             activation,
             residual: with_residual.then_some(residual),
-            out: Shared::new(out.last(out_length)),
+            out: out.values(),
             rows,
             columns,
         };
         // SAFETY: the tier was detected on this CPU; no other thread uses the buffers.
-        unsafe { (self.kernels.linear)(&job, &mut Scratch::default()) }.unwrap();
-        out.last::<f32>(out_length).to_vec()
+        unsafe { (self.kernels.linear)(&job) };
+        out.floats()
     }
 
     /// The products in f64, with factors rounded as in the tier.
@@ -131,7 +135,14 @@ fn a_product_stays_inside_its_buffers_and_is_right() {
                     let (activation, residual) = (ALL[nth % 5], nth % 3 > 0);
                     let job_rows = first_row..rows;
                     let missing = Missing::default();
-                    let out = case.run(job_rows, columns.clone(), activation, residual, missing);
+                    let out = case.run(
+                        job_rows,
+                        columns.clone(),
+                        activation,
+                        residual,
+                        Precision::F32,
+                        missing,
+                    );
                     for (i, &found) in out.iter().enumerate() {
                         let (row, column) = (i / n, i % n);
                         if row < first_row || !columns.contains(&(column / width)) {
@@ -160,7 +171,7 @@ fn a_product_that_is_too_large_for_a_buffer_is_refused() {
         let case = Case::new(kernels, 70, 64, 17);
         let panels = 70_usize.div_ceil(kernels.form.width);
         let run = |missing| {
-            case.run(0..17, 0..panels, Activation::None, true, missing);
+            case.run(0..17, 0..panels, Activation::None, true, Precision::F32, missing);
         };
         run(Missing::default());
         let none = Missing::default();
@@ -173,7 +184,35 @@ fn a_product_that_is_too_large_for_a_buffer_is_refused() {
         let mut wider = Case::new(kernels, 70 + kernels.form.width, 64, 17);
         wider.n = 70;
         refuses(&format!("{name}: columns"), || {
-            wider.run(0..17, 0..panels + 1, Activation::None, true, none);
+            wider.run(0..17, 0..panels + 1, Activation::None, true, Precision::F32, none);
         });
+    }
+}
+
+#[test]
+fn a_product_in_bf16_is_the_product_in_f32_rounded() {
+    for (name, kernels) in general_in_bf16() {
+        for (n, k) in [(384, 384), (70, 70), (49, 32), (2, 2)] {
+            let case = Case::new(kernels, n, k, ROWS[ROWS.len() - 1]);
+            let panels = n.div_ceil(kernels.form.width);
+            for (nth, rows) in ROWS.into_iter().enumerate() {
+                for columns in [0..panels, panels / 2..panels, 0..1] {
+                    let run = |format| {
+                        let (rows, columns) = (rows / 2..rows, columns.clone());
+                        case.run(rows, columns, ALL[nth % 5], false, format, Missing::default())
+                    };
+                    let wanted = run(Precision::F32).into_iter().map(rounded);
+                    assert!(wanted.eq(run(Precision::Bf16)), "{name}, {n} × {k}, {rows} rows");
+                }
+            }
+        }
+        let case = Case::new(kernels, 70, 64, 17);
+        let run = |residual, out| {
+            let missing = Missing { out, ..Missing::default() };
+            case.run(0..17, 0..2, Activation::None, residual, Precision::Bf16, missing);
+        };
+        run(false, 0);
+        refuses(&format!("{name}: out"), || run(false, 1));
+        refuses(&format!("{name}: a residual"), || run(true, 0));
     }
 }

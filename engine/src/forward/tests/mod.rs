@@ -9,15 +9,18 @@ mod normalise;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::entry::Kernels;
 use super::guarded::Guarded;
 use super::jobs::Activation;
-use super::number::pair;
+use super::number::{Precision, pair};
+use super::shared::{Shared, Values};
+use super::tier::general;
 
 /// Lengths around the tiles of every tier.
 pub(super) const ROWS: [usize; 12] = [1, 2, 5, 8, 15, 16, 17, 31, 32, 33, 48, 97];
 
-/// A value that marks places that a kernel must not write.
-pub(super) const UNTOUCHED: f32 = 777.25;
+/// A value that marks places that a kernel must not write. It is a bf16 too.
+pub(super) const UNTOUCHED: f32 = 776.0;
 
 /// Numbers between -1 and 1, the same in each run.
 pub(super) fn random(seed: u64, length: usize) -> Vec<f32> {
@@ -36,15 +39,56 @@ pub(super) fn rounded(value: f32) -> f32 {
 }
 
 /// The bits of a float as bf16.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn bf16(value: f32) -> u16 {
     pair(value, 0.0) as u16
 }
 
 /// The float of the bits of a bf16.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn float(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Guarded memory for values in the format of a precision.
+pub(super) struct GuardedValues {
+    memory: Guarded,
+    length: usize,
+    precision: Precision,
+}
+
+impl GuardedValues {
+    /// These values, rounded if the format is bf16.
+    pub fn holding(precision: Precision, values: &[f32]) -> GuardedValues {
+        let memory = match precision {
+            Precision::F32 => Guarded::holding(values),
+            Precision::Bf16 => {
+                Guarded::holding(&values.iter().map(|&value| bf16(value)).collect::<Vec<u16>>())
+            }
+        };
+        GuardedValues { memory, length: values.len(), precision }
+    }
+
+    /// The buffer, for a job.
+    pub fn values(&mut self) -> Values<'_> {
+        match self.precision {
+            Precision::F32 => Values::F32(Shared::new(self.memory.last(self.length))),
+            Precision::Bf16 => Values::Bf16(Shared::new(self.memory.last(self.length))),
+        }
+    }
+
+    /// The values that the buffer has now.
+    pub fn floats(&mut self) -> Vec<f32> {
+        match self.precision {
+            Precision::F32 => self.memory.last(self.length).to_vec(),
+            Precision::Bf16 => {
+                self.memory.last(self.length).iter().map(|&bits| float(bits)).collect()
+            }
+        }
+    }
+}
+
+/// The kernels of every bf16 tier of this CPU that has row-major hidden states.
+pub(super) fn general_in_bf16() -> impl Iterator<Item = (&'static str, Kernels)> {
+    general().into_iter().filter(|(_, kernels)| kernels.form.precision == Precision::Bf16)
 }
 
 /// The sum of the products of two lists.
