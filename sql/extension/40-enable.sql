@@ -1,5 +1,38 @@
 -- Semantic search on a table: enable_semantic_search() and disable_semantic_search().
 
+-- Refuses a column that is missing or no text. Returns how it is generated, '' if it is not.
+CREATE FUNCTION gte_small.check_text_column(target pg_catalog.regclass, source pg_catalog.name) RETURNS pg_catalog."char"
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  kind record;
+BEGIN
+  WITH RECURSIVE base (oid, basetype) AS (
+    SELECT t.oid, t.typbasetype FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = target AND a.attname = source AND NOT a.attisdropped AND a.attnum > 0
+    UNION ALL
+    SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.basetype)
+  SELECT format_type(a.atttypid, a.atttypmod) AS name, a.attgenerated,
+         b.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype)
+           OR EXISTS (SELECT FROM pg_cast WHERE castsource = b.oid AND casttarget = 'text'::regtype AND castmethod = 'b') AS is_text
+    INTO kind
+    FROM pg_attribute a, base b
+   WHERE a.attrelid = target AND a.attname = source AND NOT a.attisdropped AND a.attnum > 0 AND b.basetype = 0;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'column "%" of table % does not exist', source, target
+      USING ERRCODE = 'undefined_column', DETAIL = 'Nothing was made.',
+            HINT = 'Name the text columns of the table, as in ''title, body''.';
+  ELSIF NOT kind.is_text THEN
+    RAISE EXCEPTION 'column "%" of table % has type %', source, target, kind.name
+      USING ERRCODE = 'datatype_mismatch', DETAIL = 'Only text can be embedded; nothing was made.',
+            HINT = 'Name a column of type text, or keep the value as text in a column of its own.';
+  END IF;
+  RETURN kind.attgenerated;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.check_text_column(pg_catalog.regclass, pg_catalog.name) IS
+  'part of enable_semantic_search and others: refuses a column that is missing or no text';
+
 -- Checks the arguments of enable_semantic_search, before it creates anything.
 CREATE FUNCTION gte_small.check_target(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name)
@@ -54,26 +87,7 @@ BEGIN
   END IF;
 
   FOREACH source IN ARRAY content LOOP
-    WITH RECURSIVE base (oid, basetype) AS (
-      SELECT t.oid, t.typbasetype FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-       WHERE a.attrelid = target AND a.attname = source AND NOT a.attisdropped AND a.attnum > 0
-      UNION ALL
-      SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.basetype)
-    SELECT format_type(a.atttypid, a.atttypmod) AS name, a.attgenerated <> '' AS generated,
-           b.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype)
-             OR EXISTS (SELECT FROM pg_cast WHERE castsource = b.oid AND casttarget = 'text'::regtype AND castmethod = 'b') AS is_text
-      INTO kind
-      FROM pg_attribute a, base b
-     WHERE a.attrelid = target AND a.attname = source AND NOT a.attisdropped AND a.attnum > 0 AND b.basetype = 0;
-    IF NOT FOUND THEN
-      RAISE EXCEPTION 'column "%" of table % does not exist', source, target
-        USING ERRCODE = 'undefined_column', DETAIL = 'Nothing was made.',
-              HINT = 'Name the text columns of the table: enable_semantic_search(''docs'', ''{title,body}'').';
-    ELSIF NOT kind.is_text THEN
-      RAISE EXCEPTION 'column "%" of table % has type %', source, target, kind.name
-        USING ERRCODE = 'datatype_mismatch', DETAIL = 'Only text can be embedded; nothing was made.',
-              HINT = 'Name a column of type text, or keep the value as text in a column of its own.';
-    ELSIF kind.generated THEN
+    IF gte_small.check_text_column(target, source) <> '' THEN
       RAISE EXCEPTION 'column "%" of table % is generated', source, target
         USING ERRCODE = 'generated_always', DETAIL = 'A BEFORE trigger sees it as NULL; nothing was made.',
               HINT = 'Name the columns it is generated from.';

@@ -125,7 +125,6 @@ AS $body$
 DECLARE
   relation pg_class;
   source name;
-  kind record;
   searched name;
 BEGIN
   SELECT * INTO relation FROM pg_class WHERE oid = target;
@@ -186,26 +185,7 @@ BEGIN
             HINT = 'Name the text columns: enable_document_search(''manuals'', ''body'', ''title'').';
   END IF;
   FOREACH source IN ARRAY content || coalesce(context, '{}') LOOP
-    WITH RECURSIVE base (oid, basetype) AS (
-      SELECT t.oid, t.typbasetype FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-       WHERE a.attrelid = target AND a.attname = source AND NOT a.attisdropped AND a.attnum > 0
-      UNION ALL
-      SELECT t.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.basetype)
-    SELECT format_type(a.atttypid, a.atttypmod) AS name, a.attgenerated,
-           b.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype)
-             OR EXISTS (SELECT FROM pg_cast WHERE castsource = b.oid AND casttarget = 'text'::regtype AND castmethod = 'b') AS is_text
-      INTO kind
-      FROM pg_attribute a, base b
-     WHERE a.attrelid = target AND a.attname = source AND NOT a.attisdropped AND a.attnum > 0 AND b.basetype = 0;
-    IF NOT FOUND THEN
-      RAISE EXCEPTION 'column "%" of table % does not exist', source, target
-        USING ERRCODE = 'undefined_column', DETAIL = 'Nothing was made.',
-              HINT = 'Name the text columns of the table: enable_document_search(''manuals'', ''body'', ''title'').';
-    ELSIF NOT kind.is_text THEN
-      RAISE EXCEPTION 'column "%" of table % has type %', source, target, kind.name
-        USING ERRCODE = 'datatype_mismatch', DETAIL = 'Only text can be embedded; nothing was made.',
-              HINT = 'Name a column of type text, or keep the value as text in a column of its own.';
-    ELSIF kind.attgenerated = 'v' THEN
+    IF gte_small.check_text_column(target, source) = 'v' THEN
       RAISE EXCEPTION 'column "%" of table % is a virtual generated column', source, target
         USING ERRCODE = 'generated_always', DETAIL = 'A trigger does not see its value; nothing was made.',
               HINT = 'Make it STORED, or name the columns it is generated from.';
