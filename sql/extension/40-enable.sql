@@ -3,6 +3,7 @@
 -- Refuses a column that is missing or no text. Returns how it is generated, '' if it is not.
 CREATE FUNCTION gte_small.check_text_column(target pg_catalog.regclass, source pg_catalog.name) RETURNS pg_catalog."char"
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   kind record;
@@ -38,6 +39,7 @@ CREATE FUNCTION gte_small.check_target(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   relation pg_class;
@@ -128,6 +130,7 @@ COMMENT ON FUNCTION gte_small.check_target(pg_catalog.regclass, pg_catalog.name[
 -- The trigger of an embedding column. Its name sorts last among the row triggers.
 CREATE FUNCTION gte_small.trigger_name(embedding pg_catalog.name) RETURNS pg_catalog.name
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT ('zzz_gte_small_' || CASE WHEN octet_length(embedding::text) > 49 THEN md5(embedding::text) ELSE embedding::text END)::name
 $body$;
@@ -140,6 +143,7 @@ CREATE FUNCTION gte_small.enable(
     search_function pg_catalog.name, text_search pg_catalog.regconfig, index_options pg_catalog.jsonb)
   RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -196,7 +200,10 @@ BEGIN
     text_search := coalesce(text_search, get_current_ts_config());
   END IF;
   -- A chosen name is remembered, otherwise the name follows the table's.
-  search_function := coalesce(search_function, (note ->> 'search_function')::name);
+  -- A partition has its parent's note, but functions of its own.
+  search_function := coalesce(search_function, CASE WHEN NOT is_clone THEN (note ->> 'search_function')::name
+    ELSE (SELECT p.proname FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f
+           WHERE p.prorettype = relation.reltype ORDER BY p.oid LIMIT 1) END);
   query_function := coalesce(search_function::text, 'query_' || relation.relname);
   PERFORM gte_small.check_functions(target, content, embedding, renamed.embedding, text_search, query_function);
   index_options := coalesce(index_options, '{}');
@@ -292,6 +299,7 @@ COMMENT ON FUNCTION gte_small.enable(pg_catalog.regclass, pg_catalog.name[], pg_
 -- Column names as a user writes them: one, several with commas between them, or an array literal.
 CREATE FUNCTION gte_small.column_names(target pg_catalog.regclass, content pg_catalog.text) RETURNS pg_catalog.name[]
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   names name[];
@@ -319,6 +327,7 @@ COMMENT ON FUNCTION gte_small.column_names(pg_catalog.regclass, pg_catalog.text)
 -- Says what was made, and shows a search. The threshold is the model's, if it is known.
 CREATE FUNCTION gte_small.tell_enabled(target pg_catalog.regclass, embedding pg_catalog.name, changed pg_catalog.text[]) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   friendly regproc := (SELECT f::oid FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f
@@ -354,6 +363,7 @@ CREATE FUNCTION enable_semantic_search(
     index_options pg_catalog.jsonb DEFAULT '{}')
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 BEGIN
   PERFORM gte_small.tell_enabled(target, embedding, gte_small.enable(
@@ -374,6 +384,7 @@ CREATE FUNCTION enable_semantic_search(
     index_options pg_catalog.jsonb DEFAULT '{}')
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 BEGIN
   PERFORM gte_small.tell_enabled(target, embedding, gte_small.enable(

@@ -5,6 +5,7 @@
 -- if it depends on the extension. Where comments were dropped (pg_dump --no-comments), it is known by its body.
 CREATE FUNCTION gte_small.mark(embedding pg_catalog.name) RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
   AS $body$ SELECT 'gte-small: for ' || quote_ident(embedding) $body$;
 COMMENT ON FUNCTION gte_small.mark(pg_catalog.name) IS
   'part of enable_semantic_search: the comment by which objects of an embedding column are known';
@@ -13,6 +14,7 @@ COMMENT ON FUNCTION gte_small.mark(pg_catalog.name) IS
 CREATE FUNCTION gte_small.function_names(query_function pg_catalog.text,
     OUT query pg_catalog.text, OUT friendly pg_catalog.text, OUT hybrid pg_catalog.text)
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT query_function, 'search_' || base, 'hybrid_' || base
     FROM (SELECT CASE WHEN starts_with(query_function, 'query_') THEN substr(query_function, 7) ELSE query_function END) AS b (base)
@@ -25,6 +27,7 @@ COMMENT ON FUNCTION gte_small.function_names(pg_catalog.text) IS
 CREATE FUNCTION gte_small.qualified(
     target pg_catalog.regclass, OUT tbl pg_catalog.text, OUT rows_of pg_catalog.text, OUT schema_name pg_catalog.text)
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT format('%I.%I', n.nspname, c.relname),
          CASE c.relkind WHEN 'r' THEN 'only ' ELSE '' END || format('%I.%I', n.nspname, c.relname),
@@ -39,6 +42,7 @@ COMMENT ON FUNCTION gte_small.qualified(pg_catalog.regclass) IS
 CREATE FUNCTION gte_small.returned_columns(
     target pg_catalog.regclass, OUT expressions pg_catalog.text, OUT definitions pg_catalog.text)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   one record;
@@ -85,6 +89,7 @@ CREATE FUNCTION gte_small.search_functions(
   RETURNS TABLE (name pg_catalog.text, arguments pg_catalog.text, types pg_catalog.text, result pg_catalog.text,
                  attributes pg_catalog.text, body pg_catalog.text, description pg_catalog.text)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -187,6 +192,7 @@ COMMENT ON FUNCTION gte_small.search_functions(pg_catalog.regclass, pg_catalog.n
 CREATE FUNCTION gte_small.is_body_of_0_1_0(body pg_catalog.text, target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS pg_catalog.bool
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT encode(sha256(convert_to(regexp_replace(regexp_replace(replace(replace(replace(replace(body,
            'only ' || q.tbl, '<table>'), q.tbl, '<table>'),
@@ -204,12 +210,13 @@ $body$;
 COMMENT ON FUNCTION gte_small.is_body_of_0_1_0(pg_catalog.text, pg_catalog.regclass, pg_catalog.name) IS
   'part of enable_semantic_search: whether a body is one that version 0.1.0 generated';
 
--- The search functions that exist for an embedding column, in any schema: those that return the table's rows,
--- or stand beside one that does, and have the column's mark, or a comment of 0.1.0, or no comment and the body of
+-- The search functions that exist for an embedding column, also in a schema that the table was in: those that
+-- return the table's rows or its columns, and have the column's mark, or a comment of 0.1.0, or no comment and the body of
 -- such a function.
 CREATE FUNCTION gte_small.made_functions(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS SETOF pg_catalog.regprocedure
   LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -218,18 +225,19 @@ DECLARE
                              '{content}');
 BEGIN
   FOR candidate IN
-    WITH of_rows AS (
-      SELECT p.* FROM pg_proc p JOIN pg_class c ON c.oid = target AND (p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes)))
-    SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc') AS mark FROM of_rows p
-     UNION
-    -- search_... returns columns; it stands beside query_..., or was left by a table that was dropped.
-    SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc')
-      FROM of_rows r CROSS JOIN LATERAL gte_small.function_names(r.proname) n
-      JOIN pg_proc p ON p.pronamespace = r.pronamespace AND p.proname = n.friendly
-     UNION
-    SELECT p.oid, p.proname, p.prosrc, obj_description(p.oid, 'pg_proc')
-      FROM pg_proc p JOIN pg_class c ON c.oid = target AND p.pronamespace = c.relnamespace
-     WHERE position(format('from gte_small.nearest_places(%L::pg_catalog.regclass, %L,', target, embedding) IN p.prosrc) > 0
+    -- Of the table's owner, or in its schema: a comment alone would let any role put functions in the way.
+    WITH near AS (
+      SELECT p.oid, p.proname, p.pronamespace, p.prosrc, p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes) AS of_rows,
+             p.prorettype = c.reltype AS is_query, obj_description(p.oid, 'pg_proc') AS mark,
+             replace(substring(p.prosrc FROM $re$from gte_small\.nearest_places\('((?:[^']|'')*)'::$re$), '''''', '''') AS searched
+        FROM pg_proc p JOIN pg_class c ON c.oid = target AND (p.proowner = c.relowner OR p.pronamespace = c.relnamespace))
+    SELECT n.oid, n.proname, n.prosrc, n.mark FROM near n
+     -- search_... returns columns. It names the table, or stands beside query_... and names a table that is gone.
+     WHERE n.of_rows
+        OR n.searched = target::text AND position(format('::pg_catalog.regclass, %L,', embedding) IN n.prosrc) > 0
+        OR n.searched IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class k WHERE k.oid::regclass::text = n.searched) AND EXISTS (
+             SELECT FROM near q WHERE q.is_query AND q.pronamespace = n.pronamespace AND starts_with(q.mark, gte_small.mark(embedding) || ': ')
+                AND (gte_small.function_names(q.proname)).friendly = n.proname)
      ORDER BY oid
   LOOP
     CONTINUE WHEN NOT CASE
@@ -260,6 +268,7 @@ CREATE FUNCTION gte_small.check_functions(
     language pg_catalog.regconfig, query_function pg_catalog.text)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -314,6 +323,7 @@ CREATE FUNCTION gte_small.make_functions(
     language pg_catalog.regconfig, query_function pg_catalog.text)
   RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -340,7 +350,15 @@ BEGIN
     before := pg_get_functiondef(one) || coalesce(obj_description(one, 'pg_proc'), '');
     acl := NULL;
     IF one IS NULL THEN
-      acl := (SELECT p.proacl FROM pg_proc p WHERE p.oid = ANY (ours) ORDER BY p.proname <> wanted.name, p.oid LIMIT 1);
+      -- Of the function that is most alike: of the same kind, for the same argument, with a count or without.
+      acl := (SELECT p.proacl
+                FROM pg_proc p
+               WHERE p.oid = ANY (ours)
+               ORDER BY CASE WHEN 'item' = ANY (p.proargnames) THEN 'hybrid' WHEN p.prorettype = 'record'::regtype THEN 'search' ELSE 'query' END
+                          <> CASE WHEN wanted.result LIKE 'table (item %' THEN 'hybrid' WHEN wanted.result LIKE 'table %' THEN 'search' ELSE 'query' END,
+                        p.proargtypes[0] IS DISTINCT FROM to_regtype(split_part(wanted.types, ', ', 1))::oid,
+                        ('match_count' = ANY (p.proargnames)) <> (wanted.arguments LIKE '%, match_count %'), p.oid
+               LIMIT 1);
       EXECUTE definition;
     ELSE
       BEGIN
@@ -359,7 +377,12 @@ BEGIN
       EXECUTE format('ALTER FUNCTION %s OWNER TO %s', one, owner::regrole);
     END IF;
     IF acl IS NOT NULL THEN
-      EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', one);
+      -- Those of the schema's default privileges as well.
+      FOR granted IN SELECT DISTINCT a.grantee FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', owner))) a
+                      WHERE p.oid = one AND a.grantee <> owner LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', one,
+                       CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
+      END LOOP;
       FOR granted IN SELECT * FROM aclexplode(acl) a WHERE a.grantee <> owner LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', one,
                        CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END)
@@ -389,6 +412,7 @@ CREATE FUNCTION gte_small.functions_outdated(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, note pg_catalog.jsonb)
   RETURNS pg_catalog.bool
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   WITH made (body) AS (
     SELECT p.prosrc FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f),

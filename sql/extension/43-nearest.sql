@@ -84,9 +84,9 @@ DECLARE
      'order by gte_small.%7$s(e.%1$I, $1)%8$s limit $2';
   scans CONSTANT pg_catalog.int8 := gte_small.index_scans();
   by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key();
-  -- Where the index can't order by the key, a few rows more, which the index has at hand: they tell whether rows
-  -- at the distance of the last one were left out.
-  reach CONSTANT pg_catalog.int4 := CASE WHEN by_key THEN most
+  -- Where the index can't order by the key, or is of half precision, a few rows more, which the index has at hand:
+  -- they tell whether rows about as near as the last one were left out.
+  reach CONSTANT pg_catalog.int4 := CASE WHEN by_key AND NOT half THEN most
     ELSE LEAST((most::pg_catalog.int8 OPERATOR(pg_catalog.+) (most OPERATOR(pg_catalog./) 8)) OPERATOR(pg_catalog.+) 3, 2147483647) END;
   only_own CONSTANT pg_catalog.text :=
     CASE WHEN (SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) target) OPERATOR(pg_catalog.=) 'r'
@@ -128,7 +128,8 @@ BEGIN
   -- scan ends short often, otherwise because the index has no more to give.
   IF seen OPERATOR(pg_catalog.<) most AND (everything OR NOT was_exact)
      AND (passing OPERATOR(pg_catalog.=) seen OR conditions OPERATOR(pg_catalog.=) '' AND NOT pg_catalog.row_security_active(target))
-     OR NOT by_key AND gte_small.ends_in_a_tie(distances, most, reach) THEN
+     OR reach OPERATOR(pg_catalog.>) most
+        AND gte_small.ends_in_a_tie(distances, most, reach, bound, CASE WHEN half THEN 0.0002 ELSE 0 END) THEN
     EXECUTE pg_catalog.format(summary, pg_catalog.format(statement, embedding, only_own, target,
         CASE WHEN everything THEN 'true' ELSE filled END, conditions, 'exact_distance', 'exact_distance', and_key, ''))
       INTO parts, places, distances, seen, passing USING wanted, most, bound;
@@ -140,13 +141,15 @@ $body$;
 COMMENT ON FUNCTION gte_small.nearest_places(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.bool, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.jsonb, pg_catalog.bool) IS
   'part of the search functions: the places of the nearest rows, and their distances';
 
--- Whether the most-th distance is also the last: then other rows at this distance may have been left out.
-CREATE FUNCTION gte_small.ends_in_a_tie(distances pg_catalog.float8[], most pg_catalog.int4, reach pg_catalog.int4)
+-- Whether the last of the distances is as near as the most-th, or as the bound: then others may have been left
+-- out. "slack" is the error of the order in which they came: of half precision, less than 0.0002.
+CREATE FUNCTION gte_small.ends_in_a_tie(
+    distances pg_catalog.float8[], most pg_catalog.int4, reach pg_catalog.int4, bound pg_catalog.float8, slack pg_catalog.float8)
   RETURNS pg_catalog.bool
   LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT cardinality(distances) >= reach
-     AND (SELECT d FROM unnest(distances) d ORDER BY d OFFSET most - 1 LIMIT 1) = (SELECT max(d) FROM unnest(distances) d)
+     AND (SELECT max(d) FROM unnest(distances) d) <= least(bound, (SELECT d FROM unnest(distances) d ORDER BY d OFFSET most - 1 LIMIT 1)) + slack
 $body$;
-COMMENT ON FUNCTION gte_small.ends_in_a_tie(pg_catalog.float8[], pg_catalog.int4, pg_catalog.int4) IS
-  'part of the search functions: whether rows at the last distance may have been left out';
+COMMENT ON FUNCTION gte_small.ends_in_a_tie(pg_catalog.float8[], pg_catalog.int4, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8) IS
+  'part of the search functions: whether rows about as near as the last one may have been left out';

@@ -7,6 +7,7 @@ CREATE FUNCTION gte_small.indexes(
     OUT indexrelid pg_catalog.oid, OUT method pg_catalog.name)
   RETURNS SETOF pg_catalog.record
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT i.indexrelid, m.amname
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
@@ -18,6 +19,7 @@ COMMENT ON FUNCTION gte_small.indexes(pg_catalog.regclass, pg_catalog.name) IS
 -- The qualified name of a text-search configuration, which does not depend on the search_path.
 CREATE FUNCTION gte_small.config(language pg_catalog.regconfig) RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT format('%I.%I', n.nspname, t.cfgname) FROM pg_ts_config t JOIN pg_namespace n ON n.oid = t.cfgnamespace
    WHERE t.oid = language
@@ -34,6 +36,7 @@ CREATE FUNCTION gte_small.words_expression(
     target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig, of_e pg_catalog.bool DEFAULT false)
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   WITH RECURSIVE base (attname, oid, basetype) AS (
     SELECT a.attname, t.oid, t.typbasetype FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -54,6 +57,7 @@ CREATE FUNCTION gte_small.words_shown(
     target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig)
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT format('gte_small.words(%L::regconfig, VARIADIC ARRAY[%s])', language,
                 string_agg(format(CASE format_type(a.atttypid, NULL) WHEN 'text' THEN '%I' WHEN 'character' THEN 'gte_small.unpadded(%I)'
@@ -69,6 +73,7 @@ CREATE FUNCTION gte_small.word_indexes(
     target pg_catalog.regclass, content pg_catalog.name[], language pg_catalog.regconfig)
   RETURNS SETOF pg_catalog.oid
   LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT i.indexrelid
     FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0]
@@ -87,6 +92,7 @@ CREATE FUNCTION gte_small.vector_indexes(
     OUT indexrelid pg_catalog.oid, OUT kind pg_catalog.text, OUT method pg_catalog.name)
   RETURNS SETOF pg_catalog.record
   LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT i.indexrelid, CASE o.opcname WHEN 'vector_ip_ops' THEN 'vector' ELSE 'halfvec' END, m.amname
     FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] JOIN pg_am m ON m.oid = o.opcmethod
@@ -103,6 +109,7 @@ COMMENT ON FUNCTION gte_small.vector_indexes(pg_catalog.regclass, pg_catalog.nam
 -- Whether searches use an index of halfvec: there is one, and none of vector.
 CREATE FUNCTION gte_small.searches_halfvec(target pg_catalog.regclass, embedding pg_catalog.name) RETURNS pg_catalog.bool
   LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
   AS $body$ SELECT coalesce(bool_and(i.kind = 'halfvec'), false) FROM gte_small.vector_indexes(target, embedding) i $body$;
 COMMENT ON FUNCTION gte_small.searches_halfvec(pg_catalog.regclass, pg_catalog.name) IS
   'part of enable_semantic_search: whether searches use an index of halfvec';
@@ -110,6 +117,7 @@ COMMENT ON FUNCTION gte_small.searches_halfvec(pg_catalog.regclass, pg_catalog.n
 -- Checks index_options, before anything is made.
 CREATE FUNCTION gte_small.check_index_options(index_options pg_catalog.jsonb) RETURNS pg_catalog.void
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   option record;
@@ -147,6 +155,7 @@ CREATE FUNCTION gte_small.make_indexes(
     index_options pg_catalog.jsonb)
   RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -187,6 +196,7 @@ CREATE FUNCTION gte_small.make_index(
     language pg_catalog.regconfig, index_options pg_catalog.jsonb)
   RETURNS pg_catalog.text
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   before oid[] := ARRAY(SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = target);
@@ -213,6 +223,7 @@ COMMENT ON FUNCTION gte_small.make_index(pg_catalog.regclass, pg_catalog.name, p
 CREATE FUNCTION gte_small.drop_index(target pg_catalog.regclass, dropped pg_catalog.oid, embedding pg_catalog.name)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE

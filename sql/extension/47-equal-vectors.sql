@@ -30,6 +30,7 @@ CREATE FUNCTION gte_small.second_index(
     OUT indexrelid pg_catalog.oid, OUT frequent pg_catalog.int8[])
   RETURNS SETOF pg_catalog.record
   LANGUAGE sql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT i.indexrelid, substring(pg_get_expr(i.indpred, i.indrelid) from $re$'(\{[-0-9,]+\})'$re$)::int8[]
     FROM pg_index i
@@ -44,6 +45,7 @@ COMMENT ON FUNCTION gte_small.second_index(pg_catalog.regclass, pg_catalog.name)
 CREATE FUNCTION gte_small.second_condition(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT format('gte_small.signature(e.%I) operator(pg_catalog.<>) ALL (%L::pg_catalog.int8[])', embedding, s.frequent::text)
     FROM gte_small.second_index(target, embedding) s WHERE s.frequent IS NOT NULL LIMIT 1
@@ -59,6 +61,7 @@ CREATE FUNCTION gte_small.frequent_vectors(
     OUT signature pg_catalog.int8, OUT copies pg_catalog.int8)
   RETURNS SETOF pg_catalog.record
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 BEGIN
   RETURN QUERY EXECUTE format(
@@ -76,6 +79,7 @@ CREATE FUNCTION gte_small.crowded(
     target pg_catalog.regclass, embedding pg_catalog.name,
     OUT vectors pg_catalog.int8, OUT copies pg_catalog.int8)
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT count(*), coalesce(sum(f.copies), 0)::int8 FROM gte_small.frequent_vectors(target, embedding) f
    WHERE NOT EXISTS (SELECT FROM gte_small.second_index(target, embedding) s WHERE f.signature = ANY (s.frequent))
@@ -88,6 +92,7 @@ COMMENT ON FUNCTION gte_small.crowded(pg_catalog.regclass, pg_catalog.name) IS
 CREATE FUNCTION gte_small.make_second_index(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -121,6 +126,7 @@ COMMENT ON FUNCTION gte_small.make_second_index(pg_catalog.regclass, pg_catalog.
 CREATE FUNCTION gte_small.crowded_hint(target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[])
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT format('%s rows have %s, and an index can lose the rows beside them: SELECT enable_semantic_search(%L, %L, %L)',
                 c.copies, CASE c.vectors WHEN 1 THEN 'one and the same vector'

@@ -4,6 +4,7 @@ CREATE FUNCTION disable_semantic_search(
     target pg_catalog.regclass, embedding pg_catalog.name DEFAULT 'embedding')
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE

@@ -4,6 +4,7 @@ CREATE FUNCTION refresh_semantic_search(
     OUT relation pg_catalog.regclass, OUT embedding pg_catalog.name, OUT renewed pg_catalog.text)
   RETURNS SETOF pg_catalog.record
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   ours record;

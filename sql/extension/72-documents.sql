@@ -13,6 +13,7 @@ COMMENT ON FUNCTION gte_small.token_count(pg_catalog.text) IS
 -- behind it as a space. A quarter of the model's window at most.
 CREATE FUNCTION gte_small.heading(content pg_catalog.text) RETURNS pg_catalog.text
   LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   blanks CONSTANT text := E' \t\r\n';
@@ -31,6 +32,7 @@ COMMENT ON FUNCTION gte_small.heading(pg_catalog.text) IS
 -- The tokens that are left for a chunk.
 CREATE FUNCTION gte_small.room_below(heading pg_catalog.text) RETURNS pg_catalog.int4
   LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 BEGIN
   -- chunk_text takes a larger number as the model's limit.
@@ -44,6 +46,7 @@ COMMENT ON FUNCTION gte_small.room_below(pg_catalog.text) IS
 -- No column's mark is like this, because the name in it would be quoted.
 CREATE FUNCTION gte_small.document_mark() RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
   AS $body$ SELECT 'gte-small: for documents in chunks' $body$;
 COMMENT ON FUNCTION gte_small.document_mark() IS
   'part of enable_document_search: the comment by which its objects are known';
@@ -54,6 +57,7 @@ CREATE FUNCTION gte_small.document_keys(
     chunks pg_catalog.regclass, OUT target pg_catalog.regclass, OUT keys pg_catalog.name[], OUT chunk_keys pg_catalog.name[],
     OUT operators pg_catalog.text[], OUT joined pg_catalog.text)
   LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT f.confrelid::regclass, array_agg(a.attname ORDER BY k.n), array_agg(b.attname ORDER BY k.n),
          array_agg(format('operator(%I.%s)', s.nspname, o.oprname) ORDER BY k.n),
@@ -75,6 +79,7 @@ CREATE FUNCTION gte_small.document_search(
     target pg_catalog.regclass, OUT chunks pg_catalog.regclass, OUT trigger_function pg_catalog.regprocedure,
     OUT arguments pg_catalog.text[], OUT search_functions pg_catalog.regprocedure[])
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 BEGIN
   SELECT t.tgfoid::regprocedure, a.arguments INTO trigger_function, arguments
@@ -104,12 +109,14 @@ COMMENT ON FUNCTION gte_small.document_search(pg_catalog.regclass) IS
 
 CREATE FUNCTION gte_small.has_document_search(target pg_catalog.regclass) RETURNS pg_catalog.bool
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
   AS $body$ SELECT d.trigger_function IS NOT NULL FROM gte_small.document_search(target) d $body$;
 COMMENT ON FUNCTION gte_small.has_document_search(pg_catalog.regclass) IS
   'part of enable_semantic_search: whether a table has document search';
 
 CREATE FUNCTION gte_small.is_chunks_table(target pg_catalog.regclass) RETURNS pg_catalog.bool
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT EXISTS (SELECT FROM pg_constraint f CROSS JOIN LATERAL gte_small.document_search(f.confrelid) d
                   WHERE f.conrelid = target AND f.contype = 'f' AND f.conparentid = 0 AND d.chunks = target)
@@ -121,6 +128,7 @@ COMMENT ON FUNCTION gte_small.is_chunks_table(pg_catalog.regclass) IS
 CREATE FUNCTION gte_small.check_documents(target pg_catalog.regclass, content pg_catalog.name[], context pg_catalog.name[])
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   relation pg_class;
@@ -202,6 +210,7 @@ CREATE FUNCTION gte_small.document_names(
     target pg_catalog.regclass, chunks_table pg_catalog.name, search_function pg_catalog.name,
     OUT chunks pg_catalog.text, OUT trigger_function pg_catalog.text, OUT query pg_catalog.text)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   here record;

@@ -3,6 +3,7 @@
 -- The text of several columns of a row, as SQL: joined by newlines, as embed_trigger() joins them.
 CREATE FUNCTION gte_small.text_of(row_name pg_catalog.text, columns pg_catalog.name[]) RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT CASE WHEN columns = '{}' THEN 'NULL::pg_catalog.text'
          ELSE format('pg_catalog.concat_ws(pg_catalog.chr(10), %s)',
@@ -17,6 +18,7 @@ COMMENT ON FUNCTION gte_small.text_of(pg_catalog.text, pg_catalog.name[]) IS
 CREATE FUNCTION gte_small.chunk_body(chunks pg_catalog.regclass, content pg_catalog.name[], context pg_catalog.name[])
   RETURNS pg_catalog.text
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   k record;
@@ -94,6 +96,7 @@ COMMENT ON FUNCTION gte_small.chunk_body(pg_catalog.regclass, pg_catalog.name[],
 -- that loads.
 CREATE FUNCTION gte_small.accept_chunk() RETURNS trigger
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   k record;
@@ -125,6 +128,7 @@ COMMENT ON FUNCTION gte_small.accept_chunk() IS
 -- The body of the search function. The rows are read once, at the end, by their places.
 CREATE FUNCTION gte_small.query_body(chunks pg_catalog.regclass) RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT format($sql$
 #variable_conflict use_column

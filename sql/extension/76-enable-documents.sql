@@ -4,6 +4,7 @@
 -- that ALTER DEFAULT PRIVILEGES gives to every new table would be rights to write other people's chunks.
 CREATE FUNCTION gte_small.make_chunks(target pg_catalog.regclass, name pg_catalog.name) RETURNS pg_catalog.regclass
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   here record;
@@ -43,6 +44,7 @@ COMMENT ON FUNCTION gte_small.make_chunks(pg_catalog.regclass, pg_catalog.name) 
 -- Rights on the chunks: a role that sees a document sees its chunks, and no policy lets anybody write them.
 CREATE FUNCTION gte_small.protect_chunks(chunks pg_catalog.regclass) RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   k record;
@@ -82,6 +84,7 @@ CREATE FUNCTION gte_small.fill_chunks(
     chunks pg_catalog.regclass, content pg_catalog.name[], context pg_catalog.name[], everything pg_catalog.bool)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   k record;
@@ -134,6 +137,7 @@ COMMENT ON FUNCTION gte_small.fill_chunks(pg_catalog.regclass, pg_catalog.name[]
 -- A function as it is, to tell whether it was changed.
 CREATE FUNCTION gte_small.function_state(func pg_catalog.regprocedure) RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
   AS $body$ SELECT pg_get_functiondef(func) || coalesce(obj_description(func, 'pg_proc'), '') $body$;
 COMMENT ON FUNCTION gte_small.function_state(pg_catalog.regprocedure) IS
   'part of enable_document_search: definition and comment of a function';
@@ -144,6 +148,7 @@ CREATE FUNCTION gte_small.finish_document_function(
     target pg_catalog.regclass, func pg_catalog.regprocedure, description pg_catalog.text)
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = target);
@@ -161,6 +166,7 @@ COMMENT ON FUNCTION gte_small.finish_document_function(pg_catalog.regclass, pg_c
 -- "wanted" is a signature with a qualified name.
 CREATE FUNCTION gte_small.rename_function(func pg_catalog.regprocedure, wanted pg_catalog.text) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   parts text[] := parse_ident("left"(wanted, -length(substring(wanted FROM '\([^()]*\)$'))));
@@ -185,6 +191,7 @@ CREATE FUNCTION gte_small.enable_documents(
     chunks_table pg_catalog.name, with_index pg_catalog.bool, index_options pg_catalog.jsonb)
   RETURNS pg_catalog.text[]
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 #variable_conflict use_variable
 DECLARE
@@ -335,6 +342,7 @@ CREATE FUNCTION enable_document_search(
     index_options pg_catalog.jsonb DEFAULT '{}')
   RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   changed text[] := gte_small.enable_documents(
@@ -353,6 +361,7 @@ COMMENT ON FUNCTION enable_document_search(pg_catalog.regclass, pg_catalog.text,
 -- For refresh_semantic_search: renews what an earlier version made for a table, with the same arguments.
 CREATE FUNCTION gte_small.renew_documents(target pg_catalog.regclass) RETURNS pg_catalog.text[]
   LANGUAGE sql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
   SELECT gte_small.enable_documents(target, d.arguments[1]::name[], d.arguments[2]::name[], NULL, NULL,
                                     EXISTS (SELECT FROM gte_small.vector_indexes(d.chunks, 'embedding')), '{}')
@@ -363,6 +372,7 @@ COMMENT ON FUNCTION gte_small.renew_documents(pg_catalog.regclass) IS
 
 CREATE FUNCTION disable_document_search(target pg_catalog.regclass) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
 AS $body$
 DECLARE
   relation pg_class;

@@ -332,3 +332,14 @@ def test_dump_and_restore_keep_it_all(server, database, connection):
         assert one(restored, "select count(*) from pg_proc where pronamespace = '\"S\"'::regnamespace") == 0
     finally:
         target.drop()
+
+
+def test_a_partition_with_functions_of_its_own_can_be_renewed(connection):
+    connection.execute("create table par (id int, content text) partition by list (id); create table par1 partition of par default; "
+                       "select enable_semantic_search('par', search_function => 'find_par'); select enable_semantic_search('par1'); "
+                       "select enable_semantic_search('par1')")
+    heard = []
+    connection.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+    assert connection.execute("select * from refresh_semantic_search()").fetchall() == [] and heard == []
+    connection.execute("insert into par values (1, 'a cat')")
+    assert one(connection, "select count(*) from query_par1('a cat', 0.9)") == one(connection, "select count(*) from find_par('a cat', 0.9)") == 1

@@ -101,3 +101,20 @@ def test_options_that_no_index_can_have(docs, options):
         docs.execute("select enable_semantic_search('docs', 'body', index_options => %s)", [options])
     assert "othing was made" in error.value.diag.message_detail
     assert one(docs, "select count(*) from pg_attribute where attrelid = 'docs'::regclass and attname = 'embedding'") == 0
+
+
+def test_half_precision_leaves_out_no_row_at_the_threshold(docs):
+    """The index orders rows whose cosines differ by less than half precision tells apart by chance."""
+    docs.execute("""select enable_semantic_search('docs', 'body', index_options => '{"type": "halfvec"}')""")
+    docs.execute("create table axis as select l2_normalize(array_agg(sin(n * n))::vector(384)) as u from generate_series(1, 384) n")
+    # Each of the rows is the search, turned by the same angle and a little more, each in a direction of its own.
+    docs.execute("insert into docs (id, body, embedding) select i, 'x', l2_normalize(u + w * array_fill(0.7 + i * 2e-5, array[384])::vector) from axis, "
+                 "(select i, l2_normalize((select array_agg(cos(n * n * (i + 2))) from generate_series(1, 384) n)::vector) as w from generate_series(1, 60) i) s")
+    docs.execute("analyze docs; set enable_seqscan = off; set hnsw.ef_search = 1000")
+    search = one(docs, "select u::text from axis")
+    rows = docs.execute("select id, -(embedding <#> %s::vector) from docs order by vector_negative_inner_product(embedding, %s::vector), id", [search] * 2).fetchall()
+    for count in (3, 10, 20, 33):
+        between = (rows[count - 1][1] + rows[count][1]) / 2
+        for threshold in (between, None):
+            found = docs.execute("select id from query_docs(%s::vector, %s, %s)", [search, threshold, count]).fetchall()
+            assert [row[0] for row in found] == [row[0] for row in rows[:count]], (count, threshold)

@@ -77,3 +77,56 @@ def test_a_table_that_was_dropped_leaves_nothing_in_the_way(docs):
     docs.execute("select enable_semantic_search('docs'); drop table docs cascade; create table docs (id int, content text)")
     docs.execute("select enable_semantic_search('docs'); select disable_semantic_search('docs')")
     assert one(docs, OF_DOCS) is None
+
+
+def test_a_table_with_the_name_of_a_search_function_keeps_its_own(docs):
+    docs.execute("create table hybrid_docs (id int primary key, content text); select enable_semantic_search('hybrid_docs'); "
+                 "select enable_semantic_search('docs'); select enable_semantic_search('docs')")
+    assert docs.execute("select * from search_hybrid_docs('x')").fetchall() == []
+    assert docs.execute("select * from refresh_semantic_search()").fetchall() == []
+    docs.execute("select disable_semantic_search('docs')")
+    assert docs.execute("select * from search_hybrid_docs('x')").fetchall() == []
+
+
+def test_another_roles_function_with_our_mark_is_in_nobodys_way(database, docs):
+    docs.execute("create schema own authorization gte_owner; create schema evil authorization gte_plain; grant usage on schema own to gte_plain")
+    owner, plain = database.connect("gte_owner"), database.connect("gte_plain")
+    owner.execute("create table own.d (id int primary key, content text)")
+    plain.execute("create function evil.f() returns setof own.d language sql as 'select null::own.d';"
+                  "comment on function evil.f() is 'gte-small: for embedding: x'")
+    owner.execute("select enable_semantic_search('own.d')")
+    assert owner.execute("select * from refresh_semantic_search()").fetchall() == []
+    assert docs.execute("select * from refresh_semantic_search()").fetchall() == []
+    owner.execute("select disable_semantic_search('own.d')")
+    assert one(docs, "select count(*) from pg_proc where oid = 'evil.f()'::regprocedure") == 1
+
+
+def test_a_renamed_table_keeps_its_privileges(docs):
+    docs.execute("select enable_semantic_search('docs'); revoke execute on function search_docs, hybrid_docs, query_docs(text, float8), "
+                 "query_docs(text, float8, int, jsonb) from public; grant execute on function hybrid_docs to gte_reader; "
+                 "alter table docs rename to papers; select enable_semantic_search('papers')")
+    allowed = {row[0]: row[1:] for row in docs.execute(
+        "select oid::regprocedure::text, has_function_privilege('gte_plain', oid, 'execute'), has_function_privilege('gte_reader', oid, 'execute') "
+        "from pg_proc where proname ~ '_papers$'").fetchall()}
+    assert len(allowed) == 6
+    for function, rights in allowed.items():
+        expected = (True, True) if "(vector" in function else (False, function.startswith("hybrid"))
+        assert rights == expected, function
+
+
+def test_default_privileges_do_not_come_back(docs):
+    docs.execute("alter default privileges in schema public grant execute on functions to gte_reader; select enable_semantic_search('docs'); "
+                 "revoke execute on function search_docs from public, gte_reader; alter table docs add column x int; select enable_semantic_search('docs')")
+    assert one(docs, "select has_function_privilege('gte_reader', 'search_docs(text, int, float8, jsonb)', 'execute')") is False
+
+
+def test_quoted_identifiers_change_nothing(docs):
+    docs.execute("select enable_semantic_search('docs'); set quote_all_identifiers = on; select enable_semantic_search('docs')")
+    assert docs.execute("select * from refresh_semantic_search()").fetchall() == []
+    docs.execute("insert into docs select i, 'E' || i || ' and more' from generate_series(4700, 4900) i")
+    with docs.transaction():
+        docs.execute("set local enable_seqscan = off")
+        docs.execute("select * from hybrid_docs('E4711')")
+        assert one(docs, "select pg_stat_get_xact_numscans('docs_words_idx'::regclass)") >= 1
+    docs.execute("select disable_semantic_search('docs')")
+    assert one(docs, OF_DOCS) is None
