@@ -230,7 +230,7 @@ impl Encoder {
     ) -> Result<usize, Error> {
         let mut interrupts = Interrupts::new(go_on);
         let own = counted::count(&self.tokenizer, self.prompt(role), text, &mut interrupts)?;
-        Ok(self.tokenizer.specials() + own.tokens)
+        Ok(self.tokenizer.specials() + own)
     }
 
     /// Divides the text into chunks of at most `max_tokens` tokens as documents, specials and

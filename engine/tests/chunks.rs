@@ -215,27 +215,6 @@ fn a_word_is_divided_only_if_it_alone_is_too_long() {
 }
 
 #[test]
-fn letters_without_a_space_are_no_giant_chunk() {
-    // Each is one unknown token for the model, which reads words of at most 100 characters.
-    for letters in ["bcdf".repeat(750), "яжщ".repeat(30_000), "a\u{301}".repeat(1500)] {
-        let text = format!("The cat sat. {letters} The dog sat.");
-        PAIR.check_all(&text);
-        for max_tokens in [8, 40, 512] {
-            let parts = PAIR.parts(&text, max_tokens);
-            assert!(parts.iter().all(|part| part.chars().count() < 4 * max_tokens + 20));
-            assert_eq!(parts.concat(), text);
-        }
-    }
-    // They leave less room for the words around them.
-    let text = format!("{} {}", "bcdf".repeat(500), words(100));
-    assert_eq!(PAIR.library_count(&text), 103);
-    assert_eq!(PAIR.parts(&text, 512).len(), 2);
-    // A word that the model knows, or spells by its parts, uses its tokens and no more.
-    let text = format!("{} {}", "bcdfghjklm".repeat(10), words(300));
-    assert_eq!(PAIR.parts(&text, PAIR.library_count(&text)), [text.as_str()]);
-}
-
-#[test]
 fn a_grapheme_is_not_divided() {
     // A word that is too long, made of one grapheme: a letter with an accent, a syllable, an emoji.
     for grapheme in ["e\u{301}", "한", "👩\u{200d}👩\u{200d}👧"] {

@@ -3,9 +3,6 @@
 //! A text is read once, segment by segment (see `segment.rs`), and the segments of at most one
 //! chunk are held. A chunk ends at its best boundary. A word is divided only if it alone is too
 //! long.
-//!
-//! A word that the model does not read for its length, such as a long line of base64, is one token
-//! however long it is. It uses room by its characters, so that chunks of such text stay short too.
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -13,7 +10,7 @@ use std::ops::{ControlFlow, Range};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::boundary::Boundary;
-use super::counted::{CountedSegment, CountedSegments, Size, count, count_bare};
+use super::counted::{CountedSegment, CountedSegments, count, count_bare};
 use super::prompt::Prompt;
 use super::tokenizer::Tokenizer;
 use crate::Error;
@@ -25,8 +22,8 @@ const BOUNDARY_WORK: usize = 100;
 /// A word is divided at the end of a grapheme if one ends within this many bytes.
 const GRAPHEME_BYTES: usize = 256;
 
-/// A rest of a divided word that is longer than this is divided again, and its tokens are not
-/// counted first.
+/// With a tokenizer that reads texts as a whole, a rest of a divided word that is longer than this
+/// is divided again, and its tokens are not counted first.
 const REST_BYTES: usize = 1 << 16;
 
 /// A part of a text.
@@ -47,15 +44,15 @@ pub struct Chunks<'t> {
     /// Whether a chunk has the tokens of its prompt and its segments, one after another. Otherwise
     /// their sum is an estimate.
     additive: bool,
-    /// Room of a chunk, its prompt included, and room for what it repeats of the chunk before; in
-    /// tokens, without specials.
+    /// Most tokens of a chunk, the prompt included, and most tokens it repeats of the chunk before;
+    /// both without specials.
     room: usize,
     overlap: usize,
     /// Segments from the start of the next chunk on, and how many of them the last chunk had too.
     ahead: VecDeque<CountedSegment>,
     repeated: usize,
-    /// Sum of the room of `ahead`.
-    used: usize,
+    /// Sum of the tokens of `ahead`.
+    tokens: usize,
     done: bool,
 }
 
@@ -84,7 +81,7 @@ impl<'t> Chunks<'t> {
             overlap,
             ahead: VecDeque::new(),
             repeated: 0,
-            used: 0,
+            tokens: 0,
             done: false,
         })
     }
@@ -110,7 +107,7 @@ impl<'t> Chunks<'t> {
         if self.done {
             return Ok(None);
         }
-        if first.room > self.room_for_text() {
+        if first.tokens > self.room_for_text() {
             return self.divide_word(interrupts).map(Some);
         }
         let mut fitting = self.fitting();
@@ -127,8 +124,10 @@ impl<'t> Chunks<'t> {
             // The sum is an estimate, so the chunk may be too long. It is then tried with fewer
             // segments. If only the repeated ones are left, it repeats nothing. If it repeats
             // nothing and its first segment alone is too long, that word is divided.
-            let range = self.ahead[0].segment.start..self.ahead[segments - 1].segment.end;
-            let tokens = self.count(range, interrupts)?.tokens;
+            let tokens = self.count(
+                self.ahead[0].segment.start..self.ahead[segments - 1].segment.end,
+                interrupts,
+            )?;
             if tokens <= self.room {
                 break (segments, tokens);
             }
@@ -150,14 +149,14 @@ impl<'t> Chunks<'t> {
         Ok(Some(Chunk { range, tokens: tokens + self.tokenizer.specials() }))
     }
 
-    /// Reads segments until they use more room than a chunk has. Returns whether the text
+    /// Reads segments until they have more tokens than a chunk may have. Returns whether the text
     /// ended before that.
     fn read_ahead(&mut self, interrupts: &mut Interrupts) -> Result<bool, Error> {
-        while self.used <= self.room_for_text() {
+        while self.tokens <= self.room_for_text() {
             let Some(next) = self.segments.next_segment(interrupts)? else {
                 return Ok(true);
             };
-            self.used += next.room;
+            self.tokens += next.tokens;
             self.ahead.push_back(next);
         }
         Ok(false)
@@ -165,10 +164,10 @@ impl<'t> Chunks<'t> {
 
     /// How many segments fit into a chunk: at least one that the last chunk did not have.
     fn fitting(&self) -> usize {
-        let (mut used, room) = (0, self.room_for_text());
+        let (mut tokens, room) = (0, self.room_for_text());
         let fits = |segment: &&CountedSegment| {
-            used += segment.room;
-            used <= room
+            tokens += segment.tokens;
+            tokens <= room
         };
         self.ahead.iter().take_while(fits).count()
     }
@@ -178,12 +177,12 @@ impl<'t> Chunks<'t> {
     /// first half. If there is none, it takes white space in the second half, else the last
     /// boundary of a word.
     fn best_end(&self, fitting: usize, interrupts: &mut Interrupts) -> Result<usize, Error> {
-        let mut used: usize = self.ahead.iter().take(fitting).map(|segment| segment.room).sum();
-        let half = used / 2;
+        let mut tokens: usize = self.ahead.iter().take(fitting).map(|segment| segment.tokens).sum();
+        let half = tokens / 2;
         let mut best = (Boundary::Token, fitting);
         let mut last_word = None;
         for segments in (self.repeated + 1..=fitting).rev() {
-            let in_second_half = used >= half;
+            let in_second_half = tokens >= half;
             if best.0 >= if in_second_half { Boundary::Paragraph } else { Boundary::Line } {
                 break;
             }
@@ -197,7 +196,7 @@ impl<'t> Chunks<'t> {
                     last_word = Some(segments);
                 }
             }
-            used -= self.ahead[segments - 1].room;
+            tokens -= self.ahead[segments - 1].tokens;
         }
         Ok(if best.0 >= Boundary::Word { best.1 } else { last_word.unwrap_or(fitting) })
     }
@@ -217,16 +216,16 @@ impl<'t> Chunks<'t> {
     /// for at least one new segment.
     fn repeat_from(&self, segments: usize, interrupts: &mut Interrupts) -> Result<usize, Error> {
         let Some(following) =
-            self.ahead.get(segments).filter(|segment| segment.room <= self.room_for_text())
+            self.ahead.get(segments).filter(|segment| segment.tokens <= self.room_for_text())
         else {
             return Ok(segments);
         };
-        let room = self.overlap.min(self.room_for_text() - following.room);
+        let room = self.overlap.min(self.room_for_text() - following.tokens);
         let mut from = segments;
-        let mut used = 0;
+        let mut tokens = 0;
         for start in (1..segments).rev() {
-            used += self.ahead[start].room;
-            if used > room {
+            tokens += self.ahead[start].tokens;
+            if tokens > room {
                 break;
             }
             from = start;
@@ -234,7 +233,7 @@ impl<'t> Chunks<'t> {
         while from < segments {
             let range = self.ahead[from].segment.start..self.ahead[segments - 1].segment.end;
             if self.boundary_after(from, interrupts)? >= Boundary::Word
-                && (self.additive || self.count_bare(range, interrupts)?.room <= self.overlap)
+                && (self.additive || self.count_bare(range, interrupts)? <= self.overlap)
             {
                 break;
             }
@@ -253,16 +252,16 @@ impl<'t> Chunks<'t> {
         let (start, end) = (segment.start, if additive { segment.word_end } else { segment.end });
         let (at, tokens) = self.filling_part(start, end, interrupts)?;
         // Counting a very long rest again for each part would take quadratic time.
-        let rest = if end - at <= REST_BYTES {
+        let rest = if additive || end - at <= REST_BYTES {
             self.count_bare(at..end, interrupts)?
         } else {
-            Size { tokens: self.room + 1, room: self.room + 1 }
+            self.room + 1
         };
         self.repeated = 0;
         self.done = at == self.text.len();
         if let Some(first) = self.ahead.front_mut() {
-            self.used = self.used - first.room + rest.room;
-            (first.segment.start, first.tokens, first.room) = (at, rest.tokens, rest.room);
+            self.tokens = self.tokens - first.tokens + rest;
+            (first.segment.start, first.tokens) = (at, rest);
             if at == segment.end {
                 self.forget(1);
             }
@@ -281,10 +280,10 @@ impl<'t> Chunks<'t> {
     ) -> Result<(usize, usize), Error> {
         let text = self.text;
         let mut fits = ceil(text, start + 1);
-        let mut size = self.count(start..fits, interrupts)?;
-        if size.room > self.room {
+        let mut tokens = self.count(start..fits, interrupts)?;
+        if tokens > self.room {
             let limit = self.room + self.tokenizer.specials();
-            let tokens = size.tokens + self.tokenizer.specials();
+            let tokens = tokens + self.tokenizer.specials();
             return Err(Error::CharacterTooLong { tokens, limit });
         }
         let mut too_long = end;
@@ -292,11 +291,11 @@ impl<'t> Chunks<'t> {
         while fits + step < too_long {
             let at = ceil(text, fits + step);
             let found = self.count(start..at, interrupts)?;
-            if found.room > self.room {
+            if found > self.room {
                 too_long = at;
                 break;
             }
-            (fits, size, step) = (at, found, step * 2);
+            (fits, tokens, step) = (at, found, step * 2);
         }
         loop {
             let mut at = floor(text, fits + (too_long - fits) / 2);
@@ -307,10 +306,10 @@ impl<'t> Chunks<'t> {
                 break;
             }
             let found = self.count(start..at, interrupts)?;
-            if found.room > self.room {
+            if found > self.room {
                 too_long = at;
             } else {
-                (fits, size) = (at, found);
+                (fits, tokens) = (at, found);
             }
         }
         // Go back to the last end of a grapheme.
@@ -322,32 +321,32 @@ impl<'t> Chunks<'t> {
             && at < fits
         {
             let found = self.count(start..at, interrupts)?;
-            if found.room <= self.room {
-                (fits, size) = (at, found);
+            if found <= self.room {
+                (fits, tokens) = (at, found);
             }
         }
-        Ok((fits, size.tokens))
+        Ok((fits, tokens))
     }
 
-    /// Room of a chunk without its prompt.
+    /// Most tokens of a chunk without its prompt.
     fn room_for_text(&self) -> usize {
         self.room - self.prompt.tokens()
     }
 
-    /// The size of a part with its prompt.
-    fn count(&self, range: Range<usize>, interrupts: &mut Interrupts) -> Result<Size, Error> {
+    /// Number of tokens of a part with its prompt.
+    fn count(&self, range: Range<usize>, interrupts: &mut Interrupts) -> Result<usize, Error> {
         count(self.tokenizer, self.prompt, &self.text[range], interrupts)
     }
 
-    /// The size of a part alone.
-    fn count_bare(&self, range: Range<usize>, interrupts: &mut Interrupts) -> Result<Size, Error> {
+    /// Number of tokens of a part alone.
+    fn count_bare(&self, range: Range<usize>, interrupts: &mut Interrupts) -> Result<usize, Error> {
         count_bare(self.tokenizer, &self.text[range], interrupts)
     }
 
     /// Drops the first segments.
     fn forget(&mut self, segments: usize) {
-        let room: usize = self.ahead.drain(..segments).map(|segment| segment.room).sum();
-        self.used -= room;
+        let tokens: usize = self.ahead.drain(..segments).map(|segment| segment.tokens).sum();
+        self.tokens -= tokens;
     }
 }
 

@@ -17,25 +17,11 @@ use crate::interrupts::Interrupts;
 const CACHED_WORDS: usize = 1 << 15;
 const CACHED_WORD_BYTES: usize = 32;
 
-/// A word with more characters than the model takes in one word is a single unknown token. In a
-/// chunk it uses the room of a token for each of these characters. Real words have about as many
-/// characters a token.
-const CHARS_PER_UNKNOWN_TOKEN: usize = 4;
-
 /// A segment and its number of tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CountedSegment {
     pub segment: Segment,
     pub tokens: usize,
-    /// The room it uses in a chunk: its tokens, or more for a word that the model does not read.
-    pub room: usize,
-}
-
-/// Tokens of a text without the specials, and the room that it uses in a chunk.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Size {
-    pub tokens: usize,
-    pub room: usize,
 }
 
 /// How segments are found and counted.
@@ -85,7 +71,7 @@ impl<'t> CountedSegments<'t> {
                 };
                 let word = &text[segment.word..segment.word_end];
                 if let Some(&tokens) = cache.get(word) {
-                    return Ok(Some(CountedSegment { segment, tokens, room: tokens }));
+                    return Ok(Some(CountedSegment { segment, tokens }));
                 }
                 let read = segments.shortened(&segment, interrupts)?;
                 interrupts.count_encoding(read.len())?;
@@ -98,10 +84,7 @@ impl<'t> CountedSegments<'t> {
                     }
                     cache.insert(word, tokens);
                 }
-                let most = tokenizer.max_word_chars().max(CACHED_WORD_BYTES);
-                let chars = if word.len() > most { word.chars().count() } else { 0 };
-                let room = if chars > most { chars / CHARS_PER_UNKNOWN_TOKEN } else { 0 };
-                Ok(Some(CountedSegment { segment, tokens, room: room.max(tokens) }))
+                Ok(Some(CountedSegment { segment, tokens }))
             }
             Source::Whole { words, encoding, token } => {
                 let Some(segment) = next_whole(words, interrupts)? else {
@@ -110,42 +93,39 @@ impl<'t> CountedSegments<'t> {
                 let starts = encoding.get_offsets()[*token..].iter();
                 let tokens = starts.take_while(|&&(start, _)| start < segment.end).count();
                 *token += tokens;
-                Ok(Some(CountedSegment { segment, tokens, room: tokens }))
+                Ok(Some(CountedSegment { segment, tokens }))
             }
         }
     }
 }
 
-/// The size of prompt and whole text, without the specials and without a limit.
+/// Number of tokens of prompt and whole text, without the specials and without a limit.
 pub(crate) fn count(
     tokenizer: &Tokenizer,
     prompt: &Prompt,
     text: &str,
     interrupts: &mut Interrupts,
-) -> Result<Size, Error> {
+) -> Result<usize, Error> {
     let (first, text) = prompt.before(text)?;
-    let size = count_bare(tokenizer, &text, interrupts)?;
-    Ok(Size { tokens: first.len() + size.tokens, room: first.len() + size.room })
+    Ok(first.len() + count_bare(tokenizer, &text, interrupts)?)
 }
 
-/// The size of the whole text alone, without the specials.
+/// Number of tokens of the whole text alone, without the specials.
 pub(crate) fn count_bare(
     tokenizer: &Tokenizer,
     text: &str,
     interrupts: &mut Interrupts,
-) -> Result<Size, Error> {
+) -> Result<usize, Error> {
     interrupts.check()?;
     if !tokenizer.is_additive() {
-        let tokens = tokenizer.encode_whole(text)?.len();
-        return Ok(Size { tokens, room: tokens });
+        return Ok(tokenizer.encode_whole(text)?.len());
     }
-    let mut size = Size::default();
+    let mut tokens = 0;
     let mut segments = CountedSegments::new(tokenizer, text)?;
     while let Some(segment) = segments.next_segment(interrupts)? {
-        size.tokens += segment.tokens;
-        size.room += segment.room;
+        tokens += segment.tokens;
     }
-    Ok(size)
+    Ok(tokens)
 }
 
 /// A word by Unicode's rules (UAX 29) and the white space after it.

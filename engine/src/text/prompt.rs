@@ -23,7 +23,7 @@ impl Prompt {
     /// Errors of the tokenizer.
     pub fn new(tokenizer: &Tokenizer, text: &str) -> Result<Prompt, Error> {
         let mut go_on = || ControlFlow::Continue(());
-        let tokens = count_bare(tokenizer, text, &mut Interrupts::new(&mut go_on))?.tokens;
+        let tokens = count_bare(tokenizer, text, &mut Interrupts::new(&mut go_on))?;
         let ids = match tokenizer.ends_apart(text) {
             true => Some(tokenizer.bare_ids(text)?),
             false => None,

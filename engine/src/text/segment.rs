@@ -96,11 +96,6 @@ impl Segmenter {
             && !self.added_tokens.iter().any(begins_in_text)
     }
 
-    /// A word of more characters than this is one unknown token.
-    pub fn max_word_chars(&self) -> usize {
-        self.max_word_chars
-    }
-
     /// What the tokenizer makes of each character.
     pub fn classes(&self) -> &CharClasses {
         &self.classes

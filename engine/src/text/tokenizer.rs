@@ -146,12 +146,6 @@ impl Tokenizer {
         self.unknown
     }
 
-    /// A word of more characters than this is one unknown token. No limit is known of a tokenizer
-    /// that can only read a text as a whole.
-    pub(crate) fn max_word_chars(&self) -> usize {
-        self.segmenter.as_ref().map_or(usize::MAX, Segmenter::max_word_chars)
-    }
-
     /// Number of special tokens around each text.
     pub(crate) fn specials(&self) -> usize {
         self.before.len() + self.after.len()
