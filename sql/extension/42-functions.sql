@@ -228,14 +228,14 @@ BEGIN
     -- Of the table's owner, or in its schema: a comment alone would let any role put functions in the way.
     WITH near AS (
       SELECT p.oid, p.proname, p.pronamespace, p.prosrc, p.prorettype = c.reltype OR c.reltype = ANY (p.proallargtypes) AS of_rows,
-             p.prorettype = c.reltype AS is_query, obj_description(p.oid, 'pg_proc') AS mark,
-             replace(substring(p.prosrc FROM $re$from gte_small\.nearest_places\('((?:[^']|'')*)'::$re$), '''''', '''') AS searched
+             p.prorettype = c.reltype AS is_query, obj_description(p.oid, 'pg_proc') AS mark
         FROM pg_proc p JOIN pg_class c ON c.oid = target AND (p.proowner = c.relowner OR p.pronamespace = c.relnamespace))
     SELECT n.oid, n.proname, n.prosrc, n.mark FROM near n
      -- search_... returns columns. It names the table, or stands beside query_... and names a table that is gone.
      WHERE n.of_rows
-        OR n.searched = target::text AND position(format('::pg_catalog.regclass, %L,', embedding) IN n.prosrc) > 0
-        OR n.searched IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class k WHERE k.oid::regclass::text = n.searched) AND EXISTS (
+        OR position(format('from gte_small.nearest_places(%L::pg_catalog.regclass, %L,', target, embedding) IN n.prosrc) > 0
+        OR n.prosrc LIKE '%from gte_small.nearest_places(%' AND NOT EXISTS (
+             SELECT FROM pg_class k WHERE position(format('from gte_small.nearest_places(%L::', k.oid::regclass) IN n.prosrc) > 0) AND EXISTS (
              SELECT FROM near q WHERE q.is_query AND q.pronamespace = n.pronamespace AND starts_with(q.mark, gte_small.mark(embedding) || ': ')
                 AND (gte_small.function_names(q.proname)).friendly = n.proname)
      ORDER BY oid
