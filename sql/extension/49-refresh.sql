@@ -12,6 +12,7 @@ DECLARE
   message text; detail text; hint text;
   foreign_tables text;
 BEGIN
+  -- Without a column: a table whose documents are searched by their chunks.
   FOR ours IN
     SELECT t.tgrelid::regclass AS target, c.embedding, c.content, pg_has_role(k.relowner, 'USAGE') AS may,
            EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)) AS with_index
@@ -25,7 +26,12 @@ BEGIN
        -- A trigger that was written by hand has neither. A table of chunks has indexes only.
        AND (EXISTS (SELECT FROM gte_small.made_functions(t.tgrelid, c.embedding))
             OR EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)) AND NOT gte_small.is_chunks_table(t.tgrelid))
-     ORDER BY t.tgrelid::regclass::text, c.embedding
+     UNION ALL
+    SELECT DISTINCT f.confrelid::regclass, NULL::name, NULL::name[], pg_has_role(k.relowner, 'USAGE'), NULL::bool
+      FROM pg_trigger t JOIN pg_constraint f ON f.conrelid = t.tgrelid AND f.contype = 'f' AND f.conparentid = 0
+      JOIN pg_class k ON k.oid = f.confrelid
+     WHERE t.tgfoid = 'gte_small.accept_chunk'::regproc
+     ORDER BY 1, 2
   LOOP
     IF NOT ours.may THEN
       foreign_tables := concat_ws(', ', foreign_tables, ours.target::text);
@@ -34,35 +40,15 @@ BEGIN
     relation := ours.target;
     embedding := ours.embedding;
     BEGIN
-      changed := gte_small.enable(ours.target, ours.content, ours.embedding, ours.with_index, NULL, NULL, '{}');
+      IF embedding IS NULL THEN
+        changed := gte_small.renew_documents(ours.target);
+      ELSE
+        changed := gte_small.enable(ours.target, ours.content, ours.embedding, ours.with_index, NULL, NULL, '{}');
+      END IF;
     EXCEPTION WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-      RAISE WARNING 'search on column "%" of table % was not renewed: %', ours.embedding, ours.target, message
-        USING DETAIL = detail, HINT = hint;
-      CONTINUE;
-    END;
-    FOREACH renewed IN ARRAY changed LOOP
-      RETURN NEXT;
-    END LOOP;
-  END LOOP;
-  FOR ours IN
-    SELECT DISTINCT f.confrelid::regclass AS target, pg_has_role(k.relowner, 'USAGE') AS may
-      FROM pg_trigger t JOIN pg_constraint f ON f.conrelid = t.tgrelid AND f.contype = 'f' AND f.conparentid = 0
-      JOIN pg_class k ON k.oid = f.confrelid
-     WHERE t.tgfoid = 'gte_small.accept_chunk'::regproc
-     ORDER BY 1
-  LOOP
-    IF NOT ours.may THEN
-      foreign_tables := concat_ws(', ', foreign_tables, ours.target::text);
-      CONTINUE;
-    END IF;
-    relation := ours.target;
-    embedding := NULL;
-    BEGIN
-      changed := gte_small.renew_documents(ours.target);
-    EXCEPTION WHEN OTHERS THEN
-      GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-      RAISE WARNING 'document search on table % was not renewed: %', ours.target, message
+      RAISE WARNING '% was not renewed: %', CASE WHEN embedding IS NULL THEN format('document search on table %s', ours.target)
+          ELSE format('search on column "%s" of table %s', ours.embedding, ours.target) END, message
         USING DETAIL = detail, HINT = hint;
       CONTINUE;
     END;

@@ -101,3 +101,14 @@ def test_tables_of_other_owners_are_named(updated):
     # A superuser renews the rest, and leaves the functions with their owners.
     assert {row[0] for row in admin.execute(REFRESH).fetchall()} == {"parts"}
     assert one(admin, "select bool_and(pg_get_userbyid(proowner) = 'gte_owner') from pg_proc where proname ~ '_docs$'")
+
+
+def test_document_search_is_renewed_too(connection):
+    connection.execute("create table manuals (id int primary key, content text); select enable_document_search('manuals'); "
+                       "insert into manuals values (1, 'a cat sat on the mat')")
+    assert connection.execute(REFRESH).fetchall() == []
+    connection.execute("do $$ declare f regprocedure := (select oid from pg_proc where proname = 'query_manuals'); "
+                       "begin execute format('drop function %s', f); end $$")
+    renewed = connection.execute(REFRESH).fetchall()
+    assert [row[:2] for row in renewed] == [("manuals", None)] and "query_manuals" in renewed[0][2]
+    assert one(connection, "select (document).id from query_manuals('a cat')") == 1
