@@ -16,6 +16,7 @@ use pgvector_compat::VectorRef;
 
 use crate::errors::{self, Outcome};
 use crate::memo::Memo;
+use crate::pg::plans;
 use crate::pg::user::Asker;
 use crate::recent::Recent;
 use crate::settings::{self, OnTruncate};
@@ -148,14 +149,18 @@ impl Model {
                 "Set gte_small.model_path to the full path of a model directory.",
             ));
         }
-        let slot = SLOT.with_borrow_mut(|current| match &mut **current {
-            Some(slot) if slot.key == key && !slot.has_changed() => slot.clone(),
+        let (slot, replaced) = SLOT.with_borrow_mut(|current| match &mut **current {
+            Some(slot) if slot.key == key && !slot.has_changed() => (slot.clone(), false),
             current => {
                 // Drops the old model first, so that two models are never in memory together.
-                *current = None;
-                current.insert(Slot::new(key, false)).clone()
+                let replaced = current.take().is_some();
+                (current.insert(Slot::new(key, false)).clone(), replaced)
             }
         });
+        // A change of the settings did so; a change of the files is first seen here.
+        if replaced {
+            plans::forget();
+        }
         let encoder = slot.load().map_err(|e| errors::from_engine(&e))?;
         encoder.limit_threads(settings::max_threads());
         encoder.set_threads(settings::threads());

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -10,6 +10,7 @@ use gte_engine::Precision;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::{pg_guard, pg_sys};
 
+use crate::pg::plans;
 use crate::search::iterative_scan;
 
 static MODEL_PATH: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -68,15 +69,21 @@ pub type Assigned = extern "C-unwind" fn(i32, *mut c_void);
 
 /// Defines the settings and reserves their prefix, so that a misspelt one is an error.
 pub fn define(memo_size_assigned: Assigned) {
-    GucRegistry::define_string_guc(
-        c"gte_small.model_path",
-        c"Directory of the embedding model.",
-        c"An absolute path to a directory with config.json, tokenizer.json and model.safetensors, readable by the server. Empty: the directory gte-small in the server's share directory.",
-        &MODEL_PATH,
-        GucContext::Suset,
-        // Only privileged roles may read where the server keeps its files.
-        GucFlags::SUPERUSER_ONLY.union(IN_PARALLEL),
-    );
+    // SAFETY: the hook has the type that Postgres expects, and is guarded against panics.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"gte_small.model_path",
+            c"Directory of the embedding model.",
+            c"An absolute path to a directory with config.json, tokenizer.json and model.safetensors, readable by the server. Empty: the directory gte-small in the server's share directory.",
+            &MODEL_PATH,
+            GucContext::Suset,
+            // Only privileged roles may read where the server keeps its files.
+            GucFlags::SUPERUSER_ONLY.union(IN_PARALLEL),
+            None,
+            Some(forget_plans),
+            None,
+        );
+    }
     // SAFETY: the hook has the type that Postgres expects, and it does not panic.
     unsafe {
         GucRegistry::define_int_guc_with_hooks(
@@ -93,15 +100,21 @@ pub fn define(memo_size_assigned: Assigned) {
             None,
         );
     }
-    GucRegistry::define_enum_guc(
-        c"gte_small.precision",
-        c"Number format of the model's weights.",
-        c"f32 gives the reference's vectors, bf16 is faster where the CPU has instructions for it, with cosines of 0.9999 and more to the reference. auto takes the faster.",
-        &PRECISION,
-        // All vectors of a table should have one precision, so a plain user cannot choose.
-        GucContext::Suset,
-        IN_PARALLEL,
-    );
+    // SAFETY: the hook has the type that Postgres expects, and is guarded against panics.
+    unsafe {
+        GucRegistry::define_enum_guc_with_hooks(
+            c"gte_small.precision",
+            c"Number format of the model's weights.",
+            c"f32 gives the reference's vectors, bf16 is faster where the CPU has instructions for it, with cosines of 0.9999 and more to the reference. auto takes the faster.",
+            &PRECISION,
+            // All vectors of a table should have one precision, so a plain user cannot choose.
+            GucContext::Suset,
+            IN_PARALLEL,
+            None,
+            Some(forget_plans_of_precision),
+            None,
+        );
+    }
     GucRegistry::define_int_guc(
         c"gte_small.threads",
         c"Threads a backend embeds with.",
@@ -123,14 +136,20 @@ pub fn define(memo_size_assigned: Assigned) {
         GucContext::Suset,
         IN_PARALLEL,
     );
-    GucRegistry::define_string_guc(
-        c"gte_small.kernels",
-        c"Kernels by name, for tests of those that this CPU would not choose.",
-        c"Empty: the fastest of the precision. embed_model() shows those in use.",
-        &KERNELS,
-        GucContext::Suset,
-        GucFlags::NO_SHOW_ALL.union(IN_PARALLEL),
-    );
+    // SAFETY: the hook has the type that Postgres expects, and is guarded against panics.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"gte_small.kernels",
+            c"Kernels by name, for tests of those that this CPU would not choose.",
+            c"Empty: the fastest of the precision. embed_model() shows those in use.",
+            &KERNELS,
+            GucContext::Suset,
+            GucFlags::NO_SHOW_ALL.union(IN_PARALLEL),
+            None,
+            Some(forget_plans),
+            None,
+        );
+    }
     GucRegistry::define_enum_guc(
         c"gte_small.on_truncate",
         c"What happens to a text that is longer than the model reads.",
@@ -238,6 +257,19 @@ pub fn iterative_scan() -> bool {
 #[pg_guard]
 unsafe extern "C-unwind" fn follow_iterative_scan(wanted: bool, _extra: *mut c_void) {
     iterative_scan::follow(wanted);
+}
+
+/// Another model may be in use from now on. This also happens while a transaction is rolled back,
+/// so it must not fail.
+#[pg_guard]
+unsafe extern "C-unwind" fn forget_plans(_path: *const c_char, _extra: *mut c_void) {
+    plans::forget();
+}
+
+/// [`forget_plans`] for the type of an enumeration.
+#[pg_guard]
+unsafe extern "C-unwind" fn forget_plans_of_precision(_wanted: i32, _extra: *mut c_void) {
+    plans::forget();
 }
 
 /// Whether an UPDATE stores the vectors, and the NULL, that it brings along.

@@ -1,5 +1,5 @@
 //! What the SQL functions use of PostgreSQL: its calling convention, texts,
-//! encodings, rows and subtransactions.
+//! encodings, rows, cached plans and subtransactions.
 
 pub mod blank;
 pub mod call;
@@ -7,6 +7,7 @@ pub mod encoding;
 pub mod guc;
 pub mod list;
 pub mod lossy;
+pub mod plans;
 pub mod row;
 pub mod rows;
 pub mod stored;
