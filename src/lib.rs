@@ -45,6 +45,7 @@ extension_sql_file!("../sql/extension/50-backfill.sql", name = "backfill");
 extension_sql_file!("../sql/extension/52-backfill-force.sql", name = "backfill_force");
 extension_sql_file!("../sql/extension/55-backfill-calls.sql", name = "backfill_calls");
 extension_sql_file!("../sql/extension/60-status.sql", name = "status");
+extension_sql_file!("../sql/extension/63-unknown-words.sql", name = "unknown_words");
 extension_sql_file!("../sql/extension/65-verify.sql", name = "verify");
 extension_sql_file!("../sql/extension/67-recall.sql", name = "recall");
 extension_sql_file!("../sql/extension/70-chunks.sql", name = "chunks");

@@ -233,6 +233,21 @@ impl Encoder {
         Ok(self.tokenizer.specials() + own)
     }
 
+    /// Of the tokens that the model reads of a text, without specials and prompt: how many belong to
+    /// words that the vocabulary does not have, and how many there are.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `go_on` breaks; [`Error::TextTooLong`] as [`Encoder::token_ids`].
+    pub fn unknown_tokens(
+        &self,
+        text: &str,
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<(usize, usize), Error> {
+        let ids = self.tokenizer.token_ids_after(&[], text, go_on)?.ids;
+        let unknown = ids.iter().filter(|&&id| Some(id) == self.tokenizer.unknown()).count();
+        Ok((unknown, ids.len() - self.tokenizer.specials()))
+    }
+
     /// Divides the text into chunks of at most `max_tokens` tokens as documents, specials and
     /// prompt included, and at most the model's limit. Each chunk repeats at most `overlap` tokens
     /// of the chunk before it.

@@ -102,6 +102,7 @@ BEGIN
       -- After re-embedding nothing is missing.
       CASE WHEN missing > 0 AND state NOT IN ('stale', 'mixed', 're-embedding') THEN
         format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
+      CASE WHEN loaded IS NOT NULL AND rows > 0 THEN gte_small.unknown_hint(target, ours.content) END,
       CASE WHEN index_present THEN gte_small.crowded_hint(target, embedding, ours.content) END,
       CASE WHEN gte_small.functions_outdated(target, ours.content, embedding, ours.note) THEN
         format('the search functions are not those of this version or of the table''s columns: SELECT enable_semantic_search(%s, %L, %L%s)',

@@ -33,7 +33,7 @@ CREATE FUNCTION gte_small.compare(
     target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[], sample pg_catalog.int4,
     since pg_catalog.xid,
     OUT checked pg_catalog.int8, OUT wrong pg_catalog.int8, OUT missing pg_catalog.int8, OUT not_unit pg_catalog.int8,
-    OUT whole pg_catalog.bool, OUT examples pg_catalog.text[])
+    OUT whole pg_catalog.bool, OUT examples pg_catalog.text[], OUT unknown pg_catalog.int4)
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -53,21 +53,24 @@ BEGIN
     fresh AS (
       SELECT unnest(b.n) AS n, unnest(gte_small.embed(b.texts)) AS v FROM batches b),
     compared AS (
-      SELECT s.*, CASE WHEN s.text IS NULL THEN 'wrong' WHEN s.stored IS NULL THEN 'missing'
+      SELECT s.*, u.unknown, u.tokens,
+             CASE WHEN s.text IS NULL THEN 'wrong' WHEN s.stored IS NULL THEN 'missing'
                        WHEN %5$s.vector_dims(s.stored) <> %5$s.vector_dims(f.v) THEN 'wrong'
                        WHEN NOT gte_small.is_unit(s.stored) THEN 'not unit'
                        WHEN %5$s.cosine_distance(s.stored, f.v) <= 0.001 THEN 'right' ELSE 'wrong' END AS verdict
-        FROM sampled s JOIN fresh f USING (n))
+        FROM sampled s JOIN fresh f USING (n)
+        LEFT JOIN LATERAL gte_small.unknown_tokens(CASE WHEN s.n <= 1000 THEN left(s.text, 4096) END) u ON true)
     SELECT count(*), count(*) FILTER (WHERE verdict IN ('wrong', 'not unit')), count(*) FILTER (WHERE verdict = 'missing'),
            count(*) FILTER (WHERE verdict = 'not unit'),
-           (array_agg(leaf::regclass || ' ' || place ORDER BY leaf, place) FILTER (WHERE verdict IN ('wrong', 'not unit')))[:5]
+           (array_agg(leaf::regclass || ' ' || place ORDER BY leaf, place) FILTER (WHERE verdict IN ('wrong', 'not unit')))[:5],
+           gte_small.unknown_percent(sum(unknown)::int8, sum(tokens)::int8)
       FROM compared $sql$,
     gte_small.backfill_text(content), embedding, sampled,
     gte_small.backfill_condition('all', embedding, content), vec,
     CASE WHEN since IS NULL THEN 'true' ELSE 'age(t.xmin) <= age($2)' END,
     -- All rows need no order.
     CASE WHEN sample IS NOT NULL THEN 'ORDER BY random()' END)
-    INTO checked, wrong, missing, not_unit, examples USING sample, since;
+    INTO checked, wrong, missing, not_unit, examples, unknown USING sample, since;
   -- An unlimited query has seen all rows; so has one of a table that is read whole and has fewer than the limit.
   whole := sample IS NULL OR checked < sample AND sampled LIKE '% AS t';
   PERFORM set_config('gte_small.on_truncate', on_truncate, true);
@@ -160,6 +163,11 @@ BEGIN
       RAISE NOTICE '% of the wrong vectors of % are not of unit length', found_so.not_unit, target
         USING DETAIL = 'Searches rank them wrongly.',
               HINT = format('CALL embed_backfill(%L, force => true) embeds all rows again.', target);
+    END IF;
+    IF found_so.unknown IS NOT NULL THEN
+      RAISE NOTICE 'the model does not know % %% of the words of %', found_so.unknown, target
+        USING DETAIL = 'Texts of unknown words have the same vector, and a search can''t distinguish them.',
+              HINT = 'Choose a model of the language of the texts with gte_small.model_path, and embed all rows again.';
     END IF;
     SELECT c.note INTO note FROM gte_small.embedding_columns(target) c
      WHERE c.embedding = ours.embedding ORDER BY c.trigger_name DESC LIMIT 1;

@@ -1,4 +1,4 @@
-//! `token_count(text)` and `chunk_text(text, max_tokens, overlap)`.
+//! `token_count(text)`, `unknown_tokens(text)` and `chunk_text(text, max_tokens, overlap)`.
 
 #![allow(unsafe_code)]
 
@@ -9,11 +9,13 @@ use crate::embedder::{Model, check_interrupts};
 use crate::errors::{Outcome, error, from_engine, internal};
 use crate::functions::embed::text_argument;
 use crate::pg::call::{Call, export};
+use crate::pg::row::{bigint, composite};
 use crate::pg::rows::Rows;
 use crate::pg::stored::Stored;
 use crate::pg::text::to_utf8;
 
 export!(token_count_gte_small, pg_finfo_token_count_gte_small, token_count);
+export!(unknown_tokens_gte_small, pg_finfo_unknown_tokens_gte_small, unknown_tokens);
 export!(chunk_text_gte_small, pg_finfo_chunk_text_gte_small, chunk_text);
 
 /// The smallest chunk, in tokens: a smaller one has no room for a word beside the two special
@@ -29,6 +31,17 @@ fn token_count(call: Call) -> Outcome<pg_sys::Datum> {
     let encoder = model.encoder()?;
     let tokens = encoder.count_tokens(Role::Document, &text, &mut check_interrupts);
     number(tokens.map_err(|e| from_engine(&e))?)
+}
+
+/// `unknown_tokens(content text) → (unknown int8, tokens int8)`, STRICT: of the tokens that the model
+/// reads, without those that every text has.
+fn unknown_tokens(call: Call) -> Outcome<pg_sys::Datum> {
+    let content = text_argument(call)?;
+    let text = to_utf8(content.bytes())?;
+    let model = Model::current()?;
+    let counted = model.encoder()?.unknown_tokens(&text, &mut check_interrupts);
+    let (unknown, tokens) = counted.map_err(|e| from_engine(&e))?;
+    composite(call, &[bigint(unknown as u64), bigint(tokens as u64)])
 }
 
 /// `chunk_text(content text, max_tokens int, overlap int) → table(ordinal int, chunk text,
