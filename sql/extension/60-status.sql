@@ -17,21 +17,29 @@ CREATE FUNCTION embedding_status(
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
+  kind "char" := (SELECT c.relkind FROM pg_class c WHERE c.oid = target);
   ours record;
   here text := quote_literal(target);
   only_named text;
   gone name[];
-  vec text := gte_small.vector_schema();
   not_unit int8;
 BEGIN
+  -- SELECT ... FROM pg_class, embedding_status(oid) passes views as well, so they are no error.
+  IF kind IS NULL THEN
+    PERFORM gte_small.check_readable(target, 'embedding_status');
+  ELSIF kind NOT IN ('r', 'p') THEN
+    RAISE NOTICE '% is not a table', target
+      USING DETAIL = 'A trigger fills an embedding column, and only tables have such columns.',
+            HINT = 'Name the table whose rows it shows.';
+    RETURN;
+  END IF;
   BEGIN
     loaded := (SELECT m.fingerprint FROM gte_small.embed_model() m);
   EXCEPTION WHEN OTHERS THEN
     -- No model, or a broken one: embed_model() says what is wrong, to those who may know.
   END;
   FOR ours IN
-    SELECT DISTINCT ON (c.embedding) c.*, k.relkind FROM gte_small.embedding_columns(target) c
-      JOIN pg_class k ON k.oid = target
+    SELECT DISTINCT ON (c.embedding) c.* FROM gte_small.embedding_columns(target) c
      ORDER BY c.embedding, c.trigger_name DESC
   LOOP
     embedding := ours.embedding;
@@ -48,9 +56,10 @@ BEGIN
       RETURN NEXT;
       CONTINUE;
     END IF;
+    PERFORM gte_small.check_readable(target, 'embedding_status', embedding || ours.content);
     EXECUTE format('SELECT count(*), count(t.%1$I), count(*) FILTER (WHERE t.%1$I IS NULL AND (%2$s)), '
                    '       count(*) FILTER (WHERE NOT gte_small.is_unit(t.%1$I)) FROM %3$s %4$s AS t',
-                   embedding, gte_small.has_text(ours.content), CASE WHEN ours.relkind = 'p' THEN '' ELSE 'ONLY' END, target)
+                   embedding, gte_small.has_text(ours.content), CASE kind WHEN 'p' THEN '' ELSE 'ONLY' END, target)
        INTO rows, embedded, missing, not_unit;
     state := CASE
       WHEN ours.note ? 'force' THEN 're-embedding'
@@ -107,9 +116,29 @@ BEGIN
       CASE WHEN gte_small.functions_outdated(target, ours.content, embedding, ours.note) THEN
         format('the search functions are not those of this version or of the table''s columns: SELECT enable_semantic_search(%s, %L, %L%s)',
                here, ours.content, embedding, CASE WHEN index_present THEN '' ELSE ', with_index => false' END) END,
-      CASE WHEN NOT index_present THEN
-        format('searches read the whole table: CREATE INDEX ON %s USING hnsw (%I %s.vector_ip_ops)', target, embedding, vec) END
+      CASE WHEN NOT index_present THEN gte_small.index_hint(target, embedding) END,
+      gte_small.invalid_index_hint(target, embedding),
+      gte_small.dead_rows_hint(target, embedding),
+      gte_small.children_hint(target, embedding, ours.content),
+      gte_small.pgvector_hint(target, embedding)
     ], NULL);
+    RETURN NEXT;
+  END LOOP;
+
+  FOR ours IN SELECT * FROM gte_small.columns_without_trigger(target) LOOP
+    embedding := ours.embedding;
+    PERFORM gte_small.check_readable(target, 'embedding_status', ARRAY[embedding]);
+    EXECUTE format('SELECT count(*), count(t.%I) FROM %s %s AS t', embedding, CASE kind WHEN 'p' THEN '' ELSE 'ONLY' END, target)
+       INTO rows, embedded;
+    missing := NULL;
+    stale := NULL;
+    state := 'no trigger';
+    filled_with := NULL;
+    index_present := EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding));
+    trigger_enabled := false;
+    hints := ARRAY[format('no trigger fills column %I, and new and changed rows are not embedded: SELECT enable_semantic_search(%L, %L, %L%s)',
+                          embedding, coalesce(pg_partition_root(target), target), coalesce(ours.content, '{content}'), embedding,
+                          CASE WHEN index_present THEN '' ELSE ', with_index => false' END)];
     RETURN NEXT;
   END LOOP;
 END

@@ -26,8 +26,9 @@ DECLARE
   percentage int;
 BEGIN
   EXECUTE format('SELECT gte_small.unknown_percent(sum(u.unknown)::int8, sum(u.tokens)::int8)
-                    FROM (SELECT t.* FROM %s WHERE (%s) ORDER BY random() LIMIT 100) t
+                    FROM (SELECT %s FROM %s WHERE (%s) ORDER BY random() LIMIT 100) t
                    CROSS JOIN LATERAL gte_small.unknown_tokens(concat_ws(E''\n'', %s)) u',
+                 (SELECT string_agg(format('t.%I', c), ', ') FROM unnest(content) AS s (c)),
                  gte_small.sample(target, 100), gte_small.has_text(content),
                  (SELECT string_agg(format('left(t.%I::text, 4096)', c), ', ' ORDER BY n) FROM unnest(content) WITH ORDINALITY AS s (c, n)))
     INTO percentage;
