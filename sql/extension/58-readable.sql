@@ -38,7 +38,7 @@ BEGIN
   hidden := (SELECT c FROM unnest(columns) WITH ORDINALITY AS u (c, n)
               WHERE NOT has_column_privilege(target, c, 'SELECT') ORDER BY n LIMIT 1);
   IF columns IS NULL OR hidden IS NOT NULL THEN
-    RAISE EXCEPTION 'permission denied for %', coalesce(format('column %I of table %s', hidden, target), format('table %s', target))
+    RAISE EXCEPTION 'permission denied for %table %', coalesce('column ' || quote_ident(hidden) || ' of ', ''), target
       USING ERRCODE = 'insufficient_privilege',
             DETAIL = format('%s() reads the rows with the rights of its caller %I.', caller, current_user),
             HINT = format('The owner %s allows it: GRANT SELECT ON %s TO %I.', relation.relowner::regrole, target, current_user);

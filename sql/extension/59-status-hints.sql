@@ -1,6 +1,40 @@
 -- What embedding_status tells beside its counts. Each function returns NULL, or no row, where there is
 -- nothing to say. They read the catalogues and the statistics, and no row of the table.
 
+-- What a user would probably embed of a table: its column "content", or all its texts. NULL if it has none.
+CREATE FUNCTION gte_small.likely_content(target pg_catalog.regclass) RETURNS pg_catalog.name[]
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  WITH texts AS (
+    SELECT a.attnum, a.attname
+      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+       AND coalesce(nullif(t.typbasetype, 0), t.oid) IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype))
+  SELECT coalesce((SELECT ARRAY[t.attname] FROM texts t WHERE t.attname = 'content'),
+                  (SELECT array_agg(t.attname ORDER BY t.attnum) FROM texts t))
+$body$;
+COMMENT ON FUNCTION gte_small.likely_content(pg_catalog.regclass) IS
+  'part of embedding_status: the columns for a statement where nobody can know which were embedded';
+
+-- A column that a trigger names was dropped. Until there is another trigger, each write fails.
+CREATE FUNCTION gte_small.gone_hints(
+    target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[], gone pg_catalog.name[],
+    trigger_name pg_catalog.name)
+  RETURNS pg_catalog.text[]
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT ARRAY[
+    format('there is no column %s, and writes fail; to embed what is there: SELECT enable_semantic_search(%L, %L, %L)',
+           (SELECT string_agg(quote_ident(g), ', ') FROM unnest(gone) g), target,
+           coalesce((SELECT array_agg(c ORDER BY n) FROM unnest(content) WITH ORDINALITY AS u (c, n) WHERE c <> ALL (gone)),
+                    gte_small.likely_content(target), '{content}'), embedding),
+    format('to end the search: DROP TRIGGER %I ON %s', trigger_name, target)]
+$body$;
+COMMENT ON FUNCTION gte_small.gone_hints(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.name[], pg_catalog.name) IS
+  'part of embedding_status: says that a column of the trigger was dropped, and what to do';
+
 -- Columns that look like embedding columns, and no trigger fills them: after a swap of tables by renaming,
 -- DETACH PARTITION, DROP TRIGGER, and in a table that inherits from an enabled one. It is a column of type
 -- vector(384) that is not generated, with an index that serves searches, with an index or a search function of
@@ -22,21 +56,16 @@ AS $body$
     SELECT h.*, (SELECT e.content FROM pg_inherits i CROSS JOIN LATERAL gte_small.embedding_columns(i.inhparent) e
                   WHERE i.inhrelid = target AND e.embedding = h.attname LIMIT 1) AS inherited
       FROM here h
-  ), texts AS (
-    SELECT a.attnum, a.attname
-      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-       AND coalesce(nullif(t.typbasetype, 0), t.oid) IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype))
+)
   SELECT c.attname, coalesce(c.inherited,
            (SELECT array_agg(t.attname ORDER BY position(quote_ident(t.attname) IN pg_get_expr(i.indexprs, i.indrelid)))
               FROM pg_index i
               JOIN pg_opclass o ON o.oid = i.indclass[0] AND o.opcname = 'words_ops' AND o.opcnamespace = 'gte_small'::regnamespace
               JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
                               AND d.refclassid = 'pg_class'::regclass AND d.refobjid = target
-              JOIN texts t ON t.attnum = d.refobjsubid
+              JOIN pg_attribute t ON t.attrelid = target AND t.attnum = d.refobjsubid
              WHERE i.indrelid = target GROUP BY i.indexrelid ORDER BY i.indexrelid LIMIT 1),
-           (SELECT ARRAY[t.attname] FROM texts t WHERE t.attname = 'content'),
-           (SELECT array_agg(t.attname ORDER BY t.attnum) FROM texts t))
+           gte_small.likely_content(target))
     FROM candidates c
    WHERE c.inherited IS NOT NULL
       OR EXISTS (SELECT FROM gte_small.vector_indexes(target, c.attname))

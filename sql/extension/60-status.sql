@@ -50,9 +50,7 @@ BEGIN
       state := 'broken';
       index_present := false;
       trigger_enabled := ours.trigger_enabled;
-      hints := ARRAY[format('there is no column %s: SELECT enable_semantic_search(%s, ...) with the columns as they are '
-                            'called now, or DROP TRIGGER %I ON %s',
-                            (SELECT string_agg(quote_ident(g), ', ') FROM unnest(gone) g), here, ours.trigger_name, target)];
+      hints := gte_small.gone_hints(target, embedding, ours.content, gone, ours.trigger_name);
       RETURN NEXT;
       CONTINUE;
     END IF;

@@ -147,6 +147,7 @@ BEGIN
     RAISE EXCEPTION 'sample is %', sample
       USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was checked.', HINT = 'Check 1 or more rows, or NULL for all.';
   END IF;
+  PERFORM gte_small.check_readable(target, 'embed_verify');
   IF row_security_active(target) THEN
     RAISE NOTICE 'row-level security applies to table %', target
       USING DETAIL = format('Only rows that %I may see are checked.', current_user);
@@ -192,12 +193,14 @@ DECLARE
   used int8;
   vec text := gte_small.vector_schema();
 BEGIN
+  PERFORM gte_small.check_readable(target, 'suggest_threshold', '{}');
   columns := ARRAY(SELECT c.embedding FROM gte_small.backfill_columns(target, embedding) c);
   IF cardinality(columns) > 1 THEN
     RAISE EXCEPTION 'table % has several embedding columns', target
       USING ERRCODE = 'ambiguous_column', DETAIL = 'A threshold is one column''s.',
             HINT = format('Name one of them: suggest_threshold(%L, %L).', target, columns[1]);
   END IF;
+  PERFORM gte_small.check_readable(target, 'suggest_threshold', columns);
   -- 400 rows are 79,800 pairs: 30 ms, and the figure moves by 0.01 from call to call. A vector without a direction
   -- has no cosine.
   EXECUTE format($sql$

@@ -73,6 +73,7 @@ BEGIN
     RAISE EXCEPTION 'sample is %', coalesce(sample::pg_catalog.text, 'NULL')
       USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was searched.', HINT = 'Search with 1 or more rows.';
   END IF;
+  PERFORM gte_small.check_readable(target, 'embedding_recall');
   IF pg_catalog.row_security_active(target) THEN
     RAISE NOTICE 'row-level security applies to table %', target
       USING DETAIL = pg_catalog.format('Only rows that %I may see are searched.', current_user);
