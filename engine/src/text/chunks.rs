@@ -3,6 +3,10 @@
 //! A text is read once, segment by segment (see `segment.rs`), and the segments of at most one
 //! chunk are held. A chunk ends at its best boundary. A word is divided only if it alone is too
 //! long.
+//!
+//! Tokens do not bound the characters of a chunk: white space makes none, and a word that is too
+//! long for the model makes one. So a chunk has a limit of characters too. A word of very many
+//! characters is divided into parts that the model reads, and each is a chunk.
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -12,12 +16,21 @@ use unicode_segmentation::UnicodeSegmentation;
 use super::boundary::Boundary;
 use super::counted::{CountedSegment, CountedSegments, count, count_bare};
 use super::prompt::Prompt;
+use super::segment::Segment;
 use super::tokenizer::Tokenizer;
 use crate::Error;
 use crate::interrupts::Interrupts;
 
 /// Work of classifying one boundary, see [`Interrupts::count_work`].
 const BOUNDARY_WORK: usize = 100;
+
+/// Most characters of a chunk for each token that it may have. Prose has 4 to 6, and a table with
+/// wide columns 15.
+const CHARS_PER_TOKEN: usize = 32;
+
+/// A word that the model does not read, because it has too many characters, stays in one piece up
+/// to this many: a checksum or a key in a text is no place to end a chunk.
+const UNREAD_WORD_CHARS: usize = 1000;
 
 /// A word is divided at the end of a grapheme if one ends within this many bytes.
 const GRAPHEME_BYTES: usize = 256;
@@ -48,11 +61,16 @@ pub struct Chunks<'t> {
     /// both without specials.
     room: usize,
     overlap: usize,
+    /// Most characters of a chunk, of a word that is not divided, and of a part of a divided one.
+    max_chars: usize,
+    max_word_chars: usize,
+    part_chars: usize,
     /// Segments from the start of the next chunk on, and how many of them the last chunk had too.
     ahead: VecDeque<CountedSegment>,
     repeated: usize,
-    /// Sum of the tokens of `ahead`.
+    /// Sums of the tokens and the characters of `ahead`.
     tokens: usize,
+    chars: usize,
     done: bool,
 }
 
@@ -65,12 +83,18 @@ impl<'t> Chunks<'t> {
         max_tokens: usize,
         overlap: usize,
     ) -> Result<Chunks<'t>, Error> {
-        let room = max_tokens.min(tokenizer.max_tokens()).saturating_sub(tokenizer.specials());
+        let max_tokens = max_tokens.min(tokenizer.max_tokens());
+        let room = max_tokens.saturating_sub(tokenizer.specials());
         if room <= prompt.tokens() || overlap >= room - prompt.tokens() {
             return Err(Error::internal(format_args!(
                 "a chunk of {max_tokens} tokens can't repeat {overlap} tokens"
             )));
         }
+        let max_chars = max_tokens.saturating_mul(CHARS_PER_TOKEN);
+        let (max_word_chars, part_chars) = match tokenizer.max_word_chars() {
+            Some(chars) => (chars.max(UNREAD_WORD_CHARS), chars.clamp(1, room - prompt.tokens())),
+            None => (max_chars, max_chars),
+        };
         Ok(Chunks {
             tokenizer,
             prompt,
@@ -79,9 +103,13 @@ impl<'t> Chunks<'t> {
             additive: tokenizer.is_additive() && prompt.is_apart(),
             room,
             overlap,
+            max_chars,
+            max_word_chars,
+            part_chars,
             ahead: VecDeque::new(),
             repeated: 0,
             tokens: 0,
+            chars: 0,
             done: false,
         })
     }
@@ -149,14 +177,18 @@ impl<'t> Chunks<'t> {
         Ok(Some(Chunk { range, tokens: tokens + self.tokenizer.specials() }))
     }
 
-    /// Reads segments until they have more tokens than a chunk may have. Returns whether the text
-    /// ended before that.
+    /// Reads segments until they have more tokens or characters than a chunk may have. Returns
+    /// whether the text ended before that.
     fn read_ahead(&mut self, interrupts: &mut Interrupts) -> Result<bool, Error> {
-        while self.tokens <= self.room_for_text() {
-            let Some(next) = self.segments.next_segment(interrupts)? else {
+        while self.tokens <= self.room_for_text() && self.chars <= self.max_chars {
+            let Some(mut next) = self.segments.next_segment(interrupts)? else {
                 return Ok(true);
             };
+            if self.is_oversized(&next.segment, interrupts)? {
+                (next.oversized, next.tokens) = (true, self.room + 1);
+            }
             self.tokens += next.tokens;
+            self.chars += next.segment.chars;
             self.ahead.push_back(next);
         }
         Ok(false)
@@ -164,10 +196,11 @@ impl<'t> Chunks<'t> {
 
     /// How many segments fit into a chunk: at least one that the last chunk did not have.
     fn fitting(&self) -> usize {
-        let (mut tokens, room) = (0, self.room_for_text());
-        let fits = |segment: &&CountedSegment| {
-            tokens += segment.tokens;
-            tokens <= room
+        let (mut tokens, mut chars) = (0, 0);
+        let fits = |next: &&CountedSegment| {
+            tokens += next.tokens;
+            chars += next.segment.chars;
+            tokens <= self.room_for_text() && chars <= self.max_chars
         };
         self.ahead.iter().take_while(fits).count()
     }
@@ -221,11 +254,13 @@ impl<'t> Chunks<'t> {
             return Ok(segments);
         };
         let room = self.overlap.min(self.room_for_text() - following.tokens);
+        let room_chars = self.max_chars.saturating_sub(following.segment.chars);
         let mut from = segments;
-        let mut tokens = 0;
+        let (mut tokens, mut chars) = (0, 0);
         for start in (1..segments).rev() {
             tokens += self.ahead[start].tokens;
-            if tokens > room {
+            chars += self.ahead[start].segment.chars;
+            if tokens > room || chars > room_chars {
                 break;
             }
             from = start;
@@ -242,17 +277,39 @@ impl<'t> Chunks<'t> {
         Ok(from)
     }
 
+    /// Whether a segment is divided for its number of characters.
+    fn is_oversized(&self, segment: &Segment, interrupts: &mut Interrupts) -> Result<bool, Error> {
+        if segment.chars > self.max_chars {
+            return Ok(true);
+        }
+        if segment.word_end - segment.word <= self.max_word_chars {
+            return Ok(false);
+        }
+        interrupts.count_work(segment.chars)?;
+        let word = &self.text[segment.word..segment.word_end];
+        let read = word.chars().filter(|&c| !self.tokenizer.removes(c)).count();
+        Ok(read > self.max_word_chars)
+    }
+
     /// The first part of a word that alone is too long. The rest stays in `ahead` as a segment.
     fn divide_word(&mut self, interrupts: &mut Interrupts) -> Result<Chunk, Error> {
-        let Some(&CountedSegment { segment, .. }) = self.ahead.front() else {
+        let Some(&CountedSegment { segment, oversized, .. }) = self.ahead.front() else {
             return Err(Error::internal("there is no word to divide"));
         };
         // White space after it makes no token and stays with the last part.
         let additive = self.additive;
-        let (start, end) = (segment.start, if additive { segment.word_end } else { segment.end });
-        let (at, tokens) = self.filling_part(start, end, interrupts)?;
+        let end = if additive { segment.word_end } else { segment.end };
+        let (at, tokens) = match oversized {
+            true => self.readable_part(&segment, interrupts)?,
+            false => self.filling_part(segment.start, end, interrupts)?,
+        };
+        let mut rest = Segment { start: at, word: segment.word.max(at), ..segment };
+        rest.word_end = segment.word_end.max(rest.word);
+        rest.chars -= self.text[segment.start..at].chars().count();
+        let oversized = oversized && self.part_end(&rest, interrupts)? < rest.end;
         // Counting a very long rest again for each part would take quadratic time.
-        let rest = if additive || end - at <= REST_BYTES {
+        let end = end.max(at);
+        let rest_tokens = if !oversized && (additive || end - at <= REST_BYTES) {
             self.count_bare(at..end, interrupts)?
         } else {
             self.room + 1
@@ -260,13 +317,56 @@ impl<'t> Chunks<'t> {
         self.repeated = 0;
         self.done = at == self.text.len();
         if let Some(first) = self.ahead.front_mut() {
-            self.tokens = self.tokens - first.tokens + rest;
-            (first.segment.start, first.tokens) = (at, rest);
+            self.tokens = self.tokens - first.tokens + rest_tokens;
+            self.chars = self.chars - first.segment.chars + rest.chars;
+            *first = CountedSegment { segment: rest, tokens: rest_tokens, oversized };
             if at == segment.end {
                 self.forget(1);
             }
         }
-        Ok(Chunk { range: start..at, tokens: tokens + self.tokenizer.specials() })
+        Ok(Chunk { range: segment.start..at, tokens: tokens + self.tokenizer.specials() })
+    }
+
+    /// The end of the first part of an oversized segment, and its number of tokens.
+    fn readable_part(
+        &self,
+        segment: &Segment,
+        interrupts: &mut Interrupts,
+    ) -> Result<(usize, usize), Error> {
+        let end = self.part_end(segment, interrupts)?;
+        let tokens = self.count(segment.start..end, interrupts)?;
+        match tokens <= self.room {
+            true => Ok((end, tokens)),
+            false => self.filling_part(segment.start, end, interrupts),
+        }
+    }
+
+    /// Where a part of `part_chars` characters of the word ends, or of `max_chars` in all.
+    /// Characters that the tokenizer removes stay with the one before them.
+    fn part_end(&self, segment: &Segment, interrupts: &mut Interrupts) -> Result<usize, Error> {
+        let (mut chars, mut read) = (0, 0);
+        for (offset, c) in self.text[segment.start..segment.end].char_indices() {
+            interrupts.count_work(1)?;
+            let at = segment.start + offset;
+            let in_word = (segment.word..segment.word_end).contains(&at);
+            let is_read = in_word && !self.tokenizer.removes(c);
+            if chars == self.max_chars || is_read && read == self.part_chars {
+                let whole = |at| self.grapheme_end(segment.start, at, segment.end);
+                return Ok(if c.is_ascii() { at } else { whole(at).unwrap_or(at) });
+            }
+            chars += 1;
+            read += usize::from(is_read);
+        }
+        Ok(segment.end)
+    }
+
+    /// The last end of a grapheme at or before `at`, if there is one nearby.
+    fn grapheme_end(&self, start: usize, at: usize, end: usize) -> Option<usize> {
+        let text = self.text;
+        let from = ceil(text, start.max(at.saturating_sub(GRAPHEME_BYTES)));
+        let to = ceil(text, end.min(at + GRAPHEME_BYTES));
+        let ends = text[from..to].grapheme_indices(true).map(|(offset, _)| from + offset);
+        ends.take_while(|&end| end <= at).last().filter(|&end| end > from)
     }
 
     /// The end of a part that starts at `start`, ends before `end` and fills a chunk, and its
@@ -312,12 +412,7 @@ impl<'t> Chunks<'t> {
                 (fits, tokens) = (at, found);
             }
         }
-        // Go back to the last end of a grapheme.
-        let from = ceil(text, start.max(fits.saturating_sub(GRAPHEME_BYTES)));
-        let to = ceil(text, end.min(fits + GRAPHEME_BYTES));
-        let ends = text[from..to].grapheme_indices(true).map(|(offset, _)| from + offset);
-        if let Some(at) = ends.take_while(|&at| at <= fits).last()
-            && at > from
+        if let Some(at) = self.grapheme_end(start, fits, end)
             && at < fits
         {
             let found = self.count(start..at, interrupts)?;
@@ -345,8 +440,10 @@ impl<'t> Chunks<'t> {
 
     /// Drops the first segments.
     fn forget(&mut self, segments: usize) {
-        let tokens: usize = self.ahead.drain(..segments).map(|segment| segment.tokens).sum();
-        self.tokens -= tokens;
+        for first in self.ahead.drain(..segments) {
+            self.tokens -= first.tokens;
+            self.chars -= first.segment.chars;
+        }
     }
 }
 

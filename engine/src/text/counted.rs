@@ -22,6 +22,14 @@ const CACHED_WORD_BYTES: usize = 32;
 pub(crate) struct CountedSegment {
     pub segment: Segment,
     pub tokens: usize,
+    /// Whether it is divided, although it may have few tokens. Set by the reader.
+    pub oversized: bool,
+}
+
+impl CountedSegment {
+    fn new(segment: Segment, tokens: usize) -> CountedSegment {
+        CountedSegment { segment, tokens, oversized: false }
+    }
 }
 
 /// How segments are found and counted.
@@ -71,7 +79,7 @@ impl<'t> CountedSegments<'t> {
                 };
                 let word = &text[segment.word..segment.word_end];
                 if let Some(&tokens) = cache.get(word) {
-                    return Ok(Some(CountedSegment { segment, tokens }));
+                    return Ok(Some(CountedSegment::new(segment, tokens)));
                 }
                 let read = segments.shortened(&segment, interrupts)?;
                 interrupts.count_encoding(read.len())?;
@@ -84,7 +92,7 @@ impl<'t> CountedSegments<'t> {
                     }
                     cache.insert(word, tokens);
                 }
-                Ok(Some(CountedSegment { segment, tokens }))
+                Ok(Some(CountedSegment::new(segment, tokens)))
             }
             Source::Whole { words, encoding, token } => {
                 let Some(segment) = next_whole(words, interrupts)? else {
@@ -93,7 +101,7 @@ impl<'t> CountedSegments<'t> {
                 let starts = encoding.get_offsets()[*token..].iter();
                 let tokens = starts.take_while(|&&(start, _)| start < segment.end).count();
                 *token += tokens;
-                Ok(Some(CountedSegment { segment, tokens }))
+                Ok(Some(CountedSegment::new(segment, tokens)))
             }
         }
     }
@@ -146,6 +154,7 @@ fn next_whole(
             end,
             spaced: false,
             breaks: 0,
+            chars: 0,
         });
         if !is_blank(word) {
             if segment.word_end > segment.word {
@@ -160,6 +169,7 @@ fn next_whole(
                 after_return = c == '\r';
             }
         }
+        segment.chars += word.chars().count();
         segment.end = end;
         words.next();
     }

@@ -96,6 +96,11 @@ impl Segmenter {
             && !self.added_tokens.iter().any(begins_in_text)
     }
 
+    /// A word of more characters than this is one unknown token.
+    pub fn max_word_chars(&self) -> usize {
+        self.max_word_chars
+    }
+
     /// What the tokenizer makes of each character.
     pub fn classes(&self) -> &CharClasses {
         &self.classes
@@ -123,6 +128,8 @@ pub(crate) struct Segment {
     pub spaced: bool,
     /// Number of line breaks that follow the word, up to 255.
     pub breaks: u8,
+    /// Number of its characters.
+    pub chars: usize,
 }
 
 /// The segments of one text, in order.
@@ -153,6 +160,7 @@ impl<'t> Segments<'t> {
             end: text.len(),
             spaced: false,
             breaks: 0,
+            chars: 0,
         };
         let mut in_word = false;
         // Whether a word that starts here is a new word, whatever character it starts with.
@@ -192,6 +200,7 @@ impl<'t> Segments<'t> {
                     parted = class == CharClass::Isolated;
                 }
             }
+            segment.chars += 1;
         }
         if !in_word {
             (segment.word, segment.word_end) = (segment.end, segment.end);

@@ -9,6 +9,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::{Encoding, PostProcessorWrapper};
 
 use super::ascii::AsciiWords;
+use super::char_class::CharClass;
 use super::preflight;
 use super::segment::{Segmenter, Segments};
 use crate::Error;
@@ -131,6 +132,18 @@ impl Tokenizer {
             Some(segmenter) => segmenter.ends_apart(text),
             None => text.is_empty(),
         }
+    }
+
+    /// A word of more characters than this is one unknown token. `None` if this tokenizer can only
+    /// read a text as a whole.
+    pub(crate) fn max_word_chars(&self) -> Option<usize> {
+        self.segmenter.as_ref().map(Segmenter::max_word_chars)
+    }
+
+    /// Whether a character belongs to the one before it: it makes no token and ends no word.
+    pub(crate) fn removes(&self, c: char) -> bool {
+        let segmenter = self.segmenter.as_ref();
+        segmenter.is_some_and(|segmenter| segmenter.classes().of(c) == CharClass::Removed)
     }
 
     /// The tokens of a short text, without the specials and without a limit.
