@@ -10,6 +10,12 @@
 # XQUAD=dir       XQuAD English for make fidelity (default ../shared/data/xquad)
 
 PYTHON ?= python3
+ifneq ($(filter 3.7% 3.80,$(MAKE_VERSION)),)
+$(error make is $(MAKE_VERSION) and must be GNU make 3.81 or newer:  sudo apt-get install -y make)
+endif
+ifneq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 9))' 2>/dev/null),True)
+$(error $(PYTHON) is missing, or older than 3.9:  sudo apt-get install -y python3)
+endif
 export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE FORCE
 
 .DEFAULT_GOAL := help
@@ -48,7 +54,10 @@ model:          ## fetch the model: gte-small, MODEL= or MODEL_DIR=
 check-model:    ## compare a model's vectors with published values and with stock candle
 	@$(PYTHON) scripts/model.py check
 
-install:        ## build for PG_CONFIG (default: pg_config on PATH) and install
+build:          ## build for PG_CONFIG (default: pg_config on PATH); then  sudo make install
+	@$(PYTHON) scripts/build.py build
+
+install:        ## install for PG_CONFIG what make build has built, or build it first; DESTDIR=
 	@$(PYTHON) scripts/build.py install
 
 install-model:  ## install gte-small where a server of PG_CONFIG finds it

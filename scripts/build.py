@@ -1,7 +1,10 @@
 """Build the extension for one PostgreSQL and install it there.
 
-    build.py install      build and install
-    build.py uninstall    remove the installed files
+    build.py build        build, and keep the library for an installation by another user
+    build.py install      build if needed, and install; DESTDIR=directory is put before every path
+    build.py uninstall    remove the installed files, and say what is left
+
+Everything that can be checked is checked first: a build takes minutes.
 
 It needs cargo, a C compiler and PostgreSQL's headers, but no cargo-pgrx. bindgen reads the headers with libclang, which is
 fetched from PyPI, pinned, unless LIBCLANG_PATH names one.
@@ -10,7 +13,7 @@ fetched from PyPI, pinned, unless LIBCLANG_PATH names one.
 import hashlib
 import json
 import os
-import re
+import pwd
 import shlex
 import shutil
 import subprocess
@@ -18,7 +21,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import built
 import postgres
+import prerequisites
+import remains
 import state
 import versions
 from state import CLONE, Failure, say
@@ -33,19 +39,18 @@ CONTROL = "gte-small.control"
 
 
 def cargo() -> str:
-    """The cargo on PATH, else the one in the home directory: after rustup's installation an open shell has no PATH to it."""
-    home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
-    found = shutil.which("cargo") or shutil.which(str(home / "bin" / "cargo"))
+    """The cargo that builds; fails if there is none."""
+    found = prerequisites.find_cargo()
     if not found:
-        raise Failure("there is no cargo, so nothing can be built; install Rust (https://rustup.rs)")
+        prerequisites.refuse(prerequisites.rust(), "nothing can be built")
     return found
 
 
 def _compiler_headers() -> str:
     """The directory of stddef.h: the libclang from PyPI has no compiler headers."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
+    compiler = prerequisites.find_compiler()
     if not compiler:
-        raise Failure("there is no C compiler, so Rust cannot link; install gcc")
+        prerequisites.refuse(prerequisites.c_compiler(), "nothing can be built")
     return subprocess.run([compiler, "-print-file-name=include"], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -73,23 +78,10 @@ def environment(pg_config=None) -> dict:
     return env
 
 
-def _feature(pg_config: Path) -> str:
-    """The cargo feature of this PostgreSQL. Fails if Cargo.toml has none."""
-    version = postgres.pg_version(pg_config)
-    known = re.findall(r"^pg(\d+) *=", (CLONE / "Cargo.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    if str(version) not in known:
-        raise Failure(f"{pg_config} belongs to PostgreSQL {version}, and gte-small builds for {', '.join(known)}; "
-                      "name another with PG_CONFIG=/path/to/pg_config")
-    return f"pg{version}"
-
-
 def build(pg_config: Path, profile: str = "fast") -> Path:
     """Build the extension; returns the library. Cargo does nothing if nothing changed."""
-    feature = _feature(pg_config)
-    headers = Path(postgres.config(pg_config, "--includedir-server")) / "postgres.h"
-    if not headers.is_file():
-        raise Failure(f"{headers} is missing, so nothing can be built for this PostgreSQL; install its development "
-                      f"files (Debian and Ubuntu: postgresql-server-dev-{feature[2:]})")
+    prerequisites.refuse([*prerequisites.headers(pg_config), *prerequisites.build_tools()], "nothing was built")
+    feature = f"pg{postgres.pg_version(pg_config)}"
     # JSON on standard output names the artifact; progress and messages go to standard error as usual.
     command = [cargo(), "build", "--profile", profile, "-p", "gte-small", "--lib", "--no-default-features",
                "--features", feature, "--message-format=json-render-diagnostics"]
@@ -107,9 +99,10 @@ def build(pg_config: Path, profile: str = "fast") -> Path:
 
 
 def _files(pg_config: Path) -> dict:
-    """The installed place of every file but the library."""
+    """The contents of every file but the library, by its installed place."""
     extension = Path(postgres.config(pg_config, "--sharedir")) / "extension"
-    return {extension / file.name: file for file in [CLONE / CONTROL, *versions.files()]}
+    files = {CONTROL: (CLONE / CONTROL).read_bytes(), **versions.contents()}
+    return {extension / name: content for name, content in files.items()}
 
 
 def sql_fingerprint() -> str:
@@ -122,16 +115,12 @@ def library_place(pg_config: Path) -> Path:
     return Path(postgres.config(pg_config, "--pkglibdir")) / f"gte-small{suffix}"
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.is_file() and one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()
-
-
-def _put(source: Path, target: Path, mode: int) -> None:
+def _put(content: bytes, target: Path, mode: int) -> None:
     """Write a temporary file and rename it: servers keep the library they have mapped, and no reader sees half a file."""
     handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as out, open(source, "rb") as file:
-            shutil.copyfileobj(file, out, 1 << 20)
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
         os.chmod(beside, mode)
         os.replace(beside, target)
     except BaseException:
@@ -139,44 +128,105 @@ def _put(source: Path, target: Path, mode: int) -> None:
         raise
 
 
-def install(pg_config: Path, library: Path) -> bool:
+def below(destdir: str, path: Path) -> Path:
+    """The path in the directory DESTDIR, as packagers use it."""
+    return Path(destdir).absolute() / path.relative_to(path.anchor) if destdir else path
+
+
+def install(pg_config: Path, library: Path, destdir: str = "") -> bool:
     """Install library, control and SQL in this PostgreSQL; True if the library changed. Equal files are not written again."""
-    place = library_place(pg_config)
-    wanted = {place: library, **_files(pg_config)}
-    changed = {target: source for target, source in wanted.items() if not _same(target, source)}
+    place = below(destdir, library_place(pg_config))
+    wanted = {place: library.read_bytes(), **{below(destdir, path): content for path, content in _files(pg_config).items()}}
+    changed = [target for target, content in wanted.items() if not target.is_file() or target.read_bytes() != content]
     for folder in {target.parent for target in changed}:
+        if destdir:
+            folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
-            commands = "\n".join(
-                f"  sudo install -m {'755' if t == place else '644'} {shlex.quote(str(s))} {shlex.quote(str(t))}"
-                for t, s in changed.items())
-            raise Failure(f"you may not write to {folder}, so gte-small is built but not installed; "
-                          f"install it and repeat the command:\n{commands}")
-    for target, source in changed.items():
-        _put(source, target, 0o755 if target == place else 0o644)
+            raise Failure(f"you may not write to {folder}, so gte-small is built but not installed; use  sudo make install")
+    for target in changed:
+        _put(wanted[target], target, 0o755 if target == place else 0o644)
     return place in changed
 
 
-def uninstall(pg_config: Path) -> list:
-    """Remove the installed files and the SQL of every other version; returns the paths."""
-    extension = Path(postgres.config(pg_config, "--sharedir")) / "extension"
-    there = [library_place(pg_config), extension / CONTROL, *sorted(extension.glob("gte-small--*.sql"))]
-    there = [path for path in there if path.exists()]
+def installed_files(pg_config: Path, destdir: str = "") -> list:
+    """The installed files, with the SQL of every other version."""
+    extension = below(destdir, Path(postgres.config(pg_config, "--sharedir")) / "extension")
+    there = [below(destdir, library_place(pg_config)), extension / CONTROL, *sorted(extension.glob("gte-small--*.sql"))]
+    return [path for path in there if path.exists()]
+
+
+def uninstall(pg_config: Path, destdir: str = "") -> list:
+    """Remove the installed files; returns the paths. All or none: the rights are checked first."""
+    there = installed_files(pg_config, destdir)
+    folders = sorted({str(path.parent) for path in there if not os.access(path.parent, os.W_OK)})
+    if folders:
+        raise Failure(f"you may not remove files from {' and '.join(folders)}, so nothing was removed:\n"
+                      f"  sudo {verb('uninstall', pg_config)}")
     for path in there:
-        try:
-            path.unlink()
-        except PermissionError:
-            raise Failure(f"you may not remove {path}; remove it with sudo rm") from None
+        path.unlink()
     return there
+
+
+def verb(name: str, pg_config: Path, profile: str = "release") -> str:
+    """The command line of a verb for this PostgreSQL."""
+    return f"make {name} PG_CONFIG={shlex.quote(str(pg_config))}{'' if profile == 'release' else f' PROFILE={profile}'}"
 
 
 def own_pg_config() -> Path:
     """PG_CONFIG, else the pg_config on PATH: the verbs of installing use the user's PostgreSQL, never the embedded one."""
-    if not os.environ.get("PG_CONFIG") and not shutil.which("pg_config"):
-        raise Failure("there is no pg_config on PATH, so there is no PostgreSQL to install into; "
-                      "name one with PG_CONFIG=/path/to/pg_config")
-    os.environ.setdefault("PG_CONFIG", "")
-    os.environ["PG_CONFIG"] = os.environ["PG_CONFIG"] or shutil.which("pg_config")
+    prerequisites.refuse(prerequisites.pg_config(), "there is no PostgreSQL to work with")
+    os.environ["PG_CONFIG"] = os.environ.get("PG_CONFIG") or shutil.which("pg_config")
     return postgres.find_pg_config()
+
+
+def wanted_profile() -> str:
+    """PROFILE; `fast` is what the tests build: link-time optimization takes 15 minutes of processor time."""
+    profile = os.environ.get("PROFILE") or "release"
+    if profile not in built.PROFILES:
+        raise Failure(f"PROFILE={profile} is neither release nor fast; leave it out")
+    return profile
+
+
+def _owner_of_the_clone() -> str:
+    """The user who builds, if root is not to: what root builds in another user's clone, that user can't replace."""
+    owner = CLONE.stat().st_uid
+    if os.geteuid() != 0 or owner == 0:
+        return ""
+    try:
+        return pwd.getpwuid(owner).pw_name
+    except KeyError:
+        return str(owner)
+
+
+def _to_build(pg_config: Path, profile: str) -> list:
+    """What is missing for a build by this user."""
+    owner = _owner_of_the_clone()
+    if not owner:
+        return [*prerequisites.headers(pg_config), *prerequisites.build_tools()]
+    other = built.other_profile(pg_config, profile)
+    instead = f"  (or install what PROFILE={other} has built:  sudo {verb('install', pg_config, other)})" if other else ""
+    return [f"gte-small is not built from the sources as they are now:  {verb('build', pg_config, profile)}  as {owner}, "
+            f"then this command again{instead}"]
+
+
+def _to_install(pg_config: Path, destdir: str, profile: str, is_built: bool) -> list:
+    """What is missing for the installation of a library: a server with pgvector, and the right to write."""
+    places = {library_place(pg_config).parent, Path(postgres.config(pg_config, "--sharedir")) / "extension"}
+    if destdir:
+        top = next(path for path in [Path(destdir).absolute(), *Path(destdir).absolute().parents] if path.exists())
+        return [] if os.access(top, os.W_OK) else [f"you may not write to {top}:  name another DESTDIR"]
+    absent = sorted(str(path) for path in places if not path.is_dir())
+    if absent:
+        version = postgres.pg_version(pg_config)
+        return [f"the server of PostgreSQL {version} is missing ({' and '.join(absent)}):  "
+                f"{prerequisites.package_command('server', version)}"]
+    missing = prerequisites.pgvector(pg_config)
+    refused = sorted(str(path) for path in places if not os.access(path, os.W_OK))
+    if refused:
+        then = f"sudo {verb('install', pg_config, profile)}"
+        missing.append(f"the right to write to {' and '.join(refused)}:  "
+                       f"{then if is_built else verb('build', pg_config, profile) + ' && ' + then}")
+    return missing
 
 
 def is_older(before: str) -> bool:
@@ -197,31 +247,67 @@ def next_statements(before: str) -> str:
     return said
 
 
+def make_library(pg_config: Path, profile: str) -> Path:
+    """The built library: the kept one, or a new one."""
+    kept = built.library(pg_config, profile)
+    if kept:
+        return kept
+    sources = built.fingerprint(pg_config)
+    return built.keep(pg_config, profile, build(pg_config, profile), sources)
+
+
+def build_verb() -> None:
+    profile = wanted_profile()
+    absent = prerequisites.pg_config()
+    prerequisites.refuse([*absent, *prerequisites.build_tools()] if absent else [], "nothing was built")
+    pg_config = own_pg_config()
+    if not built.library(pg_config, profile):
+        prerequisites.refuse(_to_build(pg_config, profile), "nothing was built")
+    library = make_library(pg_config, profile)
+    say(f"gte-small {versions.in_work()} is built for {postgres.config(pg_config, '--version')}. Next:\n"
+        f"  sudo {verb('install', pg_config, profile)}")
+    print(library)
+
+
+def install_verb(destdir: str) -> None:
+    profile = wanted_profile()
+    absent = prerequisites.pg_config()
+    prerequisites.refuse([*absent, *prerequisites.build_tools()] if absent else [], "nothing was built or installed")
+    pg_config = own_pg_config()
+    is_built = built.library(pg_config, profile) is not None
+    missing = [] if is_built else _to_build(pg_config, profile)
+    prerequisites.refuse([*missing, *_to_install(pg_config, destdir, profile, is_built)],
+                         "nothing was installed" if is_built else "nothing was built or installed")
+    control = below(destdir, Path(postgres.config(pg_config, "--sharedir")) / "extension" / CONTROL)
+    before = versions.default_version(control)
+    install(pg_config, make_library(pg_config, profile), destdir)
+    if destdir:
+        say(f"gte-small {versions.in_work()} for {postgres.config(pg_config, '--version')} is in {destdir}")
+        return
+    say(f"gte-small {versions.in_work()} is installed in {postgres.config(pg_config, '--version')} ({pg_config}).\n"
+        f"{next_statements(before)}\n"
+        f"The model, once per server:  {verb('install-model', pg_config)}")
+    note = prerequisites.pgvector_note(pg_config)
+    if note:
+        say(note)
+
+
+def uninstall_verb(destdir: str) -> None:
+    pg_config = own_pg_config()
+    removed = uninstall(pg_config, destdir)
+    say("\n".join(f"removed {path}" for path in removed) or "gte-small was not installed there")
+    if not destdir:
+        say(remains.described(pg_config))
+
+
+VERBS = {"build": lambda _: build_verb(), "install": install_verb, "uninstall": uninstall_verb}
+
+
 def main() -> int:
     action = sys.argv[1] if len(sys.argv) == 2 else ""
-    pg_config = own_pg_config()
-    if action == "install":
-        # PROFILE=fast is what the tests build: link-time optimization takes 15 minutes of processor time.
-        profile = os.environ.get("PROFILE") or "release"
-        if profile not in ("release", "fast"):
-            raise Failure(f"PROFILE={profile} is neither release nor fast; leave it out")
-        before = versions.default_version(Path(postgres.config(pg_config, "--sharedir")) / "extension" / CONTROL)
-        library = build(pg_config, profile)
-        try:
-            install(pg_config, library)
-        except Failure as refused:
-            # The repeated command finds the new files, and can't tell what was there before.
-            raise Failure(f"{refused}\n{next_statements(before)}" if is_older(before) else str(refused)) from None
-        say(f"gte-small {versions.in_work()} is installed in {postgres.config(pg_config, '--version')} ({pg_config}).\n"
-            f"{next_statements(before)}\n"
-            "The model, once per server:  make install-model")
-        if not postgres.has_pgvector(pg_config):
-            say("note: pgvector is not there yet, and CREATE EXTENSION needs it; install it (0.8.2 or newer) first")
-    elif action == "uninstall":
-        removed = uninstall(pg_config)
-        say("\n".join(f"removed {path}" for path in removed) or "gte-small was not installed there")
-    else:
-        raise Failure("usage: build.py install|uninstall")
+    if action not in VERBS:
+        raise Failure(f"usage: build.py {'|'.join(VERBS)}")
+    VERBS[action](os.environ.get("DESTDIR", ""))
     return 0
 
 

@@ -29,6 +29,9 @@ WHEELS = {
 PSYCOPG = "psycopg[binary]==3.2.13"
 FOLDERS = {18: "pginstall18", 16: "pginstall"}
 PORT = "5432"
+# What the pgvector of the wheel was compiled for on x86_64.
+WHEEL_CPU = ("avx", "avx2", "fma", "bmi2")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def pg_version(pg_config: Path) -> int:
@@ -60,6 +63,18 @@ def require_embedded(version: int) -> None:
     if state.machine() not in WHEELS:
         raise Failure(f"there is no embedded PostgreSQL for {state.machine()}; name your own with "
                       "PG_CONFIG=/path/to/pg_config (it needs pgvector and the server's headers)")
+    missing = _missing_instructions()
+    if missing:
+        raise Failure(f"this CPU has no {' and no '.join(missing)}, which the pgvector of the embedded PostgreSQL needs; "
+                      "use your own PostgreSQL with PG_CONFIG=/path/to/pg_config")
+
+
+def _missing_instructions() -> list:
+    """What the wheel's pgvector needs and this CPU has not. A system other than Linux does not say."""
+    if state.machine() != "linux-x86_64" or not CPU_INFO.is_file():
+        return []
+    flags = re.search(r"^flags\s*:(.*)$", CPU_INFO.read_text(encoding="utf-8"), re.MULTILINE)
+    return [name.upper() for name in WHEEL_CPU if flags and name not in flags[1].split()]
 
 
 def embedded(version: int) -> Path:

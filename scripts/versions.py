@@ -85,16 +85,10 @@ def scripts() -> dict:
     return {}
 
 
-def files() -> list:
-    """Every script as a file with the name that PostgreSQL expects."""
-    directory = state.directory("sql")
-    paths = sorted(RELEASED.glob("gte-small--*.sql"))
-    for name, text in scripts().items():
-        path = directory / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
-        paths.append(path)
-    return paths
+def contents() -> dict:
+    """Every script by the name that PostgreSQL expects, as bytes."""
+    stored = {path.name: path.read_bytes() for path in sorted(RELEASED.glob("gte-small--*.sql"))}
+    return {**stored, **{name: text.encode() for name, text in scripts().items()}}
 
 
 def freeze() -> None:

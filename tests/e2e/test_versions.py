@@ -62,7 +62,7 @@ def test_an_update_script_is_not_for_psql(tree):
 def test_a_release(tree):
     made = versions.scripts()
     versions.freeze()
-    assert {path.name for path in versions.files()} == {
+    assert set(versions.contents()) == {
         "gte-small--0.8.0.sql", "gte-small--0.8.0--0.9.0.sql", "gte-small--0.9.0.sql", *made}
     assert all((tree / "released" / name).read_text() == text for name, text in made.items())
     assert list((tree / "update").iterdir()) == []
@@ -71,9 +71,9 @@ def test_a_release(tree):
     # A change of the SQL now needs a version.
     (tree / "extension" / "20-functions.sql").write_text(CREATE + "CREATE FUNCTION late() AS 1;\n")
     with pytest.raises(Failure, match="version 0.10.0 is released"):
-        versions.files()
+        versions.contents()
     begin(tree, "0.11.0")
     with pytest.raises(Failure, match="must have the file 0.10.0--0.11.0.sql"):
-        versions.files()
+        versions.contents()
     (tree / "update" / "0.10.0--0.11.0.sql").write_text(GUARD)
     assert versions.scripts().keys() == {"gte-small--0.11.0.sql", "gte-small--0.10.0--0.11.0.sql"}

@@ -1,0 +1,190 @@
+"""A missing prerequisite gives one line: what is missing, and the command that gets it. Nothing is downloaded or built.
+
+`make install` runs with a PATH that has stand-ins for all programs but the missing one.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import postgres
+import prerequisites
+import state
+from conftest import CLONE
+from state import Failure
+
+SCRIPTS = {
+    "cargo": "echo cargo was called >> '{}/calls'; exit 1",
+    "rustc": "printf 'rustc\\nrelease: %s\\nhost: %s\\n' \"${{RUSTC_RELEASE:-1.95.0}}\" \"${{RUSTC_HOST:-x86_64-unknown-linux-gnu}}\"",
+    "gcc": "case $1 in -print-file-name=crt1.o) echo \"${{CRT1-/usr/lib/crt1.o}}\";; *) echo /usr/lib;; esac",
+    "pg_config": "case $1 in --version) echo \"PostgreSQL ${{PG_VERSION:-17.1}}\";; --sharedir) echo '{0}/share';; "
+                 "--pkglibdir) echo '{0}/lib';; --includedir-server) echo '{0}/include';; esac",
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """The directory of stand-ins, with a PostgreSQL that has headers and pgvector."""
+    folder = tmp_path / "bin"
+    for made in (folder, tmp_path / "share" / "extension", tmp_path / "lib", tmp_path / "include", tmp_path / "libclang"):
+        made.mkdir(parents=True)
+    (tmp_path / "share" / "extension" / "vector.control").write_text("default_version = '0.8.4'\n")
+    (tmp_path / "include" / "postgres.h").write_text("")
+    (tmp_path / "libclang" / "libclang.so").write_text("")
+    for name, body in SCRIPTS.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body.format(tmp_path)}\n")
+        (folder / name).chmod(0o755)
+    (folder / "sh").symlink_to("/bin/sh")
+    return folder
+
+
+@pytest.fixture
+def install(path, tmp_path):
+    """Runs `make install`; returns the lines that name what is missing."""
+    make = next(p for p in (pathlib.Path(d) / "make" for d in os.environ["PATH"].split(os.pathsep)) if p.is_file())
+
+    def run(*arguments, **variables):
+        env = {"PATH": str(path), "HOME": str(tmp_path), "LIBCLANG_PATH": str(tmp_path / "libclang"), **variables}
+        done = subprocess.run([make, "--no-print-directory", "install", f"PYTHON={sys.executable}", *arguments], cwd=CLONE, env=env,
+                              capture_output=True, text=True)
+        assert done.returncode != 0 and done.stdout == "" and "Traceback" not in done.stderr
+        assert not (tmp_path / "calls").exists() and not any((tmp_path / "lib").iterdir())
+        assert "nothing was built or installed" in done.stderr, done.stderr
+        return re.findall(r"^  (\S.*)$", done.stderr, re.MULTILINE)
+
+    return run
+
+
+def test_without_cargo(path, install):
+    (path / "cargo").unlink()
+    (line,) = install()
+    assert line == f"cargo is missing (Rust {prerequisites.wanted_rust()} or newer):  {prerequisites.RUSTUP}"
+
+
+def test_with_an_old_rustc(path, install):
+    (line,) = install(RUSTC_RELEASE="1.85.0")
+    assert line == f"rustc is 1.85.0 and must be {prerequisites.wanted_rust()} or newer:  {prerequisites.RUSTUP}"
+    (path / "rustup").write_text("#!/bin/sh\n")
+    (path / "rustup").chmod(0o755)
+    assert install(RUSTC_RELEASE="1.94.1")[0].endswith(":  rustup update stable")
+
+
+def test_on_musl(install):
+    (line,) = install(RUSTC_HOST="x86_64-unknown-linux-musl")
+    assert line.startswith("Rust's host is musl") and "docker build" in line
+
+
+def test_without_a_compiler(path, install):
+    (path / "gcc").unlink()
+    (line,) = install()
+    assert line.startswith("gcc is missing:  ") and "gcc" in line.split(":  ")[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux divides the compiler and the C library's files")
+def test_without_the_files_of_the_c_library(install):
+    (line,) = install(CRT1="crt1.o")
+    assert line.startswith("the C library's development files are missing:  ")
+
+
+def test_without_pg_config(path, install):
+    (path / "pg_config").unlink()
+    (line,) = install()
+    assert line.startswith("pg_config is missing:  ") and "PG_CONFIG=/path/to/pg_config" in line
+    (line,) = install("PG_CONFIG=/nowhere/pg_config")
+    assert line.startswith("PG_CONFIG=/nowhere/pg_config is not a program:  ")
+
+
+def test_without_the_servers_headers(tmp_path, install):
+    (tmp_path / "include" / "postgres.h").unlink()
+    (line,) = install()
+    assert line.startswith("PostgreSQL's server headers are missing") and "17" in line.split(":  ")[1]
+
+
+@pytest.mark.parametrize("version", ["14.20", "19beta1"])
+def test_with_a_postgresql_that_it_is_not_for(install, version):
+    (line,) = install(PG_VERSION=version)
+    assert f"belongs to PostgreSQL {version[:2]}, and gte-small builds for 15, 16, 17, 18:  " in line
+
+
+def test_without_the_server(tmp_path, install):
+    (tmp_path / "share" / "extension" / "vector.control").unlink()
+    (tmp_path / "share" / "extension").rmdir()
+    (line,) = install()
+    assert line.startswith("the server of PostgreSQL 17 is missing") and "17" in line.split(":  ")[1]
+
+
+def test_without_pgvector_and_with_an_old_one(tmp_path, install):
+    control = tmp_path / "share" / "extension" / "vector.control"
+    control.write_text("default_version = '0.7.0'\n")
+    (line,) = install()
+    assert line.startswith("pgvector is 0.7.0 and must be 0.8.0 or newer:  ")
+    control.unlink()
+    (line,) = install()
+    assert line.startswith("pgvector is missing in the PostgreSQL of ") and "17" in line.split(":  ")[1]
+
+
+def test_a_libclang_that_is_not_there(tmp_path, install):
+    (line,) = install(LIBCLANG_PATH=str(tmp_path / "lib"))
+    assert line.startswith(f"LIBCLANG_PATH={tmp_path / 'lib'} has no libclang:  ")
+
+
+def test_all_that_is_missing_is_one_message(path, install):
+    for name in ("cargo", "gcc", "pg_config"):
+        (path / name).unlink()
+    lines = install()
+    assert [line.split()[0] for line in lines] == ["pg_config", "cargo", "gcc"]
+
+
+def test_without_pip_and_venv(tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "STATE", tmp_path)
+    monkeypatch.delenv("LIBCLANG_PATH", raising=False)
+    assert prerequisites.libclang() == []
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    # With venv and ensurepip pip can be made.
+    assert prerequisites.pip() == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ensurepip" else object())
+    (line,) = prerequisites.libclang()
+    assert line.startswith("pip is missing, and so is venv, which could make one:  ") and "pip" in line.split(":  ")[1]
+
+
+def _make(*arguments):
+    return subprocess.run(["make", "--no-print-directory", "help", *arguments], cwd=CLONE, capture_output=True, text=True)
+
+
+def test_with_an_old_make():
+    done = _make("MAKE_VERSION=3.80")
+    assert done.returncode != 0 and "make is 3.80 and must be GNU make 3.81 or newer:  sudo apt-get install -y make" in done.stderr
+    assert _make().returncode == 0
+
+
+def test_without_python():
+    done = _make("PYTHON=no-such-python3")
+    assert done.returncode != 0
+    assert "no-such-python3 is missing, or older than 3.9:  sudo apt-get install -y python3" in done.stderr
+
+
+@pytest.mark.parametrize("system, command", [
+    ("ID=debian\n", "sudo apt-get install -y postgresql-server-dev-17"), ("ID=ubuntu\nID_LIKE=debian\n", "sudo apt-get"),
+    ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install -y postgresql17-devel"),
+    ("ID=arch\n", "install what Debian calls postgresql-server-dev-17")])
+def test_the_command_is_the_systems_own(tmp_path, monkeypatch, system, command):
+    (tmp_path / "os-release").write_text(system)
+    monkeypatch.setattr(prerequisites, "OS_RELEASE", tmp_path / "os-release")
+    assert prerequisites.package_command("headers", 17).startswith(command)
+
+
+def test_a_cpu_without_avx_for_the_embedded_postgresql(tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "machine", lambda: "linux-x86_64")
+    monkeypatch.setattr(postgres, "CPU_INFO", tmp_path / "cpuinfo")
+    for flags, said in (("fpu sse4_2", "has no AVX and no AVX2 and no FMA and no BMI2"), ("avx avx2 bmi2 fma", "")):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+        if said:
+            with pytest.raises(Failure, match=f"{said}.*PG_CONFIG=/path/to/pg_config"):
+                postgres.require_embedded(18)
+        else:
+            postgres.require_embedded(18)
