@@ -4,6 +4,8 @@
 # PG_CONFIG=path  your own PostgreSQL instead
 # MODEL=name      gte-small (default) or all-MiniLM-L6-v2
 # MODEL_DIR=dir   your own model directory
+# FROM=archive    make install-model: a file of make model-archive
+# DESTDIR=dir     put before every path of make install, install-model and uninstall
 # FILE=notes.csv  make import: CSV or JSON lines; COLUMN=body is searched, TABLE=name is created, REPLACE=1 replaces it
 # FORCE=1         make reset: drop tables that are not the demo's own, imported ones too
 # PROFILE=fast    make install without the slow optimizations
@@ -16,7 +18,7 @@ endif
 ifneq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 9))' 2>/dev/null),True)
 $(error $(PYTHON) is missing, or older than 3.9:  sudo apt-get install -y python3)
 endif
-export PG PG_CONFIG MODEL MODEL_DIR PROFILE FILE COLUMN TABLE REPLACE FORCE
+export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE
 
 .DEFAULT_GOAL := help
 .PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
@@ -60,8 +62,11 @@ build:          ## build for PG_CONFIG (default: pg_config on PATH); then  sudo 
 install:        ## install for PG_CONFIG what make build has built, or build it first; DESTDIR=
 	@$(PYTHON) scripts/build.py install
 
-install-model:  ## install gte-small where a server of PG_CONFIG finds it
-	@$(PYTHON) scripts/model.py install
+model-archive:  ## the model as one file with its checksums, for install-model FROM=
+	@$(PYTHON) scripts/model_archive.py
+
+install-model:  ## install gte-small, MODEL=, MODEL_DIR= or FROM=archive where a server of PG_CONFIG finds it
+	@$(PYTHON) scripts/install_model.py
 
 uninstall:      ## remove library, control and SQL from PG_CONFIG's PostgreSQL
 	@$(PYTHON) scripts/build.py uninstall

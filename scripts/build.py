@@ -187,7 +187,7 @@ def wanted_profile() -> str:
     return profile
 
 
-def _owner_of_the_clone() -> str:
+def owner_of_the_clone() -> str:
     """The user who builds, if root is not to: what root builds in another user's clone, that user can't replace."""
     owner = CLONE.stat().st_uid
     if os.geteuid() != 0 or owner == 0:
@@ -200,7 +200,7 @@ def _owner_of_the_clone() -> str:
 
 def _to_build(pg_config: Path, profile: str) -> list:
     """What is missing for a build by this user."""
-    owner = _owner_of_the_clone()
+    owner = owner_of_the_clone()
     if not owner:
         return [*prerequisites.headers(pg_config), *prerequisites.build_tools()]
     other = built.other_profile(pg_config, profile)

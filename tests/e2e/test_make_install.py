@@ -160,7 +160,7 @@ def test_profiles_are_kept_apart(place, verb, monkeypatch):
 
 def test_root_does_not_build_in_another_users_clone(place, verb, monkeypatch):
     """What root builds there, the owner could not replace."""
-    monkeypatch.setattr(build, "_owner_of_the_clone", lambda: "ada")
+    monkeypatch.setattr(build, "owner_of_the_clone", lambda: "ada")
     with pytest.raises(Failure) as refused:
         verb("install")
     assert "make build" in str(refused.value) and "as ada" in str(refused.value) and builds(place) == []

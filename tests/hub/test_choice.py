@@ -19,8 +19,8 @@ from local_hub import status, stop, unused_port
 @pytest.fixture
 def no_gte_small(monkeypatch, tmp_path):
     """As on a machine without gte-small; the stand-in stays."""
-    real = model._directory
-    monkeypatch.setattr(model, "_directory", lambda name: tmp_path / name if name == model.GTE_SMALL else real(name))
+    real = model.place_of
+    monkeypatch.setattr(model, "place_of", lambda name: tmp_path / name if name == model.GTE_SMALL else real(name))
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_roots_private_directory_is_copied_for_the_server(own_model, monkeypatch
     own_model.chmod(0o700)
     open_place = pathlib.Path(tempfile.mkdtemp(dir=state.directory("tmp")))
     open_place.chmod(0o755)
-    monkeypatch.setattr(model, "_directory", lambda name: open_place / name)
+    monkeypatch.setattr(model, "place_of", lambda name: open_place / name)
     try:
         user = state.server_user()
         copy = model.own(str(own_model))
