@@ -111,9 +111,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="model-", dir=state.directory("tmp")) as work:
         name, path = source(Path(work))
         fresh = install(name, path, place, replace=bool(os.environ.get("REPLACE")))
-    said = "is in" if fresh else "was already in"
-    say(f"{name} {said} {place}.\nEvery server of {postgres.config(pg_config, '--version')} looks there if "
-        "gte_small.model_path is empty. Open sessions, and a server\nthat preloads the library, keep the model that they have loaded.")
+    say(f"{name} {'is in' if fresh else 'was already in'} {place}")
+    if not destdir:
+        say(f"Every server of {postgres.config(pg_config, '--version')} looks there if gte_small.model_path is empty. Open sessions, "
+            "and a server\nthat preloads the library, keep the model that they have loaded.")
     return 0
 
 
