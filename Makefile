@@ -21,7 +21,7 @@ endif
 export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model check-model install install-model uninstall installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
+.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -59,6 +59,9 @@ check-model:    ## compare a model's vectors with published values and with stoc
 build:          ## build for PG_CONFIG (default: pg_config on PATH); then  sudo make install
 	@$(PYTHON) scripts/build.py build
 
+# PGXN's client calls it before make install.
+all: build
+
 install:        ## install for PG_CONFIG what make build has built, or build it first; DESTDIR=
 	@$(PYTHON) scripts/build.py install
 
@@ -67,6 +70,12 @@ model-archive:  ## the model as one file with its checksums, for install-model F
 
 install-model:  ## install gte-small, MODEL=, MODEL_DIR= or FROM=archive where a server of PG_CONFIG finds it
 	@$(PYTHON) scripts/install_model.py
+
+deb:            ## Debian packages of extension and model into target/dist: PG=15
+	@$(PYTHON) scripts/deb.py
+
+dist:           ## the zip for PGXN into target/dist
+	@$(PYTHON) scripts/dist.py
 
 uninstall:      ## remove library, control and SQL from PG_CONFIG's PostgreSQL
 	@$(PYTHON) scripts/build.py uninstall
@@ -83,7 +92,7 @@ test:           ## every test, on throw-away servers
 test-pg:        ## the part of make test that depends on the version of PostgreSQL: PG=16
 	@$(PYTHON) scripts/test.py test-pg
 
-test-debian:    ## install and test in Debian 12's PostgreSQL 15, with pg_cron; needs root and apt
+test-debian:    ## packages and every test in Debian 12's PostgreSQL 15 or Debian 13's 17: PG=17; needs root and apt
 	@$(PYTHON) scripts/debian.py
 
 test-long:      ## every test, with 200,000 calls, longer concurrency tests and many more random cases
