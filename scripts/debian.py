@@ -1,102 +1,64 @@
-"""`make test-debian`: install into Debian 12's own PostgreSQL 15 and run the tests there, with those of pg_cron.
+"""`make test-debian`: the packages in Debian's own PostgreSQL, and every test there, with those of pg_cron.
 
-It needs root and apt. The packages stay installed. gte-small, pgvector and the tests' servers are removed at the end.
-Debian 12 has no pgvector, so its sources are fetched from Debian 13. apt checks their signature and uses a list of
-sources of its own, so the system's lists do not change.
+    PG=15    Debian 12 (the default)
+    PG=17    Debian 13
+
+On the release itself it needs root and apt; the packages of Debian stay installed, and gte-small, pgvector and the tests'
+servers are removed at the end. On another Debian it makes a directory with that release by debootstrap and runs there.
+Debian 12 has no pgvector, so its sources are fetched from Debian 13.
 """
 
 import contextlib
 import os
 import platform
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import build
+import debian_package
+import debian_pgvector
+import debian_root
 import postgres
 import state
+from debian_package import status
+from debian_pgvector import command
 from state import Failure
 from tally import Tally, run
 
-PG_CONFIG = Path("/usr/lib/postgresql/15/bin/pg_config")
-SERVER, HEADERS, CRON = "postgresql-15", "postgresql-server-dev-15", "postgresql-15-cron"
-# dpkg-dev unpacks sources.
-PACKAGES = [SERVER, HEADERS, CRON, "dpkg-dev", "make", "gcc"]
-PGVECTOR_SUITE = "trixie"
-SOURCES = f"""Types: deb-src
-URIs: http://deb.debian.org/debian
-Suites: {PGVECTOR_SUITE}
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-"""
+# Debian's release and its name, by the version of its PostgreSQL.
+RELEASES = {15: ("12", "bookworm"), 17: ("13", "trixie")}
+# What packages are built with.
+TOOLS = ["dpkg-dev", "debhelper", "make", "gcc"]
+STAND_IN = "all-MiniLM-L6-v2"
+
+
+def wanted_version() -> int:
+    named = os.environ.get("PG") or "15"
+    if not named.isdigit() or int(named) not in RELEASES:
+        raise Failure(f"no Debian of this test has PostgreSQL {named}; PG={' and PG='.join(map(str, RELEASES))} are there")
+    return int(named)
+
+
+def this_release() -> str:
+    """The number of this Debian; empty on another system."""
+    with contextlib.suppress(OSError):
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+        if re.search(r"^ID=debian$", text, re.MULTILINE):
+            return "".join(re.findall(r'^VERSION_ID="(\d+)"$', text, re.MULTILINE))
+    return ""
 
 
 def require_debian() -> None:
-    """Fails with a clear error unless root runs this on Debian 12. Changes nothing."""
+    """Fails with a clear error unless root runs this on a Debian. Changes nothing."""
     if os.geteuid() != 0:
         raise Failure("make test-debian installs packages with apt, which takes root; nothing was done. "
                       "make test needs neither")
-    with contextlib.suppress(OSError):
-        release = Path("/etc/os-release").read_text(encoding="utf-8")
-        if re.search(r"^ID=debian$", release, re.MULTILINE) and re.search(r'^VERSION_ID="12"$', release, re.MULTILINE):
-            return
-    raise Failure(f"make test-debian is for Debian 12, whose PostgreSQL is 15, and this is {platform.platform()}; "
-                  "nothing was done. Elsewhere:  make install installcheck PG_CONFIG=/path/to/pg_config")
-
-
-def command(*words, **options) -> None:
-    """Runs a command with its output on standard error. A failure names the command."""
-    words = [str(word) for word in words]
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    if subprocess.run(words, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=env, **options).returncode != 0:
-        raise Failure(f"{' '.join(words[:2])} failed, so the tests can't run; what it says above names the cause")
-
-
-def installed_version(package: str) -> str:
-    """The version of an installed package; empty if it is not installed."""
-    done = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", package],
-                          capture_output=True, text=True)
-    status, _, version = done.stdout.partition(" ")
-    return version if status == "installed" else ""
-
-
-def install_packages() -> None:
-    """Installs the missing PACKAGES. An installed server keeps its version and gets headers of the same version."""
-    missing = [package for package in PACKAGES if not installed_version(package)]
-    if not missing:
-        return
-    server = installed_version(SERVER)
-    # The server's package creates and starts a cluster `main`. It is dropped only if it did not exist before.
-    had_main = Path("/etc/postgresql/15/main").exists()
-    command("apt-get", "update")
-    wanted = [f"{package}={server}" if server and package == HEADERS else package for package in missing]
-    command("apt-get", "install", "--yes", "--no-install-recommends", *wanted)
-    if not had_main and Path("/etc/postgresql/15/main").exists():
-        command("pg_dropcluster", "--stop", "15", "main")
-
-
-def pgvector_source() -> Path:
-    """The directory of pgvector's sources, unpacked and built once."""
-    work = state.directory("debian")
-    built = sorted(work.glob("pgvector-*/vector.so"))
-    if built:
-        return built[-1].parent
-    for old in work.glob("pgvector*"):
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    (work / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    (work / "pgvector.sources").write_text(SOURCES, encoding="utf-8")
-    apt = ["apt-get", "-o", f"Dir::Etc::sourcelist={work / 'pgvector.sources'}", "-o", "Dir::Etc::sourceparts=/dev/null",
-           "-o", f"Dir::State::lists={work / 'lists'}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
-           # apt's unprivileged user can't write to root's directory.
-           "-o", "APT::Sandbox::User=root"]
-    command(*apt, "update")
-    command(*apt, "source", f"pgvector/{PGVECTOR_SUITE}", cwd=work)
-    unpacked = next(path for path in work.glob("pgvector-*") if path.is_dir())
-    command("make", "-s", f"PG_CONFIG={PG_CONFIG}", "OPTFLAGS=", "with_llvm=no", cwd=unpacked)
-    return unpacked
+    if not this_release():
+        raise Failure(f"make test-debian is for Debian, and this is {platform.platform()}; "
+                      "nothing was done. Elsewhere:  make install installcheck PG_CONFIG=/path/to/pg_config")
 
 
 class Installed:
@@ -111,69 +73,111 @@ class Installed:
     def will_add(self, name: str) -> None:
         self._file.write_text(" ".join([*self.names(), name]), encoding="utf-8")
 
-    def remove(self) -> None:
+    def remove(self, pg_config: Path) -> None:
         names = self.names()
-        if "gte-small" in names:
-            build.uninstall(PG_CONFIG)
+        packages = [name for name in names if name != "pgvector" and status(name).startswith("installed")]
+        if packages:
+            debian_package.apt("purge", *packages)
         if "pgvector" in names:
-            command("make", "-s", f"PG_CONFIG={PG_CONFIG}", "with_llvm=no", "uninstall", cwd=pgvector_source())
+            debian_pgvector.uninstall(pg_config)
         self._file.unlink(missing_ok=True)
 
 
-def install(tally, ours: Installed) -> bool:
-    """Installs packages, pgvector and gte-small; returns whether this succeeded."""
-    ready = False
-    with tally.step("packages of Debian"):
-        install_packages()
+class Test:
+    """The steps for one version of PostgreSQL, on its Debian."""
+
+    def __init__(self, tally: Tally, version: int):
+        self.tally, self.version, self.ours = tally, version, Installed()
+        self.pg_config = Path(f"/usr/lib/postgresql/{version}/bin/pg_config")
+        self.made = None
+
+    def run(self) -> None:
+        steps = [("packages of Debian", self.debian_packages), ("pgvector", self.pgvector), ("make deb", self.make_deb)]
+        try:
+            for title, step in steps:
+                failed = self.tally.failed
+                with self.tally.step(title):
+                    step()
+                if self.tally.failed > failed:
+                    return
+            with self.tally.step("install, search, upgrade"):
+                self.made.install_search_upgrade()
+            with self.tally.step("make installcheck"):
+                self.installcheck()
+            with self.tally.step("remove and purge"):
+                self.made.purge()
+        finally:
+            with self.tally.step("removing what was installed"):
+                self.ours.remove(self.pg_config)
+
+    def debian_packages(self) -> None:
+        """Installs what is missing. An installed server keeps its version and gets headers of the same version."""
+        server, headers = f"postgresql-{self.version}", f"postgresql-server-dev-{self.version}"
+        wanted = [server, headers, f"postgresql-{self.version}-cron", *TOOLS]
+        if self.version != 15:
+            wanted.append(f"postgresql-{self.version}-pgvector")
+        missing = [package for package in wanted if not status(package).startswith("installed")]
+        if missing:
+            there = status(server).partition(" ")[2]
+            # The server's package creates and starts a cluster `main`. It is dropped only if it did not exist before.
+            main = Path(f"/etc/postgresql/{self.version}/main")
+            had_main = main.exists()
+            command("apt-get", "-q", "-o", "DPkg::Lock::Timeout=600", "update")
+            debian_package.apt("install", *(f"{package}={there}" if there and package == headers else package for package in missing))
+            if not had_main and main.exists():
+                command("pg_dropcluster", "--stop", self.version, "main")
         # First the leftovers of an interrupted run: an installation found after this belongs to somebody else.
-        ours.remove()
-        if build.library_place(PG_CONFIG).exists():
-            raise Failure(f"gte-small is installed in the PostgreSQL of {PG_CONFIG}, which this would replace;\n"
-                          f"  make uninstall PG_CONFIG={PG_CONFIG}")
-        ready = True
-    if ready and not postgres.has_pgvector(PG_CONFIG):
-        ready = False
-        with tally.step(f"pgvector of Debian's {PGVECTOR_SUITE}"):
-            source = pgvector_source()
-            ours.will_add("pgvector")
-            command("make", "-s", f"PG_CONFIG={PG_CONFIG}", "with_llvm=no", "install", cwd=source)
-            ready = True
-    if not ready:
-        return False
-    with tally.step("make install"):
-        ours.will_add("gte-small")
-        if make("install", "PROFILE=fast")[0] != 0:
-            raise Failure("make install failed; what it says above names the cause")
-        return True
-    return False
+        self.ours.remove(self.pg_config)
+        if build.library_place(self.pg_config).exists():
+            raise Failure(f"gte-small is installed in the PostgreSQL of {self.pg_config}, which this would replace;\n"
+                          f"  {build.verb('uninstall', self.pg_config)}")
 
+    def pgvector(self) -> None:
+        if not postgres.has_pgvector(self.pg_config):
+            self.ours.will_add("pgvector")
+            debian_pgvector.install(self.pg_config)
 
-def make(verb: str, *variables: str) -> tuple:
-    """Runs a verb of the Makefile for Debian's PostgreSQL and shows its output; returns (exit code, output)."""
-    return run(["make", "--no-print-directory", verb, f"PG_CONFIG={PG_CONFIG}", *variables])
+    def make_deb(self) -> None:
+        """By the verb, as a user builds them. The model is the stand-in from PyPI, which the hub is not needed for."""
+        code, said = run(["make", "--no-print-directory", "deb", f"PG={self.version}", f"PG_CONFIG={self.pg_config}",
+                          "PROFILE=fast", f"MODEL={STAND_IN}"])
+        made = [Path(line) for line in said.splitlines() if line.endswith(".deb")]
+        if code != 0 or len(made) != 2:
+            raise Failure("make deb made no two packages; what it says above names the cause")
+        self.made = debian_package.Packages(self.tally, self.pg_config, *made)
+        self.ours.will_add(self.made.name)
+        self.ours.will_add(self.made.model_name)
 
-
-def installcheck(tally) -> None:
-    """Regression and end-to-end tests, counted from the verb's last line."""
-    with tally.step("make installcheck"):
-        _, said = make("installcheck")
+    def installcheck(self) -> None:
+        """Regression and end-to-end tests on the installed package, counted from the verb's last line."""
+        _, said = run(["make", "--no-print-directory", "installcheck", f"PG_CONFIG={self.pg_config}", "PG="])
         counts = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", said, re.MULTILINE)
         if not counts:
             raise Failure("make installcheck ended without counting its tests")
-        tally.add(*map(int, counts[-1]))
+        self.tally.add(*map(int, counts[-1]))
+
+
+def elsewhere(version: int) -> int:
+    """The same verb in a directory with the other release, which has the sources and this system's Rust."""
+    root = debian_root.Root(RELEASES[version][1])
+    root.make()
+    root.copy_sources()
+    binds, variables = debian_root.toolchain()
+    passed = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "CARGO_", "RUST")) or name.endswith("_proxy")}
+    words = ["make", "-C", debian_root.SOURCES, "--no-print-directory", "test-debian", f"PG={version}"]
+    return subprocess.run(root.command(words, binds=binds, **{**passed, **variables}), stdin=subprocess.DEVNULL).returncode
 
 
 def main() -> int:
+    version = wanted_version()
     require_debian()
-    tally = Tally()
+    # The verbs that run below choose by PG_CONFIG.
+    os.environ.pop("PG_CONFIG", None)
     with state.lock("test-debian"):
-        ours = Installed()
-        try:
-            if install(tally, ours):
-                installcheck(tally)
-        finally:
-            with tally.step("removing what was installed"):
-                ours.remove()
+        if this_release() != RELEASES[version][0]:
+            return elsewhere(version)
+        tally = Tally()
+        Test(tally, version).run()
     return tally.finish()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import build
 import built
+import prerequisites
 import versions
 from state import Failure
 
@@ -38,6 +39,7 @@ def place(tmp_path, monkeypatch):
     for name, value in {"PG_CONFIG": str(program), "PROFILE": "", "DESTDIR": ""}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(build, "build", stand_in)
+    monkeypatch.setattr(prerequisites, "build_tools", lambda: [])
     monkeypatch.setattr(built, "HOME", tmp_path / "target" / "built")
     return tmp_path
 
