@@ -7,6 +7,7 @@
 # FROM=archive    make install-model: a file of make model-archive
 # DESTDIR=dir     put before every path of make install, install-model and uninstall
 # FILE=notes.csv  make import: CSV or JSON lines; COLUMN=body is searched, TABLE=name is created, REPLACE=1 replaces it
+# LONG=1          make docs-test: also the examples that fetch and build
 # FORCE=1         make reset: drop tables that are not the demo's own, imported ones too
 # PROFILE=fast    make install without the slow optimizations
 # XQUAD=dir       XQuAD English for make fidelity (default ../shared/data/xquad)
@@ -18,10 +19,10 @@ endif
 ifneq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 9))' 2>/dev/null),True)
 $(error $(PYTHON) is missing, or older than 3.9:  sudo apt-get install -y python3)
 endif
-export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE
+export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE LONG
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind
+.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -97,6 +98,9 @@ test-debian:    ## packages and every test in Debian 12's PostgreSQL 15 or Debia
 
 test-long:      ## every test, with 200,000 calls, longer concurrency tests and many more random cases
 	@$(PYTHON) scripts/test.py --long
+
+docs-test:      ## run the examples of README and docs, compare what they print; LONG=1: also those that build
+	@$(PYTHON) scripts/docs_test.py
 
 valgrind:       ## tests of the engine and of pgvector's layout under valgrind (AVX2 and portable kernels)
 	@$(PYTHON) scripts/valgrind.py
