@@ -14,7 +14,7 @@ point may differ by the page's tolerance, which is 0 if the page names none. An 
     ... -->
 
 A block without output passes if no statement or command of it fails. Where the output has a line with ERROR, the
-statement must fail in this way.
+statement must fail in this way. psql's lines CONTEXT are left out.
 """
 
 import dataclasses
@@ -50,6 +50,7 @@ class Result:
     line: int
     problem: str = ""
     not_run: str = ""
+    long: bool = False
     printed: str = ""
     output_lines: tuple = None
 
@@ -203,14 +204,14 @@ class Page:
 
     def run(self, text: str) -> list:
         blocks, tolerance = parse(text)
-        with Session(self.cluster, self.dbname, "-v", "ON_ERROR_STOP=0", "-P", "footer=on") as session:
+        with Session(self.cluster, self.dbname, "-v", "ON_ERROR_STOP=0", "-v", "SHOW_CONTEXT=never") as session:
             return [self._one(session, block, tolerance) for block in blocks]
 
     def _one(self, session, block: Block, tolerance: float) -> Result:
         if block.not_run:
             return Result(block.line, not_run=block.not_run)
         if block.long and not self.long:
-            return Result(block.line, not_run="long")
+            return Result(block.line, long=True)
         text, failed = block.text, False
         for written, meant in self.replaced.items():
             text = text.replace(written, meant)
@@ -223,16 +224,15 @@ class Page:
                 failed = _failed(found)
             else:
                 return Result(block.line, "the last statement has no semicolon")
-            return Result(block.line, _judge(block, found, failed, tolerance), "", found, block.output_lines)
+            return Result(block.line, _judge(block, found, failed, tolerance), printed=found, output_lines=block.output_lines)
         except Failure as failure:
             return Result(block.line, str(failure))
 
     def _shell(self, script: str):
         environment = {**self.cluster.environment(), "PGDATABASE": self.dbname, "PROFILE": "fast",
-                       "PG_CONFIG": str(self.cluster.pg_config), "PATH": f"{self.cluster.bin}:{os.environ['PATH']}"}
-        if "make " in script and "PG_CONFIG=" not in script:
-            # As the reader has it: make chooses the PostgreSQL.
-            del environment["PG_CONFIG"]
+                       "PATH": f"{self.cluster.bin}:{os.environ['PATH']}"}
+        # As the reader has it: the command names the PostgreSQL, or make chooses one.
+        environment.pop("PG_CONFIG", None)
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=self.directory, env=environment,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               encoding="utf-8", errors="replace")

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import docs_page
+import hub
+import model
 import state
 import throwaway
 from state import CLONE, Failure
@@ -75,7 +77,10 @@ def accept(path: Path, results: list) -> None:
 def main() -> int:
     names = [name for name in sys.argv[1:] if name != "--accept"]
     wanted, long, accepting = pages(names), bool(os.environ.get("LONG")), "--accept" in sys.argv
-    passed, failed, left_out = 0, 0, []
+    passed, failed, for_long, left_out = 0, 0, 0, []
+    if long and hub.unreachable():
+        # The commands that fetch gte-small take the stand-in.
+        os.environ.setdefault("MODEL", model.MINILM)
     with throwaway.measured("docs") as (cluster, work):
         cluster.psql('drop extension "gte-small" cascade; drop extension vector cascade;')
         for path in wanted:
@@ -89,10 +94,11 @@ def main() -> int:
             if accepting:
                 accept(path, results)
             wrong = sum(bool(result.problem) for result in results)
-            right = sum(not result.problem and not result.not_run for result in results)
+            for_long += sum(result.long for result in results)
+            right = sum(not (result.problem or result.not_run or result.long) for result in results)
             passed, failed = passed + right, failed + wrong
             report(f"{'FAILED' if wrong else 'ok    '} {name}: {right} passed, {wrong} failed, {time.monotonic() - began:.1f} s")
-    report(f"\nnot run: {len(left_out)}")
+    report(f"\nnot run: {len(left_out)}, and {for_long} that need LONG=1")
     for line in left_out:
         report(f"  {line}")
     report(f"{passed} passed, {failed} failed")

@@ -83,7 +83,7 @@ def test_wildcards_and_widths(expected, found, same):
 def test_left_out_blocks_are_counted_with_their_reason(server, database):
     text = page("sql", "select n from nowhere;", before="<!-- docs-test: not run: there is no such table -->") \
         + page("sh", "false", before="<!-- docs-test: long -->")
-    assert [result.not_run for result in results(server, database, text)] == ["there is no such table", "long"]
+    assert [(result.not_run, result.long) for result in results(server, database, text)] == [("there is no such table", False), ("", True)]
     assert len(problems(server, database, text, long=True)) == 1
 
 
