@@ -1,5 +1,10 @@
-"""The plot of `make bench-peers`: bars by workload, one panel per model and number of threads, as SVG."""
+"""The plot of `make bench-peers`: bars by workload, one panel per model and number of threads, as SVG.
 
+    python3 bench/peers_plot.py > docs/speed.svg     README's picture, from the table in docs/benchmarks.md
+"""
+
+import re
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 COLOURS = {"ort-fp32": "#9aa0a6", "ort-int8": "#5f6368", "openvino f32": "#8ab4d8", "openvino bf16": "#2b6ca3",
@@ -70,3 +75,27 @@ def svg(found: list) -> str:
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 14}" '
             f'font-family="system-ui, sans-serif"><rect width="100%" height="100%" fill="white"/>\n'
             + "\n".join(parts) + "\n</svg>\n")
+
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+ROWS = {"ONNX Runtime fp32": ("ort-fp32", "f32", ""), "ONNX Runtime dynamic int8": ("ort-int8", "int8", ""),
+        "OpenVINO bf16": ("openvino", "bf16", ""), "OpenVINO f32": ("openvino", "f32", ""), "stock candle": ("candle", "f32", ""),
+        "gte-small bf16 (AMX)": ("gte-small", "bf16", "bf16 (AMX)"), "gte-small f32 (AVX-512)": ("gte-small", "f32", "f32 (AVX-512)")}
+
+
+def of_page(text: str) -> list:
+    """The figures of the first table of the page, as `svg` takes them."""
+    found = []
+    for line in text.splitlines():
+        name, *cells = [cell.strip() for cell in line.replace("*", "").strip("| ").split("|")]
+        ratios = [ratio for cell in cells for ratio in re.findall(r"\(([\d.]+)\)", cell)]
+        if name in ROWS and len(ratios) == len(MEANING):
+            engine, precision, kernels = ROWS[name]
+            found += [{"engine": engine, "precision": precision, "kernels": kernels, "forced": False, "threads": 1,
+                       "model": "gte-small's shape", "workload": workload, "ratio_to_ort_fp32": float(ratio),
+                       "cpu": "Intel Xeon with AMX"} for workload, ratio in zip(MEANING, ratios)]
+    return found
+
+
+if __name__ == "__main__":
+    print(svg(of_page(PAGE.read_text(encoding="utf-8"))), end="")

@@ -1,6 +1,8 @@
 """Every link and anchor in README and docs leads somewhere, and README is short."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +60,9 @@ def test_each_question_of_a_newcomer_leads_to_a_heading():
     rows = re.findall(r"^\| [^|]*\? \| (.*) \|$", prose(CLONE / "README.md"), re.MULTILINE)
     assert len(rows) >= QUESTIONS
     assert all(re.fullmatch(r"\[[^\]]+\]\(docs/[a-z]+\.md#[a-z-]+\)", answer) for answer in rows)
+
+
+def test_the_picture_of_readme_has_the_figures_of_the_page():
+    drawn = subprocess.run([sys.executable, CLONE / "bench" / "peers_plot.py"], capture_output=True, text=True, check=True).stdout
+    assert drawn.count("<rect") > 20
+    assert drawn == (CLONE / "docs" / "speed.svg").read_text(encoding="utf-8")
