@@ -22,7 +22,7 @@ endif
 export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE LONG
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test
+.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test test-clients
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -95,6 +95,9 @@ test-pg:        ## the part of make test that depends on the version of PostgreS
 
 test-debian:    ## packages and every test in Debian 12's PostgreSQL 15 or Debian 13's 17: PG=17; needs root and apt
 	@$(PYTHON) scripts/debian.py
+
+test-clients:   ## the examples with their client libraries, from PyPI, npm and crates.io; node is optional
+	@$(PYTHON) scripts/clients.py
 
 test-long:      ## every test, with 200,000 calls, longer concurrency tests and many more random cases
 	@$(PYTHON) scripts/test.py --long

@@ -28,6 +28,7 @@ import state
 import tour
 from session import Session
 from state import CLONE, STATE, Failure, say
+from uri import uri
 
 DATABASE = "demo"
 DEMOS = STATE / "demo"
@@ -203,7 +204,7 @@ def dsn() -> None:
     if not demo.cluster.running():
         with state.lock("demo"):
             demo.bring_up(_say)
-    print(demo.cluster.dsn(DATABASE))
+    print(uri(demo.cluster, DATABASE))
 
 
 def psql() -> None:

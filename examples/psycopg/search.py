@@ -1,0 +1,83 @@
+"""psycopg 3: the program writes and searches texts, the database embeds them.
+
+    pip install -r requirements.txt
+    DATABASE_URL=postgresql://... python search.py
+"""
+
+import os
+
+import psycopg
+from pgvector.psycopg import register_vector
+
+NOTES = [
+    "Backups run every night at two.",
+    "The office dog is called Ada.",
+    "Invoices are due within thirty days.",
+    "The canteen serves lunch from noon to two.",
+]
+
+
+def prepare(connection):
+    # Once for each database, as a superuser.
+    connection.execute('create extension if not exists "gte-small" cascade')
+    connection.execute("create table if not exists notes (id int generated always as identity primary key, body text unique)")
+    # Adds the column `embedding`, the trigger that fills it, indexes and search functions.
+    connection.execute("select enable_semantic_search('notes', 'body')")
+
+
+def write(connection):
+    with connection.cursor() as cursor:
+        cursor.executemany("insert into notes (body) values (%s) on conflict do nothing", [(note,) for note in NOTES])
+
+
+def search(connection, text, count):
+    """The nearest notes with their similarity. The text goes to the database as it is."""
+    return connection.execute("select body, similarity from search_notes(%s, %s)", (text, count)).fetchall()
+
+
+def similar_to(connection, vector, count):
+    """The notes nearest to a vector.
+
+    A parameter without a type is a text, so a vector needs the type: a `Vector` has it after register_vector(), a list of
+    numbers gets it by %s::vector.
+    """
+    return connection.execute("select id, body from query_notes(%s, null, %s)", (vector, count)).fetchall()
+
+
+def embed_all(connection, texts):
+    """One call for many texts is faster than many calls. A list needs the cast: without it, it is one text, `{cat,dog}`."""
+    return connection.execute("select embed(%s::text[])", (texts,)).fetchone()[0]
+
+
+def backfill(connection):
+    """For rows that were there before. It commits as it goes, so it needs autocommit, which is not psycopg's default."""
+    connection.commit()
+    connection.autocommit = True
+    connection.execute("call embed_backfill('notes')")
+    connection.autocommit = False
+
+
+def main():
+    # Behind a pool of transactions (pgbouncer), pass prepare_threshold=None unless the pool keeps prepared statements.
+    with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+        prepare(connection)
+        # After CREATE EXTENSION: it looks up the type. In a pool, call it for each new connection (`configure`).
+        register_vector(connection)
+        write(connection)
+        backfill(connection)
+
+        for body, similarity in search(connection, "when do I have to pay?", 2):
+            print(f"{similarity:.2f}  {body}")
+
+        # The trigger's vector comes back from the same statement.
+        body, vector = connection.execute(
+            "update notes set body = body where body like 'Backups%%' returning body, embedding").fetchone()
+        print(f"{body} has {len(vector.to_list())} dimensions, and is nearest to:")
+        for _, nearest in similar_to(connection, vector, 2):
+            print(f"      {nearest}")
+
+        print(len(embed_all(connection, ["cat", "dog"])), "vectors of two texts")
+
+
+if __name__ == "__main__":
+    main()
