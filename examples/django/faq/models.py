@@ -14,11 +14,6 @@ class EmbedQuery(Func):
 
 
 class QuestionQuerySet(models.QuerySet):
-    def search(self, text, count=10):
-        """Questions with their `similarity`, the most similar first. The index is used, and the count is kept."""
-        return self.model.objects.raw("select q.*, s.similarity from search_faq_question(%s, %s) s join faq_question q using (id)"
-                        " order by s.similarity desc", [text, count])
-
     def by_similarity(self, text):
         """A queryset, to filter and slice.
 
@@ -28,6 +23,13 @@ class QuestionQuerySet(models.QuerySet):
         return self.annotate(distance=MaxInnerProduct("embedding", EmbedQuery(Value(text)))).order_by("distance")
 
 
+class QuestionManager(models.Manager.from_queryset(QuestionQuerySet)):
+    def search(self, text, count=10):
+        """`count` questions with their `similarity`, the most similar first."""
+        return self.raw("select q.*, s.similarity from search_faq_question(%s, %s) s join faq_question q using (id)"
+                        " order by s.similarity desc", [text, count])
+
+
 class Question(models.Model):
     title = models.CharField(max_length=200, unique=True)
     body = models.TextField()
@@ -35,4 +37,4 @@ class Question(models.Model):
     # text that changed, and keeps the vector of one that did not. After save() call refresh_from_db(fields=["embedding"]).
     embedding = VectorField(dimensions=384, null=True, editable=False)
 
-    objects = QuestionQuerySet.as_manager()
+    objects = QuestionManager()
