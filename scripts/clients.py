@@ -66,17 +66,32 @@ def _node_modules(npm: str, example: Path) -> Path:
 
 
 def rust_programs() -> dict:
-    """The program of each Rust example. Their target directory is not the extension's, which has other profiles."""
+    """The directory of the programs of each Rust example: its own `search`, and `traps` of the tests with the same packages.
+
+    They are built in a copy, with a target directory of their own: that of the extension has other profiles.
+    """
     target = state.directory("clients-target")
     programs = {}
     for manifest in sorted(EXAMPLES.glob("*/Cargo.toml")):
+        name = manifest.parent.name
+        copy = state.directory("clients-rust", name)
+        for source in [manifest, manifest.with_name("Cargo.lock"), *manifest.parent.glob("src/*.rs")]:
+            _copy_changed(source, copy / source.relative_to(manifest.parent))
+        _copy_changed(HOME / "traps.rs", copy / "src" / "bin" / "traps.rs")
         # Without debug information the build takes half the time.
         env = {**build.environment(), "CARGO_TARGET_DIR": str(target), "CARGO_PROFILE_DEV_DEBUG": "0"}
-        command = [build.cargo(), "build", "--quiet", "--locked", "--bins", "--manifest-path", str(manifest)]
-        if subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
+        command = [build.cargo(), "build", "--quiet", "--locked", "--bins", "--manifest-path", str(copy / "Cargo.toml")]
+        if subprocess.run(command, env=env, cwd=copy, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
             raise Failure(f"cargo build failed for {manifest.relative_to(CLONE)}; what it says above names the cause")
-        programs[manifest.parent.name] = str(target / "debug" / "search")
+        programs[name] = str(target / "debug")
     return programs
+
+
+def _copy_changed(source: Path, target: Path) -> None:
+    """Copies a file unless it is there already: cargo builds again what has a new time."""
+    if not target.is_file() or target.read_bytes() != source.read_bytes():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
 
 
 def node() -> str:

@@ -16,7 +16,6 @@ from psycopg import sql
 
 CLONE = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = CLONE / "examples"
-HERE = CLONE / "tests" / "clients"
 sys.path.insert(0, str(CLONE / "scripts"))
 
 import postgres  # noqa: E402  scripts/postgres.py
@@ -130,16 +129,28 @@ def crowd(server, crowded):
 
 @pytest.fixture
 def run(server):
-    """Runs a program of a client with the packages of an example, and returns the lines that it prints."""
+    """Runs an example, or another program with its packages, and returns the lines that it prints."""
     return Programs(server.described).run
 
 
+@pytest.fixture
+def javascript(run):
+    """Runs JavaScript with the packages of an example, and returns what it passes to `tell`."""
+    def execute(example, code, **variables):
+        told = "const told = [];\nconst tell = (value) => told.push(value);\n"
+        code = f"{told}{code}\nconsole.log(JSON.stringify(told));"
+        return json.loads(run(example, "--input-type=module", "-e", code, **variables)[-1])
+
+    return execute
+
+
 class Programs:
+    """The programs of the examples: `search.py`, `search.mjs` or the one of Rust, unless others are named."""
+
     def __init__(self, described):
         self.described = described
 
     def run(self, example, *words, **variables):
-        """`search.py`, `search.mjs` or the Rust program of an example; or another program of the example's language."""
         command, cwd, more = self._command(example, *words)
         done = subprocess.run(command, cwd=cwd, env={**state.environment(), **more, **variables}, stdin=subprocess.DEVNULL,
                               capture_output=True, encoding="utf-8", timeout=120)
@@ -156,13 +167,13 @@ class Programs:
         if (folder / "package.json").is_file():
             if example not in self.described["node"]:
                 pytest.skip("no node and npm on PATH")
-            # A program finds node_modules beside itself.
+            # A program finds node_modules beside itself, and code on the command line (-e) in the current directory.
             place = pathlib.Path(self.described["node"][example])
-            for source in [*folder.glob("*.mjs"), *HERE.glob("*.mjs")]:
+            for source in folder.glob("*.mjs"):
                 shutil.copy(source, place)
-            program, *rest = words or ["search.mjs"]
-            return ["node", str(place / program), *rest], place, {}
-        return [self.described["rust"][example], *words], folder, {}
+            return ["node", *(words or ["search.mjs"])], place, {}
+        program, *rest = words or ["search"]
+        return [str(pathlib.Path(self.described["rust"][example]) / program), *rest], folder, {}
 
 
 NUMBER = re.compile(r"(?<![\w.])-?\d\.\d\d(?![\d])")
