@@ -125,7 +125,7 @@ def main() -> int:
         described["rust"] = rust_programs()
     if tally.failed:
         return tally.finish()
-    with tally.step("clients"), throwaway.measured("test-clients", max_connections="60") as (cluster, work):
+    with tally.step("clients"), throwaway.measured("test-clients", shared_preload_libraries="gte-small") as (cluster, work):
         described.update(pg_config=str(cluster.pg_config), directory=str(cluster.directory), scratch=str(work))
         process = pytests.Process(work / "clients.xml", HOME, *selection, GTE_CLIENTS=json.dumps(described))
         # The tests import the clients too. All examples have the same version of a package.

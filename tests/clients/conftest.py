@@ -54,12 +54,14 @@ class Database:
 
     @contextlib.contextmanager
     def scanning(self, times):
-        """Asserts that the block scans the index so often. A session reports its scans when it ends."""
+        """Asserts that the block scans the index so often. It ends its sessions: a session reports its scans when it ends."""
         before = self.scans()
         yield
-        deadline = time.monotonic() + 10
-        while self.scans() < before + times and time.monotonic() < deadline:
-            time.sleep(0.05)
+        deadline = time.monotonic() + 30
+        others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        while self.value(others) > 0:
+            assert time.monotonic() < deadline, "a session is left open"
+            time.sleep(0.02)
         assert self.scans() == before + times
 
 

@@ -1,7 +1,7 @@
 """tokio-postgres with pgvector's types: examples/tokio-postgres, and what surprises."""
 
 LINES = [
-    "0.44  library",
+    "0.36  library",
     "0.22  pool",
     "next to the library: pool",
     "2 vectors of two texts",
