@@ -1,6 +1,7 @@
 """pytest processes: what they need, what they are called with, and the counts of their results."""
 
 import contextlib
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -73,4 +74,12 @@ def hub(tally: Tally, work: Path) -> None:
     """The tests of fetching and checking a model, on a local hub."""
     with tally.step("hub"):
         process = Process(work / "hub.xml", CLONE / "tests" / "hub")
+        process.count(tally, process.in_foreground())
+
+
+def web(tally: Tally, server, selected: str, file: str = "test_server.py") -> None:
+    """The tests of the search page's server, or those of the page in a browser."""
+    with tally.step("search page" if file == "test_server.py" else "search page in a browser"):
+        selection = ["-k", selected] if selected else []
+        process = Process(server.work / "web.xml", CLONE / "tests" / "web" / file, *selection, GTE_TEST=json.dumps(server.described))
         process.count(tally, process.in_foreground())

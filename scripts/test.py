@@ -152,6 +152,10 @@ def on_servers(tally: Tally, pg_config: Path, work: Path, options) -> None:
             sql_regression(tally, servers[0].cluster, work, options.accept)
         if "e2e" in options.only:
             e2e.run(tally, servers, options.k)
+        if "web" in options.only:
+            pytests.web(tally, servers[0], options.k)
+        if "browser" in options.only:
+            pytests.web(tally, servers[0], options.k, "test_browser.py")
         for server in servers:
             if not server.cluster.running():
                 report("\na server is gone; the end of its log:\n" + server.cluster.log_tail(40))
@@ -159,12 +163,12 @@ def on_servers(tally: Tally, pg_config: Path, work: Path, options) -> None:
 
 VERBS = {
     "check": ["check"],
-    "test": ["check", "engine", "hub", "regress", "e2e"],
+    "test": ["check", "engine", "hub", "regress", "e2e", "web"],
     "test-pg": ["clippy", "regress", "e2e"],
-    "installcheck": ["regress", "e2e"],
+    "installcheck": ["regress", "e2e", "web"],
 }
-# `check` includes clippy.
-STEPS = ["check", "clippy", "engine", "hub", "regress", "e2e"]
+# `check` includes clippy. `browser` needs chromium.
+STEPS = ["check", "clippy", "engine", "hub", "regress", "e2e", "web", "browser"]
 
 
 def arguments():
@@ -172,7 +176,7 @@ def arguments():
     parser.add_argument("verb", nargs="?", default="test", choices=VERBS)
     parser.add_argument("--pg", type=int, default=int(os.environ.get("PG") or 18), help="major version (18)")
     parser.add_argument("--only", default="", help=f"some of: {', '.join(STEPS)}")
-    parser.add_argument("-k", default="", help="end-to-end tests whose name matches")
+    parser.add_argument("-k", default="", help="end-to-end tests and tests of the search page whose name matches")
     parser.add_argument("--long", action="store_true", help="all 200,000 calls, longer concurrency tests, many more random cases")
     parser.add_argument("--accept", action="store_true", help="write the regression tests' expected output")
     options = parser.parse_args()
@@ -208,7 +212,7 @@ def main() -> int:
                 shared_chunks(tally, work)
             if "hub" in options.only:
                 pytests.hub(tally, work)
-            if {"regress", "e2e"} & set(options.only):
+            if {"regress", "e2e", "web", "browser"} & set(options.only):
                 ready = None
                 if options.verb == "installcheck":
                     ready = pg_config

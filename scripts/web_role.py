@@ -39,7 +39,7 @@ begin
       join pg_extension e on e.oid = d.refobjid and d.refclassid = 'pg_extension'::regclass
      where (e.extname = 'gte-small' and (p.pronamespace = 'gte_small'::regnamespace
               or p.proname in ('embed_query', 'embed_model', 'embed_selftest', 'embedding_status'))
-            or e.extname = 'vector' and p.proname = 'vector_negative_inner_product')
+            or e.extname = 'vector' and p.proname in ('vector_negative_inner_product', 'binary_quantize'))
        and p.prokind = 'f' and not has_function_privilege({role}, p.oid, 'execute')
   loop
     execute format('grant execute on function %s to gte_web', one.name);

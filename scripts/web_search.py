@@ -86,6 +86,10 @@ class Table:
     def embed_query(self) -> str:
         return "embed_query" if self.extension == "public" else f"{self.extension}.embed_query"
 
+    def columns(self, session: Session) -> list:
+        """(name, quoted name, type) of its columns that hold no embedding."""
+        return session.run(COLUMNS, [self.oid]).rows
+
     def described(self) -> dict:
         return {"oid": self.oid, "schema": self.schema, "name": self.name, "label": self.label, "embedding": self.embedding,
                 "content": self.content, "readable": self.readable, "rows": self.rows, "searchable": bool(self.search)}
@@ -148,7 +152,7 @@ def filters(session: Session, chosen: Table) -> list:
     """The columns that can be filtered by, each with its few values or with examples of many."""
     chosen.require(chosen.search)
     found = []
-    for column, quoted, shown_type in session.run(COLUMNS, [chosen.oid]).rows:
+    for column, quoted, shown_type in chosen.columns(session):
         if column in chosen.content:
             continue
         try:
@@ -214,7 +218,10 @@ def by_meaning(session: Session, chosen: Table, search: Search, words) -> dict:
         statement, parameters = statement + ", filter => %s", [*parameters, search.filter]
     statement += ")"
     answer = session.run(statement, parameters)
-    columns = answer.names[:-1]
+    # The function gives another name to a column that is called as one of its arguments.
+    columns = [name for name, _, _ in chosen.columns(session)]
+    if len(columns) != len(answer.names) - 1:
+        columns = answer.names[:-1]
     rows = [{"similarity": float(row[-1]), "semantic_rank": rank, **_shown_row(chosen, columns, row)}
             for rank, row in enumerate(answer.rows, 1)]
     return _part(session, answer, statement, parameters, rows, words)
@@ -232,7 +239,7 @@ def by_both(session: Session, chosen: Table, search: Search, words) -> dict:
 
 def _hybrid(session: Session, chosen: Table, search: Search, words, weights: str, condition: str) -> dict:
     function = chosen.require(chosen.hybrid)
-    columns = session.run(COLUMNS, [chosen.oid]).rows
+    columns = chosen.columns(session)
     wanted = ", ".join(f"(h.item).{_name(quoted)}" for _, quoted, _ in columns)
     statement = (f"select {wanted},\n       h.full_text_rank, h.semantic_rank, h.score,\n"
                  f"       -((h.item).{_name(chosen.embedding_sql)} {_name(chosen.operator)} {_name(chosen.embed_query)}(%s)) as similarity\n"
@@ -247,7 +254,7 @@ def _hybrid(session: Session, chosen: Table, search: Search, words, weights: str
         words_rank, meaning_rank, score, similarity = row[-4:]
         rows.append({"full_text_rank": words_rank and int(words_rank), "semantic_rank": meaning_rank and int(meaning_rank),
                      "score": float(score), "similarity": None if similarity is None else min(1.0, float(similarity)),
-                     **_shown_row(chosen, answer.names[:-4], row)})
+                     **_shown_row(chosen, [name for name, _, _ in columns], row)})
     return _part(session, answer, statement, parameters, rows, words)
 
 

@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(int(length)))
             if not isinstance(body, dict):
                 raise ValueError
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._refuse(400, "the request is not a JSON object")
         job = Job()
         with job.watched(self._browser_is_gone):

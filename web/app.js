@@ -12,7 +12,10 @@ const PAUSE = 160;
 const PARTS = ["meaning", "words", "both"];
 
 const state = {
-  tables: [], table: null, view: "all", filter: {}, threshold: null, suggested: null,
+  tables: [], table: null,
+  // Three lists where they have room beside each other.
+  view: matchMedia("(min-width: 60rem)").matches ? "all" : "both",
+  filter: {}, threshold: null, suggested: null,
   answers: {}, terms: null, histogram: null, histogramOf: null, axis: null,
   serial: 0, running: null, timer: 0,
 };
@@ -98,14 +101,15 @@ async function search() {
     }, ours.signal);
     if (response.headers.get("Content-Type") === "application/json") problem = (await response.json()).problem;
     else for await (const line of lines(response.body)) {
-      if (line.part === "end") { ended = true; $("count").dataset.seconds = line.seconds; }
+      if (line.part === "end") ended = true;
       else if (line.part === "all") problem = line.problem;
       else if (line.part === "terms") state.terms = line;
       else if (line.part === "histogram") {
         state.histogram = line.problem ? null : line;
         state.histogramOf = line.problem ? null : histogramOf;
       } else answers[line.part] = line;
-      if (wanted.includes(line.part) && line.part === wanted.at(-1)) {
+      // The histogram may take longer than the lists.
+      if (line.part === wanted.at(-1) && wanted.some((part) => answers[part].rows)) {
         state.answers = answers;
         refresh();
       }
@@ -119,7 +123,13 @@ async function search() {
   state.running = null;
   if (problem?.kind === "cancelled") return;
   $("results").setAttribute("aria-busy", "false");
-  complain(problem, () => (state.overview ? search() : start()));
+  const problems = wanted.map((part) => answers[part]?.problem);
+  if (!problem && problems.every((one) => one && one.message === problems[0].message)) {
+    // One error of all lists is said once.
+    [problem] = problems;
+    for (const part of wanted) delete answers[part];
+  }
+  complain(problem, search);
   if (problem) state.histogramOf = null;
   state.answers = answers;
   refresh();
@@ -282,7 +292,7 @@ async function selftest() {
   const button = $("selftest");
   button.disabled = true;
   await fill($("selftest-result"), "/api/selftest", {}, (answer) =>
-    show.factList([...answer.values.map(([name, value]) => [name.replaceAll("_", " "), value]), ["time", show.time(answer.seconds)]]));
+    [show.model(answer.values), show.factList([["time", show.time(answer.seconds)]])]);
   button.disabled = false;
   button.focus();
 }
@@ -371,4 +381,5 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+document.querySelector(`input[name="view"][value="${state.view}"]`).checked = true;
 start();

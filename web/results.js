@@ -145,9 +145,16 @@ export function status(columns) {
   ]).filter(Boolean);
 }
 
+function fact(name, value) {
+  if (name === "fingerprint") return value.slice(0, 12);
+  if (name === "load_seconds") return time(Number(value));
+  if (/^0\.\d{7,}$/.test(value)) return Number(value).toFixed(6);
+  return YES[value] ?? value;
+}
+
+// The columns of embed_model() or embed_selftest().
 export function model(values) {
-  const shown = values.map(([name, value]) => [name.replaceAll("_", " "), YES[value] ?? value]);
-  return factList(shown.filter(([, value]) => value !== ""));
+  return factList(values.filter(([, value]) => value).map(([name, value]) => [name.replaceAll("_", " "), fact(name, value)]));
 }
 
 // -- The histogram --
