@@ -42,6 +42,7 @@ extension_sql_file!("../sql/extension/47-equal-vectors.sql", name = "equal_vecto
 extension_sql_file!("../sql/extension/48-disable.sql", name = "disable");
 extension_sql_file!("../sql/extension/49-refresh.sql", name = "refresh");
 extension_sql_file!("../sql/extension/50-backfill.sql", name = "backfill");
+extension_sql_file!("../sql/extension/51-backfill-write.sql", name = "backfill_write");
 extension_sql_file!("../sql/extension/52-backfill-force.sql", name = "backfill_force");
 extension_sql_file!("../sql/extension/55-backfill-calls.sql", name = "backfill_calls");
 extension_sql_file!("../sql/extension/58-readable.sql", name = "readable");

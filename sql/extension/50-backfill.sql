@@ -10,10 +10,15 @@
 -- that finds no row, or only rows that were written after the call began, as by sessions that go on
 -- inserting under gte_small.defer.
 --
--- gte_small.backfill_batch() and embed_backfill() read and write rows, so the user's triggers, policies
--- and generated columns run in them, which may need the session's search_path. Therefore these two
--- have no SET clause, and each name and operator in them is qualified. All other functions have a
--- safe search_path; they pass a job from one to the next.
+-- gte_small.backfill_batch(), gte_small.backfill_write(), gte_small.backfill_row() and the calls of
+-- 55-backfill-calls.sql read and write rows, so the user's triggers, policies and generated columns run in
+-- them, which may need the session's search_path. Therefore these have no SET clause, and each name and
+-- operator in them is qualified. All other functions have a safe search_path; they pass a job from one to
+-- the next.
+--
+-- A table may have more partitions than a transaction can have locks. So no function locks all of them: the
+-- partitions are found without locks, the locks of counting are let go for each partition, and a batch ends
+-- after a few partitions without such a row.
 
 CREATE TYPE gte_small.backfill_job AS (
   -- The task.
@@ -49,9 +54,15 @@ CREATE TYPE gte_small.backfill_job AS (
   -- Consecutive passes that wrote nothing, and the seconds to wait before the next.
   idle pg_catalog.int4,
   wait pg_catalog.float8,
-  -- Rows whose text the model refused in this pass, and the error for the first of them.
-  refused pg_catalog.int8,
-  refusal pg_catalog.text[],
+  -- Rows that failed: how many; where, with the leaf of each; the names of the first; SQLSTATE, message and hint
+  -- of the first error.
+  failed pg_catalog.int8,
+  failed_places pg_catalog.tid[],
+  failed_leaves pg_catalog.oid[],
+  failed_rows pg_catalog.text[],
+  failure pg_catalog.text[],
+  -- Whether all that the transaction has written is this call's: deferred triggers may then fire for a trial.
+  alone pg_catalog.bool,
   -- For messages.
   rows pg_catalog.int8,
   total pg_catalog.int8,
@@ -85,13 +96,28 @@ CREATE FUNCTION gte_small.backfill_block(place pg_catalog.tid) RETURNS pg_catalo
 COMMENT ON FUNCTION gte_small.backfill_block(pg_catalog.tid) IS
   'part of embed_backfill: the block of a ctid';
 
+-- A table and its partitions. pg_partition_tree() would lock each of them until the end of the transaction.
+CREATE FUNCTION gte_small.backfill_tree(target pg_catalog.regclass) RETURNS SETOF pg_catalog.oid
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  WITH RECURSIVE tree (oid) AS (
+    SELECT target::oid
+     UNION ALL
+    SELECT i.inhrelid FROM tree t JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p'
+                                  JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+  )
+  SELECT t.oid FROM tree t
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_tree(pg_catalog.regclass) IS
+  'part of embed_backfill: a table and its partitions';
+
 -- The tables that store a table's rows. Foreign tables are left out: their rows are on another server.
 CREATE FUNCTION gte_small.backfill_leaves(target pg_catalog.regclass) RETURNS pg_catalog.oid[]
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
   SELECT coalesce(array_agg(c.oid ORDER BY c.oid), '{}')
     FROM pg_class c
-   WHERE c.relkind = 'r' AND (c.oid = target OR c.oid IN (SELECT relid FROM pg_partition_tree(target)))
+   WHERE c.relkind = 'r' AND c.oid IN (SELECT t FROM gte_small.backfill_tree(target) t)
 $body$;
 COMMENT ON FUNCTION gte_small.backfill_leaves(pg_catalog.regclass) IS
   'part of embed_backfill: the tables that hold the rows of a table';
@@ -142,7 +168,8 @@ COMMENT ON FUNCTION gte_small.backfill_condition(pg_catalog.text, pg_catalog.nam
   'part of embed_backfill: SQL condition for the rows that a backfill is about';
 
 -- The number of rows that a backfill is about: estimated from at most 2,000 blocks of each leaf, or the
--- exact number of those that are older than the call.
+-- exact number of those that are older than the call. The subtransaction of a leaf is taken back, which lets
+-- its locks go.
 CREATE FUNCTION gte_small.backfill_count(job gte_small.backfill_job, exactly pg_catalog.bool) RETURNS pg_catalog.int8
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -162,8 +189,10 @@ BEGIN
                                                           job.embedding, job.content),
                      CASE WHEN exactly THEN ' AND age(t.xmin) > age($1)' END)
          INTO counted USING job.since;
+      RAISE EXCEPTION USING ERRCODE = 'GT000', MESSAGE = 'taken back';
+    EXCEPTION WHEN SQLSTATE 'GT000' THEN
       total := total + counted / share;
-    EXCEPTION WHEN undefined_table OR syntax_error THEN
+    WHEN undefined_table OR syntax_error THEN
       -- The partition was dropped; a number stands for its name then.
     END;
   END LOOP;
@@ -173,6 +202,34 @@ $body$;
 COMMENT ON FUNCTION gte_small.backfill_count(gte_small.backfill_job, pg_catalog.bool) IS
   'part of embed_backfill: how many rows a backfill is about';
 
+-- Refuses a table that has not the columns that the trigger names, before a batch under its lock.
+CREATE FUNCTION gte_small.backfill_shape(target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[])
+  RETURNS pg_catalog.void
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  gone CONSTANT name := (gte_small.columns_gone(target, embedding || content))[1];
+  odd text;
+BEGIN
+  IF gone IS NOT NULL THEN
+    RAISE EXCEPTION 'column % of table % does not exist', quote_ident(gone), target
+      USING ERRCODE = 'undefined_column',
+            DETAIL = format('The trigger that fills %I names it, which follows no RENAME and no DROP COLUMN.', embedding),
+            HINT = format('SELECT enable_semantic_search(%L, ...) with the columns as they are called now, or drop the trigger.', target);
+  END IF;
+  SELECT format_type(a.atttypid, a.atttypmod) INTO odd
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+   WHERE a.attrelid = target AND a.attname = embedding AND NOT (t.typname = 'vector' AND a.atttypmod IN (-1, 384));
+  IF FOUND THEN
+    RAISE EXCEPTION 'column % of table % has type %', quote_ident(embedding), target, odd
+      USING ERRCODE = 'datatype_mismatch', DETAIL = 'An embedding is a vector(384), which the column can''t hold.',
+            HINT = 'Give the column the type vector(384).';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_shape(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[]) IS
+  'part of embed_backfill: refuses a table without the columns that a backfill needs';
+
 -- The embedding columns of a call: the one that is named, or all columns of the table.
 CREATE FUNCTION gte_small.backfill_columns(
     target pg_catalog.regclass, INOUT embedding pg_catalog.name, OUT content pg_catalog.name[])
@@ -181,7 +238,7 @@ CREATE FUNCTION gte_small.backfill_columns(
 AS $body$
 DECLARE
   named CONSTANT name := embedding;
-  gone name;
+  others text;
 BEGIN
   FOR embedding, content IN
     SELECT DISTINCT ON (c.embedding) c.embedding, c.content FROM gte_small.embedding_columns(target) c
@@ -189,20 +246,15 @@ BEGIN
      -- Of two triggers for a column the last has the say.
      ORDER BY c.embedding, c.trigger_name DESC
   LOOP
-    gone := (gte_small.columns_gone(target, embedding || content))[1];
-    IF gone IS NOT NULL THEN
-      RAISE EXCEPTION 'column % of table % does not exist', quote_ident(gone), target
-        USING ERRCODE = 'undefined_column',
-              DETAIL = format('The trigger that fills %I names it, which follows no RENAME and no DROP COLUMN.', embedding),
-              HINT = format('SELECT enable_semantic_search(%L, ...) with the columns as they are called now, or drop the trigger.', target);
-    END IF;
+    PERFORM gte_small.backfill_shape(target, embedding, content);
     RETURN NEXT;
   END LOOP;
   IF NOT FOUND THEN
+    others := (SELECT string_agg(DISTINCT quote_literal(c.embedding), ', ') FROM gte_small.embedding_columns(target) c);
     RAISE EXCEPTION 'table % has no embedding column%', target, coalesce(' ' || quote_ident(named), '')
       USING ERRCODE = 'undefined_column',
             DETAIL = 'An embedding column is one that a trigger with embed_trigger() fills.',
-            HINT = format('Make one: SELECT enable_semantic_search(%L).', target);
+            HINT = coalesce('Its embedding columns: ' || others || '.', format('Make one: SELECT enable_semantic_search(%L).', target));
   END IF;
 END
 $body$;
@@ -224,6 +276,7 @@ BEGIN
   PERFORM gte_small.backfill_check(target, batch_size, force);
   FOR ours IN SELECT * FROM gte_small.backfill_columns(target, embedding)
   LOOP
+    PERFORM gte_small.backfill_rights(target, ours.embedding, ours.content);
     job.target := target;
     job.embedding := ours.embedding;
     job.content := ours.content;
@@ -236,7 +289,8 @@ BEGIN
     job.since := pg_snapshot_xmin(pg_current_snapshot())::xid;
     job.pass_old := 0; job.pass_wrote := 0;
     job.idle := 0; job.wait := 0;
-    job.refused := 0;
+    job.failed := 0; job.failed_places := '{}'; job.failed_leaves := '{}'; job.failed_rows := '{}';
+    job.alone := pg_current_xact_id_if_assigned() IS NULL;
     job.rows := 0;
     job.own := '{}'; job.skipped := '{}'; job.walked := '{}';
     job.tries := 0; job.given_up := 0;
@@ -250,7 +304,7 @@ BEGIN
   END LOOP;
 
   SELECT string_agg(c.oid::regclass::text, ', ') INTO elsewhere FROM pg_class c
-   WHERE c.relkind = 'f' AND (c.oid = target OR c.oid IN (SELECT relid FROM pg_partition_tree(target)));
+   WHERE c.relkind = 'f' AND c.oid IN (SELECT t FROM gte_small.backfill_tree(target) t);
   IF elsewhere IS NOT NULL THEN
     RAISE NOTICE 'foreign tables are left out: %', elsewhere
       USING HINT = 'Embed their rows on the server that holds them.';
@@ -280,18 +334,28 @@ BEGIN
       job.leaf := job.leaf + 1;
     END IF;
     leaf := job.leaves[job.leaf];
+    -- Empty leaves are left without a lock.
+    IF job.until IS NULL AND pg_relation_size(leaf, 'main') = 0 THEN
+      job.walked := job.walked || leaf;
+      job.at := NULL;
+      CONTINUE;
+    END IF;
 
-    -- The name is looked up again by the statement, which may wait for a DROP or DETACH to end.
-    SELECT c.oid::regclass INTO leaf_name FROM pg_class c WHERE c.oid = leaf;
-    there := FOUND;
-    IF there THEN
+    -- The name is looked up again by the statement, which may wait for a DROP, DETACH or RENAME to end.
+    FOR n IN 1 .. 100 LOOP
+      SELECT c.oid::regclass INTO leaf_name FROM pg_class c WHERE c.oid = leaf;
+      there := FOUND;
+      EXIT WHEN NOT there;
       BEGIN
         EXECUTE format('SELECT FROM ONLY %s WHERE false FOR NO KEY UPDATE', leaf_name);
+        there := to_regclass(leaf_name) IS NOT DISTINCT FROM leaf::regclass;
       EXCEPTION WHEN undefined_table OR invalid_schema_name THEN
         there := false;
       END;
-    END IF;
-    IF NOT there OR to_regclass(leaf_name) IS DISTINCT FROM leaf::regclass
+      -- Otherwise it was dropped, or has another name by now.
+      EXIT WHEN there;
+    END LOOP;
+    IF NOT there
        OR leaf <> job.target AND NOT EXISTS (SELECT FROM pg_partition_ancestors(leaf) a WHERE a.relid = job.target) THEN
       job.at := NULL;
       job.until := NULL;
@@ -299,6 +363,7 @@ BEGIN
       CONTINUE;
     END IF;
 
+    PERFORM gte_small.backfill_shape(leaf, job.embedding, job.content);
     IF job.until IS NULL THEN
       job.until := pg_relation_size(leaf, 'main') / current_setting('block_size')::int8;
       job.at := coalesce(job.at, '(0,0)');
@@ -323,99 +388,6 @@ $body$;
 COMMENT ON FUNCTION gte_small.backfill_range(gte_small.backfill_job) IS
   'part of embed_backfill: the next blocks of a backfill';
 
--- The statements of a batch: what reads and locks its rows, what finds the rows that the reading skipped, and
--- what writes the vectors. They are made from the names in the job, so a job carries no SQL.
-CREATE FUNCTION gte_small.backfill_statements(
-    job gte_small.backfill_job, OUT reading pg_catalog.text, OUT leaving pg_catalog.text, OUT writing pg_catalog.text)
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-AS $body$
-DECLARE
-  leaf_name text := job.leaves[job.leaf]::regclass::text;
-  vec text := gte_small.vector_schema();
-  condition text := gte_small.backfill_condition(job.phase, job.embedding, job.content);
-  place text := CASE WHEN job.at = job.upto THEN 't.ctid OPERATOR(pg_catalog.=) ANY ($3)'
-                ELSE 't.ctid OPERATOR(pg_catalog.>=) $1 AND t.ctid OPERATOR(pg_catalog.<) $2' END;
-BEGIN
-  -- In the order of the place, because a batch may end anywhere in the range. The text is joined
-  -- outside the sort, which so carries pointers to long texts instead of the texts.
-  reading := format(
-    $sql$SELECT s.place, s.old, s.text, 64 OPERATOR(pg_catalog.+) LEAST(pg_catalog.octet_length(s.text), 2048) AS cost,
-                pg_catalog.octet_length(s.text) AS bytes
-           FROM (SELECT t.place, t.old, %s AS text
-                   FROM (SELECT t.ctid AS place, pg_catalog.age(t.xmin) OPERATOR(pg_catalog.>) pg_catalog.age($5) AS old,
-                                %s FROM ONLY %s AS t WHERE %s AND %s
-                          ORDER BY t.ctid USING OPERATOR(pg_catalog.<)
-                            FOR NO KEY UPDATE SKIP LOCKED) AS t OFFSET 0) AS s$sql$,
-    gte_small.backfill_text(ARRAY(SELECT 'c' || n FROM generate_subscripts(job.content, 1) n)::name[]),
-    (SELECT string_agg(format('t.%I AS c%s', c, n), ', ') FROM unnest(job.content) WITH ORDINALITY u (c, n)), leaf_name, place, condition);
-  -- What the reading skipped, up to the last row it got.
-  leaving := format(
-    $sql$SELECT pg_catalog.array_agg(t.ctid) FROM ONLY %s AS t
-          WHERE %s AND %s AND NOT (t.ctid OPERATOR(pg_catalog.=) ANY ($6))$sql$, leaf_name, place, condition);
-  -- One nested loop over the places, whatever the size of the table.
-  writing := format(
-    $sql$WITH written AS (
-           UPDATE ONLY %1$s AS t SET %2$I = b.v
-             FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS b (place, v)
-            WHERE t.ctid OPERATOR(pg_catalog.=) b.place AND %3$s
-           RETURNING t.%2$I IS NOT NULL AS embedded)
-         SELECT pg_catalog.count(*) %4$s FROM written$sql$,
-    leaf_name, job.embedding,
-    CASE job.phase
-      WHEN 'missing' THEN 'b.v IS NOT NULL'
-      WHEN 'force' THEN 'true'
-      -- As in embed_verify(): a row that was written meanwhile mostly has the right vector.
-      ELSE format('CASE WHEN b.v IS NULL THEN t.%1$I IS NOT NULL WHEN t.%1$I IS NULL THEN true
-                   ELSE NOT (%2$s.cosine_distance(t.%1$I, b.v) OPERATOR(pg_catalog.<=) 0.001) END',
-                  job.embedding, vec) END,
-    CASE WHEN job.phase = 'missing' THEN 'FILTER (WHERE embedded)' END);
-END
-$body$;
-COMMENT ON FUNCTION gte_small.backfill_statements(gte_small.backfill_job) IS
-  'part of embed_backfill: the statements of a batch';
-
--- Embeds a batch. The model may refuse a text: one that is too long under on_truncate = error, or that
--- has invalid bytes. Such a text gets NULL, and all others are embedded. The end of the call reports it.
-CREATE FUNCTION gte_small.backfill_embed(
-    job gte_small.backfill_job, texts pg_catalog.text[],
-    OUT vectors vector[], OUT refused pg_catalog.int4, OUT first_refused pg_catalog.int4, OUT refusal pg_catalog.text[])
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-AS $body$
-DECLARE
-  state text; message text; detail text; hint text;
-BEGIN
-  IF job.phase <> 'missing' AND (SELECT m.fingerprint FROM gte_small.embed_model() m) <> job.fingerprint THEN
-    RAISE EXCEPTION 'the model was changed during the backfill'
-      USING ERRCODE = 'object_not_in_prerequisite_state',
-            DETAIL = 'Some rows have embeddings of the one and some of the other.',
-            HINT = format('CALL embed_backfill(%L, force => true) again.', job.target);
-  END IF;
-  refused := 0;
-  BEGIN
-    vectors := gte_small.embed(texts);
-    RETURN;
-  EXCEPTION WHEN string_data_right_truncation OR character_not_in_repertoire OR program_limit_exceeded THEN
-    vectors := '{}';
-  END;
-  FOR i IN 1 .. cardinality(texts) LOOP
-    BEGIN
-      vectors[i] := gte_small.embed(texts[i]);
-    EXCEPTION WHEN string_data_right_truncation OR character_not_in_repertoire OR program_limit_exceeded THEN
-      vectors[i] := NULL;
-      refused := refused + 1;
-      IF refusal IS NULL THEN
-        GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
-          hint = PG_EXCEPTION_HINT;
-        first_refused := i;
-        refusal := ARRAY[state, message, detail, hint];
-      END IF;
-    END;
-  END LOOP;
-END
-$body$;
-COMMENT ON FUNCTION gte_small.backfill_embed(gte_small.backfill_job, pg_catalog.text[]) IS
-  'part of embed_backfill: embeds the texts of a batch and finds those that can''t be';
-
 -- One batch, in the caller's transaction.
 CREATE FUNCTION gte_small.backfill_batch(job gte_small.backfill_job) RETURNS gte_small.backfill_job
   LANGUAGE plpgsql
@@ -426,12 +398,15 @@ DECLARE
   reading pg_catalog.refcursor;
   one record;
   embedded record;
+  n pg_catalog.int4;
   places pg_catalog.tid[] := '{}';
   texts pg_catalog.text[] := '{}';
   cost pg_catalog.float8 := 0;
   bytes pg_catalog.int8 := 0;
   full_batch pg_catalog.bool := false;
   skipped pg_catalog.tid[];
+  failed pg_catalog.tid[];
+  first_leaf pg_catalog.int4 := job.leaf;
 BEGIN
   job.found_old := 0;
   job.wrote := 0;
@@ -439,8 +414,9 @@ BEGIN
     job := gte_small.backfill_range(job);
     EXIT WHEN job.upto IS NULL;
     SELECT * INTO statements FROM gte_small.backfill_statements(job);
+    failed := gte_small.backfill_failed_here(job);
     -- A cursor, because each row it gives is locked and a batch ends by the length of its texts.
-    OPEN reading NO SCROLL FOR EXECUTE statements.reading USING job.at, job.upto, job.skipped, job.own, job.since;
+    OPEN reading NO SCROLL FOR EXECUTE statements.reading USING job.at, job.upto, job.skipped, job.own, job.since, failed;
     LOOP
       FETCH reading INTO one;
       EXIT WHEN NOT FOUND;
@@ -457,26 +433,27 @@ BEGIN
     CLOSE reading;
     IF job.phase OPERATOR(pg_catalog.<>) 'missing' THEN
       EXECUTE statements.leaving INTO skipped
-        USING job.at, CASE WHEN full_batch THEN one.place ELSE job.upto END, job.skipped, job.own, job.since, places;
+        USING job.at, CASE WHEN full_batch THEN one.place ELSE job.upto END, job.skipped, job.own, job.since, failed, places;
     END IF;
     job := gte_small.backfill_position(job, CASE WHEN full_batch THEN one.place END, skipped,
                                                pg_catalog.cardinality(places));
-    -- Blocks without such a row cost little: several in one transaction, for at most a second.
+    -- Blocks without such a row cost little: several in one transaction, for at most a second. Each leaf costs
+    -- a lock, and one more for each of its indexes.
     EXIT WHEN pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0
+      OR job.leaf OPERATOR(pg_catalog.-) first_leaf OPERATOR(pg_catalog.>=) 8
       OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began OPERATOR(pg_catalog.>) '1 second'::pg_catalog.interval
       OR job.wait OPERATOR(pg_catalog.>) 0;
   END LOOP;
   IF pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0 THEN
     began := pg_catalog.clock_timestamp();
     SELECT * INTO embedded FROM gte_small.backfill_embed(job, texts);
-    PERFORM gte_small.own_write(job.leaves[job.leaf]::pg_catalog.regclass, false);
-    EXECUTE statements.writing INTO job.wrote USING places, embedded.vectors;
-    PERFORM gte_small.own_write_end();
+    FOREACH n IN ARRAY embedded.refused LOOP
+      job := gte_small.backfill_failed(job, places[n],
+        CASE WHEN job.failed OPERATOR(pg_catalog.<) 5 THEN gte_small.backfill_row(job, places[n]) END, embedded.refusal);
+    END LOOP;
+    job := gte_small.backfill_write(job, places, embedded.vectors);
     IF job.phase OPERATOR(pg_catalog.=) 'missing' AND job.wrote OPERATOR(pg_catalog.>) 0 THEN
       PERFORM gte_small.embedding_written(job.target, job.embedding);
-    END IF;
-    IF embedded.refused OPERATOR(pg_catalog.>) 0 THEN
-      job := gte_small.backfill_refused(job, embedded.refused, embedded.refusal, places[embedded.first_refused]);
     END IF;
   END IF;
   RETURN gte_small.backfill_account(job, cost, began);
@@ -503,9 +480,8 @@ BEGIN
       job.tries := 0;
     ELSIF job.tries > 9 THEN
       job.given_up := job.given_up + cardinality(job.skipped);
-      IF job.hold_leaf IS NULL AND job.phase = 'force' THEN
-        job.hold_leaf := job.leaves[job.leaf];
-        job.hold_block := (SELECT min(gte_small.backfill_block(s)) FROM unnest(job.skipped) s);
+      IF job.phase = 'force' THEN
+        job := gte_small.backfill_hold(job, job.skipped);
       END IF;
       job.skipped := '{}';
       job.tries := 0;
@@ -525,22 +501,6 @@ $body$;
 COMMENT ON FUNCTION gte_small.backfill_position(gte_small.backfill_job, pg_catalog.tid, pg_catalog.tid[], pg_catalog.int4) IS
   'part of embed_backfill: where a backfill goes on';
 
-CREATE FUNCTION gte_small.backfill_refused(job gte_small.backfill_job, refused pg_catalog.int4, refusal pg_catalog.text[],
-    place pg_catalog.tid)
-  RETURNS gte_small.backfill_job
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-AS $body$
-BEGIN
-  job.refused := job.refused + refused;
-  IF job.refusal IS NULL THEN
-    job.refusal := refusal || job.leaves[job.leaf]::regclass::text || place::text;
-  END IF;
-  RETURN job;
-END
-$body$;
-COMMENT ON FUNCTION gte_small.backfill_refused(gte_small.backfill_job, pg_catalog.int4, pg_catalog.text[], pg_catalog.tid) IS
-  'part of embed_backfill: remembers rows whose text can''t be embedded';
-
 -- After a batch: sets the size of the next one, and at the end of a pass decides on another pass.
 CREATE FUNCTION gte_small.backfill_account(job gte_small.backfill_job, cost pg_catalog.float8, began pg_catalog.timestamptz)
   RETURNS gte_small.backfill_job
@@ -559,17 +519,18 @@ BEGIN
     job.budget := greatest(64, least(job.budget * 2, cost / seconds * goal));
   END IF;
   IF job.wrote > 0 AND job.phase <> 'missing' THEN
+    -- The rows are of subtransactions. The number of the whole one closes the gap between those of two batches.
     job.own := job.own || pg_current_xact_id()::xid;
   END IF;
   IF job.upto IS NULL THEN
     IF job.phase = 'missing' THEN
       job.wait := 0;
-      IF job.pass_wrote = 0 OR job.pass_old <= job.refused THEN
+      IF job.pass_wrote = 0 OR job.pass_old <= job.failed THEN
         remaining := gte_small.backfill_count(job, true);
         -- While others get on with it, waiting is not idle.
         job.idle := CASE WHEN remaining < job.remaining THEN 1 ELSE job.idle + 1 END;
         job.remaining := remaining;
-        IF remaining <= job.refused OR job.idle > 9 THEN
+        IF remaining <= job.failed OR job.idle > 9 THEN
           job.phase := NULL;
         ELSE
           job.wait := least(1, 0.05 * 2 ^ job.idle);
@@ -579,8 +540,7 @@ BEGIN
       END IF;
       IF job.phase IS NOT NULL THEN
         job.leaves := gte_small.backfill_leaves(job.target);
-        job.refused := 0;
-        job.refusal := NULL;
+        job.failed := cardinality(job.failed_places);
       END IF;
     ELSE
       job := gte_small.backfill_force_pass(job);

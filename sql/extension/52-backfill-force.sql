@@ -38,23 +38,28 @@ DECLARE
   note jsonb;
   before text := current_setting('lock_timeout');
 BEGIN
-  SELECT format('COMMENT ON TRIGGER %I ON %s IS ', t.tgname, t.tgrelid::regclass) INTO command
-    FROM pg_trigger t WHERE t.oid = noted;
-  comment := obj_description(noted, 'pg_trigger');
-  IF command IS NULL OR comment NOT LIKE 'gte-small%' THEN
-    RETURN false;
-  END IF;
-  PERFORM set_config('lock_timeout', patience, true);
   -- Waits for the lock and lets it go again, so that what is read next is not what somebody else
-  -- is about to change.
-  BEGIN
-    EXECUTE command || coalesce(quote_literal(comment), 'NULL');
-    RAISE EXCEPTION USING ERRCODE = 'GT000', MESSAGE = 'taken back';
-  EXCEPTION WHEN SQLSTATE 'GT000' THEN
-  WHEN lock_not_available THEN
-    PERFORM set_config('lock_timeout', before, true);
-    RETURN false;
-  END;
+  -- is about to change. A table that was renamed meanwhile is waited for by its new name.
+  FOR n IN 1 .. 100 LOOP
+    SELECT format('COMMENT ON TRIGGER %I ON %s IS ', t.tgname, t.tgrelid::regclass) INTO command
+      FROM pg_trigger t WHERE t.oid = noted;
+    comment := obj_description(noted, 'pg_trigger');
+    IF command IS NULL OR comment NOT LIKE 'gte-small%' THEN
+      PERFORM set_config('lock_timeout', before, true);
+      RETURN false;
+    END IF;
+    PERFORM set_config('lock_timeout', patience, true);
+    BEGIN
+      EXECUTE command || coalesce(quote_literal(comment), 'NULL');
+      RAISE EXCEPTION USING ERRCODE = 'GT000', MESSAGE = 'taken back';
+    EXCEPTION WHEN SQLSTATE 'GT000' THEN
+      EXIT;
+    WHEN undefined_table OR undefined_object OR invalid_schema_name THEN
+    WHEN lock_not_available THEN
+      PERFORM set_config('lock_timeout', before, true);
+      RETURN false;
+    END;
+  END LOOP;
   BEGIN
     comment := obj_description(noted, 'pg_trigger');
     BEGIN
@@ -129,6 +134,12 @@ BEGIN
   END IF;
   IF job.content IS DISTINCT FROM (SELECT c.content FROM gte_small.embedding_columns(job.target) c
                                     WHERE c.embedding = job.embedding ORDER BY c.trigger_name DESC LIMIT 1) THEN
+    IF NOT EXISTS (SELECT FROM gte_small.embedding_columns(job.target) c WHERE c.embedding = job.embedding) THEN
+      RAISE EXCEPTION 'column % of % has no trigger of embed_trigger() now', quote_ident(job.embedding), job.target
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              DETAIL = 'Some rows have new embeddings and some those of before.',
+              HINT = format('SELECT enable_semantic_search(%1$L, ...) for the column, then CALL embed_backfill(%1$L, force => true) again.', job.target);
+    END IF;
     RAISE EXCEPTION 'column % of % embeds other columns now', quote_ident(job.embedding), job.target
       USING ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'Some rows have embeddings of the former columns and some of those before.',
@@ -266,7 +277,8 @@ BEGIN
     job.phase := 'moved';
   ELSIF job.pass_wrote = 0 THEN
     IF job.noted THEN
-      PERFORM gte_small.backfill_note(job, NULL, '0');
+      -- Rows that could not be written have their former vectors: the column is not done.
+      PERFORM gte_small.backfill_note(job, CASE WHEN job.hold_leaf IS NOT NULL THEN gte_small.backfill_force_place(job) END, '0');
     END IF;
     job.phase := NULL;
     RETURN job;

@@ -7,12 +7,13 @@ CREATE FUNCTION gte_small.backfill_check(target pg_catalog.regclass, batch_size 
 AS $body$
 DECLARE
   owners text;
+  relation record;
 BEGIN
   IF target IS NULL OR batch_size IS NULL OR force IS NULL THEN
     RAISE EXCEPTION '% must not be NULL',
         CASE WHEN target IS NULL THEN 'target' WHEN batch_size IS NULL THEN 'batch_size' ELSE 'force' END
       USING ERRCODE = 'null_value_not_allowed', DETAIL = 'Nothing was embedded.',
-            HINT = 'Name a table: embed_backfill(''documents'').';
+            HINT = CASE WHEN target IS NULL THEN 'Name a table: embed_backfill(''documents'').' ELSE 'Leave it out to have its default.' END;
   END IF;
   IF batch_size < 1 THEN
     RAISE EXCEPTION 'batch_size is %', batch_size
@@ -34,6 +35,24 @@ BEGIN
                    ELSE 'SET default_transaction_read_only TO off, or SET TRANSACTION READ WRITE, and call it again.' END;
   END IF;
 
+  SELECT c.relkind, CASE c.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view' WHEN 'f' THEN 'a foreign table'
+                    WHEN 'i' THEN 'an index' WHEN 'I' THEN 'an index' WHEN 'S' THEN 'a sequence' WHEN 'c' THEN 'a composite type' ELSE 'a TOAST table' END AS kind,
+         pg_is_other_temp_schema(c.relnamespace) AS elsewhere
+    INTO relation FROM pg_class c WHERE c.oid = target;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'table with OID % does not exist', target::oid
+      USING ERRCODE = 'undefined_table', DETAIL = 'Nothing was embedded.', HINT = 'Name a table that exists: embed_backfill(''documents'').';
+  ELSIF relation.relkind NOT IN ('r', 'p') THEN
+    RAISE EXCEPTION '% is %', target, relation.kind
+      USING ERRCODE = 'wrong_object_type',
+            DETAIL = 'A backfill writes to the rows of a table. Nothing was embedded.',
+            HINT = CASE relation.relkind WHEN 'f' THEN 'Embed its rows on the server that holds them.' ELSE 'Name the table that stores the rows.' END;
+  ELSIF relation.elsewhere THEN
+    RAISE EXCEPTION 'table % is a temporary table of another session', target
+      USING ERRCODE = 'feature_not_supported', DETAIL = 'Only that session can read it. Nothing was embedded.',
+            HINT = 'Call it in the session that made the table.';
+  END IF;
+
   -- As with any UPDATE: a table's owner chooses its triggers, index expressions and policies.
   SELECT string_agg(DISTINCT quote_ident(r.rolname), ', ') INTO owners
     FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
@@ -47,6 +66,34 @@ END
 $body$;
 COMMENT ON FUNCTION gte_small.backfill_check(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool) IS
   'part of embed_backfill: refuses what can''t be done, before any work';
+
+-- The rights on each table that stores rows: a backfill names partitions, for which a right on the parent is not enough.
+-- The note of the column is the parent's.
+CREATE FUNCTION gte_small.backfill_rights(target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[])
+  RETURNS pg_catalog.void
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  refused record;
+BEGIN
+  SELECT c.oid::regclass AS leaf, quote_ident(n.nspname) AS place, has_schema_privilege(n.oid, 'USAGE') AS reached INTO refused
+    FROM unnest(target::oid || gte_small.backfill_leaves(target)) l JOIN pg_class c ON c.oid = l JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE NOT (has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, embedding, 'UPDATE')
+              AND (c.relkind = 'p' OR has_table_privilege(c.oid, 'SELECT')
+                   OR (SELECT bool_and(has_column_privilege(c.oid, a, 'SELECT')) FROM unnest(content || embedding || '{ctid,xmin}'::name[]) a)))
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'permission denied for %', CASE WHEN refused.reached THEN 'table ' || refused.leaf ELSE 'schema ' || refused.place END
+      USING ERRCODE = 'insufficient_privilege',
+            DETAIL = format('A backfill reads the rows of %s and writes its column %I. Nothing was embedded.', refused.leaf, embedding),
+            HINT = format('%s, or call it as the owner.', CASE WHEN refused.reached
+                     THEN format('GRANT SELECT, UPDATE (%I) ON %s TO %I', embedding, refused.leaf, current_user)
+                     ELSE format('GRANT USAGE ON SCHEMA %s TO %I', refused.place, current_user) END);
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_rights(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[]) IS
+  'part of embed_backfill: refuses a caller who may not read or write the rows';
 
 -- The columns that a trigger names and the table no longer has: a trigger's arguments are strings, and
 -- PostgreSQL records no dependency for them.
@@ -92,15 +139,18 @@ $body$;
 COMMENT ON FUNCTION gte_small.backfill_tell(gte_small.backfill_job) IS
   'part of embed_backfill: says how far a backfill is';
 
--- Reports the end of a job: what was done and what was left out. Raises an error for the first text that
--- could not be embedded.
-CREATE FUNCTION gte_small.backfill_end(jobs gte_small.backfill_job[]) RETURNS pg_catalog.void
+-- Reports the end of a call: what was done, what was left out, and the rows that failed. Those end embed_backfill(),
+-- which has committed the rest, with an error. A step is a part of the caller's transaction, which an error would
+-- undo: it warns.
+CREATE FUNCTION gte_small.backfill_end(jobs gte_small.backfill_job[], step pg_catalog.bool) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
   job gte_small.backfill_job;
+  last int;
   seconds float8;
   left_over int8;
+  message text; detail text; hint text;
 BEGIN
   FOREACH job IN ARRAY jobs LOOP
     IF job.began IS NOT NULL THEN
@@ -108,26 +158,35 @@ BEGIN
       RAISE NOTICE '%.%: % rows embedded in % s (% rows/s)', job.target, quote_ident(job.embedding), job.rows,
         round(seconds::numeric, 1), round((job.rows / seconds)::numeric, 1);
     END IF;
-    left_over := CASE WHEN job.given_up > 0 THEN job.given_up ELSE greatest(0, job.remaining - job.refused) END;
+    left_over := CASE WHEN job.given_up > 0 THEN job.given_up ELSE greatest(0, job.remaining - job.failed) END;
     IF left_over > 0 THEN
       RAISE NOTICE '% rows of % were left out: other sessions have them locked, or a trigger kept them from being written',
           left_over, job.target
         USING HINT = 'Call it again.';
     END IF;
   END LOOP;
-  FOREACH job IN ARRAY jobs LOOP
-    IF job.refusal IS NOT NULL THEN
-      RAISE EXCEPTION 'row % of %: %', job.refusal[6], job.refusal[5], job.refusal[2]
-        USING ERRCODE = job.refusal[1],
-              DETAIL = CASE WHEN job.refused > 1
-                THEN format('%s rows of %s have no embedding for such a reason, this is the first. All others have theirs.', job.refused, job.target)
-                ELSE 'It has no embedding. All other rows have theirs.' END,
-              HINT = format('Find it by SELECT * FROM %s WHERE ctid = %L. %s', job.refusal[5], job.refusal[6], job.refusal[4]);
+  last := (SELECT max(n) FROM generate_subscripts(jobs, 1) n WHERE jobs[n].failed > 0);
+  FOR n IN 1 .. coalesce(last, 0) LOOP
+    job := jobs[n];
+    CONTINUE WHEN job.failed = 0;
+    message := format('%s of %s.%I could not be embedded: %s%s', CASE job.failed WHEN 1 THEN '1 row' ELSE job.failed || ' rows' END,
+                      job.target, job.embedding, array_to_string(job.failed_rows, ', '),
+                      CASE WHEN job.failed > cardinality(job.failed_rows) THEN ', ...' END);
+    detail := format('Row %s: %s (SQLSTATE %s). %s', job.failed_rows[1], job.failure[2], job.failure[1],
+                     CASE WHEN job.hold_leaf IS NOT NULL THEN 'Rows that can''t be written keep their former embeddings.'
+                     WHEN job.failed > 1 THEN 'They have no embedding, and no search finds them.'
+                     ELSE 'It has no embedding, and no search finds it.' END);
+    hint := concat_ws(' ', nullif(job.failure[3], ''), format('Mend the cause, then CALL embed_backfill(%L%s) again.', job.target,
+                      CASE WHEN job.next_since IS NOT NULL THEN ', force => true' END));
+    IF step OR n < last THEN
+      RAISE WARNING USING MESSAGE = message, DETAIL = detail, HINT = hint, ERRCODE = job.failure[1];
+    ELSE
+      RAISE EXCEPTION USING MESSAGE = message, DETAIL = detail, HINT = hint, ERRCODE = job.failure[1];
     END IF;
   END LOOP;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.backfill_end(gte_small.backfill_job[]) IS
+COMMENT ON FUNCTION gte_small.backfill_end(gte_small.backfill_job[], pg_catalog.bool) IS
   'part of embed_backfill: says what a backfill did and what it left';
 
 CREATE FUNCTION gte_small.backfill_no_commit(procedure_name pg_catalog.text) RETURNS pg_catalog.void
@@ -195,7 +254,7 @@ BEGIN
     END LOOP;
     jobs[i] := job;
   END LOOP;
-  PERFORM gte_small.backfill_end(jobs);
+  PERFORM gte_small.backfill_end(jobs, step => false);
 END
 $body$;
 COMMENT ON PROCEDURE embed_backfill(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
@@ -215,7 +274,14 @@ BEGIN
     job := gte_small.backfill_anywhere(jobs[i]);
     -- One pass, up to the first rows; small batches of them until a second or batch_size is reached.
     LOOP
-      job := gte_small.backfill_batch(job);
+      BEGIN
+        job := gte_small.backfill_batch(job);
+        IF job.wrote OPERATOR(pg_catalog.=) 0 THEN
+          RAISE EXCEPTION USING ERRCODE = 'GT000', MESSAGE = 'taken back';
+        END IF;
+      EXCEPTION WHEN SQLSTATE 'GT000' THEN
+        -- Nothing was written: the locks of the tables that were walked go. What the job knows stays.
+      END;
       EXIT WHEN job.upto IS NULL;
       job.batch_size := batch_size OPERATOR(pg_catalog.-) job.rows::pg_catalog.int4;
       EXIT WHEN job.batch_size OPERATOR(pg_catalog.<=) 0
@@ -227,7 +293,7 @@ BEGIN
     jobs[i] := job;
   END LOOP;
   -- Nothing was embedded; perhaps because nothing that is missing can be.
-  PERFORM gte_small.backfill_end(jobs);
+  PERFORM gte_small.backfill_end(jobs, step => true);
   RETURN 0;
 END
 $body$;
