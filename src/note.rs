@@ -12,7 +12,8 @@
 //! - `force` is present: all rows are being embedded again. A write by the model
 //!   `force.fingerprint` changes nothing. A write by another model sets `force.mixed` and warns.
 //!
-//! A vector that the model in use did not make sets `foreign` (see [`foreign`]).
+//! A vector that the model in use did not make sets `foreign` (see [`foreign`]). The note also says
+//! which columns the trigger is about (see [`columns`]).
 //!
 //! The note is read for each row that is embedded and never cached: a cached note would be wrong
 //! after a ROLLBACK TO SAVEPOINT or a COMMENT in the same transaction. Reading takes 4 µs, and the
@@ -34,6 +35,7 @@ use crate::pg::encoding::database_keeps_utf8;
 use crate::pg::text::{readable, to_utf8};
 use crate::version::EXTENSION;
 
+pub mod columns;
 pub mod foreign;
 
 /// The column that a trigger without arguments fills.
@@ -203,13 +205,16 @@ unsafe fn triggers_for(relation: pg_sys::Relation, column: &CStr) -> Vec<*const 
         (0..descriptor.numtriggers as usize)
             .map(|i| descriptor.triggers.add(i).cast_const())
             .filter(|&trigger| {
+                pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, (*trigger).tgfoid)
+                    == extension
+            })
+            .filter(|&trigger| {
                 let target = match (*trigger).tgnargs {
                     0 => DEFAULT_TARGET,
                     _ => CStr::from_ptr(*(*trigger).tgargs),
                 };
-                target == column
-                    && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, (*trigger).tgfoid)
-                        == extension
+                let now = columns::now(relation, trigger, vec![target.to_owned()]);
+                now.iter().any(|target| target.as_c_str() == column)
             })
             .collect()
     }

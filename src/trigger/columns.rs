@@ -121,7 +121,7 @@ impl SourceValue {
 }
 
 impl Trigger {
-    /// The names of the columns: first the target, then the sources.
+    /// The names of the columns as they are called now: first the target, then the sources.
     pub fn arguments(&self) -> Outcome<Vec<CString>> {
         // SAFETY: tgargs has tgnargs NUL-terminated strings that live as long as the trigger.
         let arguments: Vec<CString> = unsafe {
@@ -131,15 +131,20 @@ impl Trigger {
                 .collect()
         };
         match arguments.len() {
-            0 => Ok(DEFAULT_ARGUMENTS.map(CStr::to_owned).to_vec()),
+            0 => Ok(self.now(DEFAULT_ARGUMENTS.map(CStr::to_owned).to_vec())),
             1 => Err(error(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 "embed_trigger() has a target column and no source column",
                 "The row was not stored.",
                 "Name the embedding column first and then one or more text columns, as in embed_trigger('embedding', 'content').",
             )),
-            _ => Ok(arguments),
+            _ => Ok(self.now(arguments)),
         }
+    }
+
+    fn now(&self, names: Vec<CString>) -> Vec<CString> {
+        // SAFETY: the relation is open during the call, and the trigger is one of its triggers.
+        unsafe { note::columns::now((*self.data).tg_relation, (*self.data).tg_trigger, names) }
     }
 
     /// Attribute number of the embedding column, if a `vector(384)` fits it. Postgres stores the

@@ -1,5 +1,6 @@
-//! The error for a column that a trigger names and the table no longer has. A trigger follows no
-//! RENAME and no DROP COLUMN, because PostgreSQL knows its arguments as strings only.
+//! The error for a column that a trigger names and that is not found: it was dropped, or it was
+//! renamed and the note of the column does not have its number (`note::columns`). PostgreSQL knows
+//! the arguments of a trigger as strings only.
 
 #![allow(unsafe_code)]
 
