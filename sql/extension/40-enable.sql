@@ -60,6 +60,9 @@ BEGIN
       USING ERRCODE = 'wrong_object_type',
             DETAIL = 'A trigger that fills a column and an index need a table; nothing was made.',
             HINT = 'Enable the search on the table behind it, or on a table that holds a copy of the text.';
+  ELSIF pg_is_other_temp_schema(relation.relnamespace) THEN
+    RAISE EXCEPTION '% is a temporary table of another session', target
+      USING ERRCODE = 'wrong_object_type', DETAIL = 'Nothing was made.', HINT = 'Only that session can use it.';
   ELSIF relation.relnamespace IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace, 'information_schema'::regnamespace) THEN
     RAISE EXCEPTION '% is a system table', target
       USING ERRCODE = 'wrong_object_type', DETAIL = 'Nothing was made.', HINT = 'Use a table of your own.';
@@ -79,15 +82,18 @@ BEGIN
             DETAIL = 'query_... is the name of that search; nothing was made.',
             HINT = format('SELECT disable_document_search(%L) first, or search the documents as they are.', target);
   END IF;
-  -- One session at a time: what is read from here on stays until it is done. CREATE TRIGGER takes
-  -- the same lock.
-  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+  -- One session at a time: what is read from here on stays until it is done.
+  PERFORM gte_small.lock_for_change(target, 'SHARE UPDATE EXCLUSIVE', false);
   IF array_ndims(content) IS DISTINCT FROM 1 OR array_position(content, NULL) > 0 THEN
     RAISE EXCEPTION 'no text column is named'
       USING ERRCODE = 'invalid_parameter_value', DETAIL = 'There would be nothing to embed; nothing was made.',
             HINT = 'Name the text columns: enable_semantic_search(''docs'', ''{title,body}'').';
   END IF;
 
+  FOR source IN SELECT c FROM unnest(content) c GROUP BY c HAVING count(*) > 1 LOOP
+    RAISE EXCEPTION 'column "%" is named twice', source
+      USING ERRCODE = 'duplicate_column', DETAIL = 'Nothing was made.', HINT = 'Name each text column once.';
+  END LOOP;
   FOREACH source IN ARRAY content LOOP
     IF gte_small.check_text_column(target, source) <> '' THEN
       RAISE EXCEPTION 'column "%" of table % is generated', source, target
@@ -104,7 +110,10 @@ BEGIN
     INTO kind
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
    WHERE a.attrelid = target AND a.attname = embedding AND NOT a.attisdropped AND a.attnum > 0;
-  IF NOT FOUND AND relation.relispartition THEN
+  IF embedding = '' OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = embedding AND a.attnum < 0) THEN
+    RAISE EXCEPTION '"%" can''t be the name of an embedding column', embedding
+      USING ERRCODE = 'invalid_name', DETAIL = 'PostgreSQL keeps it for itself; nothing was made.', HINT = 'Choose another name: enable_semantic_search(..., embedding => ''embedding'').';
+  ELSIF NOT FOUND AND relation.relispartition THEN
     RAISE EXCEPTION 'table % is a partition and has no column "%"', target, embedding
       USING ERRCODE = 'wrong_object_type', DETAIL = 'All partitions get a column or none does; nothing was made.',
             HINT = format('Enable the search on the partitioned table: enable_semantic_search(%L).', pg_partition_root(target));
@@ -137,6 +146,17 @@ $body$;
 COMMENT ON FUNCTION gte_small.trigger_name(pg_catalog.name) IS
   'part of enable_semantic_search: the name of the trigger that fills an embedding column';
 
+-- Whether the trigger of an embedding column is as it is to be. No column list and no WHEN: another trigger may change
+-- the text.
+CREATE FUNCTION gte_small.trigger_fits(target pg_catalog.regclass, called pg_catalog.name) RETURNS pg_catalog.bool
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = called AND t.tgtype = 23 AND t.tgqual IS NULL AND t.tgattr = '')
+$body$;
+COMMENT ON FUNCTION gte_small.trigger_fits(pg_catalog.regclass, pg_catalog.name) IS
+  'part of enable_semantic_search: whether a trigger fires for each row that is stored';
+
 -- Makes what is missing or outdated, and returns what it changed.
 CREATE FUNCTION gte_small.enable(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, with_index pg_catalog.bool,
@@ -149,45 +169,62 @@ AS $body$
 DECLARE
   relation pg_class;
   vec text;
-  trigger_name name := gte_small.trigger_name(embedding);
+  trigger_name name;
   ours record;
   renamed record;
+  former name;
   note jsonb;
   known jsonb;
   is_clone boolean;
-  later text;
+  is_new boolean;
+  trigger_stays boolean;
+  later boolean;
+  plan gte_small.index_step[] := '{}';
+  strong text;
+  wide boolean;
+  one text;
   query_function text;
   made oid;
   loaded text;
+  no_model text;
   filled boolean;
   lacking boolean;
   changed text[] := '{}';
 BEGIN
+  embedding := gte_small.name_today(target, embedding);
+  IF array_ndims(content) = 1 THEN
+    content := ARRAY(SELECT gte_small.name_today(target, c) FROM unnest(content) WITH ORDINALITY AS u (c, n) ORDER BY n);
+  END IF;
   PERFORM gte_small.check_target(target, content, embedding);
   SELECT * INTO relation FROM pg_class WHERE oid = target;
   vec := gte_small.vector_schema();
+  trigger_name := gte_small.trigger_name(embedding);
 
-  -- One trigger fills a column.
-  SELECT * INTO ours FROM gte_small.embedding_columns(target) c WHERE c.embedding = enable.embedding
+  -- One trigger fills a column. After a rename of the column it has the earlier name.
+  SELECT * INTO ours FROM gte_small.columns_of(target) c WHERE c.embedding = enable.embedding
    ORDER BY c.trigger_name <> trigger_name LIMIT 1;
-  IF FOUND AND ours.trigger_name <> trigger_name THEN
+  IF ours.named[1] <> embedding AND ours.trigger_name = gte_small.trigger_name(ours.named[1]) THEN
+    renamed := ours;
+  ELSIF ours.trigger_name <> trigger_name THEN
     RAISE EXCEPTION 'trigger "%" of table % fills column "%" already', ours.trigger_name, target, embedding
       USING ERRCODE = 'duplicate_object', DETAIL = 'Nothing was made.',
             HINT = format('DROP TRIGGER %I ON %s, and enable the search again.', ours.trigger_name, target);
+  ELSE
+    -- Without a note of the column's number, its trigger fails until it is replaced.
+    SELECT * INTO renamed FROM gte_small.columns_of(target) c
+     WHERE ours.trigger_name IS NULL AND c.content = content AND c.trigger_name = gte_small.trigger_name(c.embedding)
+       AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = c.embedding AND NOT a.attisdropped)
+     LIMIT 1;
   END IF;
+  former := renamed.named[1];
   IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND NOT t.tgisinternal)
-     AND ours.trigger_name IS NULL THEN
+     AND ours.trigger_name IS DISTINCT FROM trigger_name THEN
     RAISE EXCEPTION 'trigger "%" of table % does not fill column "%"', trigger_name, target, embedding
       USING ERRCODE = 'duplicate_object', DETAIL = 'It has the name that the trigger of this column would have; nothing was made.',
             HINT = format('Rename or drop it, and enable the search again.');
   END IF;
-  -- A column that was renamed: its trigger knows it by the earlier name, and fails until it is replaced.
-  SELECT * INTO renamed FROM gte_small.embedding_columns(target) c
-   WHERE ours.trigger_name IS NULL AND c.content = content AND c.trigger_name = gte_small.trigger_name(c.embedding)
-     AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = c.embedding AND NOT a.attisdropped)
-   LIMIT 1;
   note := coalesce(ours.note, renamed.note);
-  is_clone := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND t.tgparentid <> 0);
+  is_clone := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname IN (trigger_name, renamed.trigger_name) AND t.tgparentid <> 0);
   IF is_clone AND ours.content <> content THEN
     RAISE EXCEPTION 'table % is a partition whose parent fills column "%" from other columns', target, embedding
       USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Nothing was made.',
@@ -205,54 +242,80 @@ BEGIN
     ELSE (SELECT p.proname FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f
            WHERE p.prorettype = relation.reltype ORDER BY p.oid LIMIT 1) END);
   query_function := coalesce(search_function::text, 'query_' || relation.relname);
-  PERFORM gte_small.check_functions(target, content, embedding, renamed.embedding, text_search, query_function);
+  PERFORM gte_small.check_functions(target, content, embedding, former, text_search, query_function);
   index_options := coalesce(index_options, '{}');
   PERFORM gte_small.check_index_options(index_options);
 
+  -- What is to be changed, and the lock for all of it at once.
+  FOR made IN SELECT i.indexrelid FROM gte_small.indexes(target, former) i LOOP
+    EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, gte_small.mark(embedding));
+  END LOOP;
+  is_new := NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = embedding AND NOT a.attisdropped);
+  trigger_stays := is_clone OR coalesce(ours.named = embedding || content AND gte_small.trigger_fits(target, ours.trigger_name), false);
+  IF with_index THEN
+    plan := gte_small.index_plan(target, content, embedding, text_search, index_options);
+  END IF;
+  later := plan <> '{}' AND CASE index_options ->> 'build' WHEN 'later' THEN true WHEN 'now' THEN false ELSE gte_small.is_large(target) END;
+  strong := CASE
+    WHEN is_new OR renamed.trigger_name IS NOT NULL AND NOT is_clone
+      OR NOT later AND EXISTS (SELECT FROM unnest(plan) p WHERE p.step = 'drop' AND gte_small.index_heir(target, p.indexrelid, embedding) IS NULL)
+      THEN 'ACCESS EXCLUSIVE'
+    WHEN NOT trigger_stays OR NOT ours.trigger_enabled OR plan <> '{}' AND NOT later THEN 'SHARE ROW EXCLUSIVE' END;
+  IF is_new OR ours.trigger_name IS NULL THEN
+    -- Before the lock, because loading a model takes a while.
+    BEGIN
+      SELECT m.fingerprint INTO loaded FROM gte_small.embed_model() m;
+    EXCEPTION WHEN OTHERS THEN
+      no_model := SQLERRM;
+    END;
+  END IF;
+  IF strong IS NOT NULL THEN
+    -- Tables that inherit from this one get the column, and no more.
+    wide := is_new OR relation.relkind = 'p';
+    PERFORM gte_small.lock_for_change(target, strong, wide);
+  END IF;
+
   -- From here on things are made.
-  IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = embedding AND NOT a.attisdropped) THEN
+  IF is_new THEN
     EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s.vector(384)', target, embedding, vec);
     changed := changed || format('column %I', embedding);
   END IF;
 
-  IF renamed.trigger_name IS NOT NULL THEN
-    EXECUTE format('DROP TRIGGER %I ON %s', renamed.trigger_name, target);
-    FOR made IN SELECT i.indexrelid FROM gte_small.indexes(target, renamed.embedding) i LOOP
-      EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, gte_small.mark(embedding));
-    END LOOP;
-  END IF;
-
   -- The name sorts last among the row triggers: one that rewrites the text after this one would
-  -- leave the vector of another text. No column list and no WHEN, for the same reason.
-  IF NOT EXISTS (SELECT FROM pg_trigger t
-                  WHERE t.tgrelid = target AND t.tgname = trigger_name AND t.tgtype = 23 AND t.tgqual IS NULL
-                    AND t.tgattr = '' AND ours.content = content) THEN
+  -- leave the vector of another text.
+  IF NOT trigger_stays THEN
+    IF renamed.trigger_name IS NOT NULL THEN
+      EXECUTE format('DROP TRIGGER %I ON %s', renamed.trigger_name, target);
+    END IF;
     EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s.embed_trigger(%L, %s)',
       trigger_name, target, gte_small.extension_schema(), embedding, (SELECT string_agg(quote_literal(c), ', ' ORDER BY n) FROM unnest(content) WITH ORDINALITY AS u (c, n)));
     changed := changed || format('trigger %I', trigger_name);
   ELSIF NOT ours.trigger_enabled THEN
-    EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', target, trigger_name);
-    changed := changed || format('trigger %I (enabled)', trigger_name);
+    EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', target, ours.trigger_name);
+    changed := changed || format('trigger %I (enabled)', ours.trigger_name);
   END IF;
-  FOR later IN SELECT t.tgname FROM pg_trigger t
-                WHERE t.tgrelid = target AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND NOT t.tgisinternal
-                  AND t.tgname::text COLLATE "C" > trigger_name::text COLLATE "C" AND NOT starts_with(t.tgname::text, 'zzz_gte_small_') LOOP
-    RAISE WARNING 'trigger "%" of table % fires after the one that embeds', later, target
+  FOR one IN SELECT t.tgname FROM pg_trigger t
+              WHERE t.tgrelid = target AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND NOT t.tgisinternal
+                AND t.tgname::text COLLATE "C" > trigger_name::text COLLATE "C" AND NOT starts_with(t.tgname::text, 'zzz_gte_small_') LOOP
+    RAISE WARNING 'trigger "%" of table % fires after the one that embeds', one, target
       USING DETAIL = 'If it changes the text, the row keeps the embedding of the text before.',
-            HINT = format('Rename it so that it sorts before "%s": ALTER TRIGGER %I ON %s RENAME TO ...', trigger_name, later, target);
+            HINT = format('Rename it so that it sorts before "%s": ALTER TRIGGER %I ON %s RENAME TO ...', trigger_name, one, target);
   END LOOP;
 
-  IF with_index THEN
-    changed := changed || gte_small.make_indexes(target, content, embedding, text_search, index_options);
+  IF NOT later THEN
+    changed := changed || gte_small.make_indexes(target, content, embedding, text_search, index_options, plan);
   END IF;
-  changed := changed || gte_small.make_functions(target, content, embedding, renamed.embedding, text_search, query_function);
+  changed := changed || gte_small.make_functions(target, content, embedding, former, text_search, query_function);
 
   -- What is known of the column's model. A partition's clone has its parent's.
   IF NOT is_clone THEN
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s %s WHERE %I IS NOT NULL)', CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END,
-                   target, embedding) INTO filled;
-    -- Under policies that hold for the owner too, rows he can't see may have vectors.
-    filled := filled OR row_security_active(target);
+    filled := false;
+    IF NOT is_new THEN
+      EXECUTE format('SELECT EXISTS (SELECT FROM %s %s WHERE %I IS NOT NULL)', CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END,
+                     target, embedding) INTO filled;
+      -- Under policies that hold for the owner too, rows he can't see may have vectors.
+      filled := filled OR row_security_active(target);
+    END IF;
     -- Once more: making the index may have taken minutes, and others wrote.
     SELECT c.note INTO known FROM gte_small.embedding_columns(target) c WHERE c.trigger_name = trigger_name;
     note := coalesce(known, renamed.note, CASE WHEN filled THEN '{"fingerprint": null}'::jsonb ELSE '{}' END);
@@ -265,16 +328,25 @@ BEGIN
     IF NOT filled THEN
       -- The model of today is only what is to be expected: the first row that is embedded decides.
       note := note - ARRAY['mixed', 'outdated', 'force', 'fingerprint', 'foreign'] || '{"empty": true}';
-      BEGIN
-        SELECT m.fingerprint INTO loaded FROM gte_small.embed_model() m;
+      IF loaded IS NULL AND no_model IS NULL THEN
+        BEGIN
+          SELECT m.fingerprint INTO loaded FROM gte_small.embed_model() m;
+        EXCEPTION WHEN OTHERS THEN
+          no_model := SQLERRM;
+        END;
+      END IF;
+      IF no_model IS NULL THEN
         note := note || jsonb_build_object('fingerprint', loaded);
-      EXCEPTION WHEN OTHERS THEN
+      ELSE
         -- Search needs a model, this does not.
-        RAISE NOTICE 'no model is loaded: %', SQLERRM USING HINT = 'Rows can be stored and searched once there is one.';
-      END;
+        RAISE NOTICE 'no model is loaded: %', no_model USING HINT = 'Rows can be stored and searched once there is one.';
+      END IF;
     END IF;
-    note := note - 'functions' || jsonb_build_object('text_search', gte_small.config(text_search))
-                 || CASE WHEN search_function IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('search_function', search_function) END;
+    note := note - ARRAY['functions', 'index_options']
+      || jsonb_build_object('text_search', gte_small.config(text_search), 'columns', gte_small.noted_columns(target, embedding || content))
+      || CASE WHEN search_function IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('search_function', search_function) END
+      -- For the statements that embedding_status() prints.
+      || CASE WHEN later AND index_options - 'build' <> '{}' THEN jsonb_build_object('index_options', index_options - 'build') ELSE '{}' END;
     IF note IS DISTINCT FROM known THEN
       EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', trigger_name, target, 'gte-small ' || note::text);
     END IF;
@@ -289,6 +361,14 @@ BEGIN
   IF lacking THEN
     RAISE NOTICE 'table % has rows without an embedding', target
       USING HINT = format('CALL embed_backfill(%L);', target);
+  END IF;
+  IF later THEN
+    RAISE NOTICE 'no index on table % was built', target
+      USING DETAIL = CASE WHEN index_options ->> 'build' = 'later' THEN '' ELSE 'On a large table that takes minutes, and writers would wait. ' END
+                     || 'Without indexes searches are exact and read the whole table.',
+            HINT = CASE WHEN lacking THEN 'Embed the rows first, which is faster without an index. ' ELSE '' END
+                   || E'Then run these statements, each by itself, outside of a transaction block:\n'
+                   || (SELECT string_agg(p, E'\n') FROM gte_small.plan_statements(target, content, embedding, text_search, index_options, plan) p);
   END IF;
   RETURN changed;
 END

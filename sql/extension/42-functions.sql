@@ -262,6 +262,47 @@ $body$;
 COMMENT ON FUNCTION gte_small.made_functions(pg_catalog.regclass, pg_catalog.name) IS
   'part of enable_semantic_search: the search functions that exist for an embedding column';
 
+-- A function that was made for another table of the same owner, and searches this one: their names were swapped, as
+-- when a table is replaced. Its result is of the other table's row type, which a rename does not change, and its body
+-- names this one. NULL for any other function.
+CREATE FUNCTION gte_small.made_for_another(func pg_catalog.regprocedure, target pg_catalog.regclass, embedding pg_catalog.name)
+  RETURNS pg_catalog.regclass
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT k.oid::regclass
+    FROM pg_proc p
+    JOIN pg_class c ON c.oid = target AND c.relowner = p.proowner
+    CROSS JOIN LATERAL gte_small.qualified(target) q
+    JOIN pg_class k ON k.relowner = c.relowner AND k.oid <> c.oid AND k.relkind IN ('r', 'p')
+                   AND (p.prorettype = k.reltype OR k.reltype = ANY (p.proallargtypes))
+   WHERE p.oid = func AND position(q.tbl || ' e' IN p.prosrc) > 0
+     AND (starts_with(obj_description(p.oid, 'pg_proc'), 'gte-small: for ') AND p.prosrc LIKE '%gte\_small.%'
+          OR gte_small.is_body_of_0_1_0(p.prosrc, target, embedding))
+   LIMIT 1
+$body$;
+COMMENT ON FUNCTION gte_small.made_for_another(pg_catalog.regprocedure, pg_catalog.regclass, pg_catalog.name) IS
+  'part of enable_semantic_search: the table that a search function was made for, if it had this table''s name then';
+
+-- Drops a search function. What a user built on it stops that.
+CREATE FUNCTION gte_small.drop_function(func pg_catalog.regprocedure) RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+DECLARE
+  users text;
+BEGIN
+  EXECUTE format('DROP FUNCTION %s', func);
+EXCEPTION WHEN dependent_objects_still_exist THEN
+  GET STACKED DIAGNOSTICS users = PG_EXCEPTION_DETAIL;
+  RAISE EXCEPTION 'function % can''t be dropped, because other objects use it', func
+    USING ERRCODE = 'dependent_objects_still_exist', DETAIL = users || E'\nNothing was changed.',
+          HINT = 'Drop these objects, call this again, and create them again where the function still exists.';
+END
+$body$;
+COMMENT ON FUNCTION gte_small.drop_function(pg_catalog.regprocedure) IS
+  'part of enable_semantic_search and others: drops a search function, or says what uses it';
+
 -- Refuses, before anything is made, names that are too long or taken. "former" is the column's earlier name.
 CREATE FUNCTION gte_small.check_functions(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, former pg_catalog.name,
@@ -301,7 +342,7 @@ BEGIN
       RAISE EXCEPTION 'function "%" searches another column of table % already', wanted.name, target
         USING ERRCODE = 'duplicate_function', DETAIL = 'Nothing was made.',
               HINT = 'Choose another name: enable_semantic_search(..., search_function => ''query_titles'').';
-    ELSIF existing <> ALL (ours) THEN
+    ELSIF existing <> ALL (ours) AND gte_small.made_for_another(existing, target, embedding) IS NULL THEN
       RAISE EXCEPTION 'function % exists and is not gte-small''s for this table', existing
         USING ERRCODE = 'duplicate_function', DETAIL = 'It was left as it is; nothing was made.',
               HINT = 'Drop or rename it, or choose another name: enable_semantic_search(..., search_function => ''query_docs'').';
@@ -335,6 +376,8 @@ DECLARE
   func text;
   acl aclitem[];
   kept regprocedure[] := '{}';
+  taken_from regclass;
+  told regclass[] := '{}';
   changed text[] := '{}';
   owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = target);
   schema_name text := (SELECT q.schema_name FROM gte_small.qualified(target) q);
@@ -349,6 +392,12 @@ BEGIN
     one := to_regprocedure(format('%s(%s)', func, wanted.types));
     before := pg_get_functiondef(one) || coalesce(obj_description(one, 'pg_proc'), '');
     acl := NULL;
+    taken_from := CASE WHEN one <> ALL (ours) THEN gte_small.made_for_another(one, target, embedding) END;
+    IF taken_from IS NOT NULL AND taken_from <> ALL (told) THEN
+      told := told || taken_from;
+      RAISE NOTICE 'function % was made for table %, which had this name before; it is of table % now', wanted.name, taken_from, target
+        USING HINT = format('Where table %s is to be searched too: SELECT enable_semantic_search(%1$L, ...);', taken_from);
+    END IF;
     IF one IS NULL THEN
       -- Of the function that is most alike: of the same kind, for the same argument, with a count or without.
       acl := (SELECT p.proacl
@@ -366,7 +415,7 @@ BEGIN
       EXCEPTION WHEN invalid_function_definition THEN
         -- It returns other columns, or its arguments have other names.
         acl := (SELECT p.proacl FROM pg_proc p WHERE p.oid = one);
-        EXECUTE format('DROP FUNCTION %s', one);
+        PERFORM gte_small.drop_function(one);
         EXECUTE definition;
       END;
     END IF;
@@ -398,7 +447,7 @@ BEGIN
   FOREACH one IN ARRAY ours LOOP
     CONTINUE WHEN one = ANY (kept) OR NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = one);
     changed := changed || format('function %s (dropped)', one);
-    EXECUTE format('DROP FUNCTION %s', one);
+    PERFORM gte_small.drop_function(one);
   END LOOP;
   RETURN changed;
 END
@@ -406,24 +455,63 @@ $body$;
 COMMENT ON FUNCTION gte_small.make_functions(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.name, pg_catalog.regconfig, pg_catalog.text) IS
   'part of enable_semantic_search: makes the search functions of an embedding column';
 
--- Whether the search functions of a column are not those that enable_semantic_search() would make: after an
--- update of the extension, and after a column of the table was added, dropped or changed. False if there are none.
+-- What is wrong with the search functions of a column, NULL if they are those that enable_semantic_search() would make:
+-- after an update of the extension, and after the table or a column of it was added, dropped, renamed or changed.
+CREATE FUNCTION gte_small.functions_wrong(
+    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, note pg_catalog.jsonb)
+  RETURNS pg_catalog.text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+#variable_conflict use_variable
+DECLARE
+  ours record;
+  here record;
+  made oid[];
+  wanted record;
+  existing regprocedure;
+  other regclass;
+BEGIN
+  SELECT * INTO ours FROM gte_small.columns_of(target) c WHERE c.embedding = embedding ORDER BY c.trigger_name DESC LIMIT 1;
+  made := ARRAY(SELECT gte_small.made_functions(target, embedding)::oid
+                UNION SELECT gte_small.made_functions(target, ours.named[1])::oid);
+  -- A trigger that was written by hand has no functions, nor has a partition or a table of chunks.
+  IF made = '{}' AND (NOT note ? 'text_search' OR gte_small.is_chunks_table(target) OR EXISTS (
+       SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = ours.trigger_name AND t.tgparentid <> 0)) IS NOT FALSE THEN
+    RETURN NULL;
+  END IF;
+  SELECT q.schema_name, c.relname INTO here FROM gte_small.qualified(target) q, pg_class c WHERE c.oid = target;
+  FOR wanted IN
+    SELECT f.*, p.oid AS func
+      FROM gte_small.search_functions(target, content, embedding,
+             coalesce((SELECT t.oid FROM pg_ts_config t WHERE gte_small.config(t.oid) = note ->> 'text_search'), 'simple'::regconfig),
+             coalesce(note ->> 'search_function', 'query_' || here.relname)) f
+      LEFT JOIN pg_proc p ON p.oid = ANY (made) AND p.prosrc = f.body AND starts_with(obj_description(p.oid, 'pg_proc'), gte_small.mark(embedding))
+  LOOP
+    CONTINUE WHEN wanted.func IS NOT NULL AND wanted.func = ANY (made);
+    existing := to_regprocedure(format('%s.%I(%s)', here.schema_name, wanted.name, wanted.types));
+    other := CASE WHEN existing <> ALL (made::regprocedure[]) THEN gte_small.made_for_another(existing, target, embedding) END;
+    RETURN CASE
+      WHEN other IS NOT NULL THEN format('the function %s is still that of table %s, which was renamed', wanted.name, other)
+      WHEN made = '{}' THEN 'the table has no search functions'
+      WHEN existing IS NOT NULL AND existing <> ALL (made::regprocedure[]) THEN format('the function %s is not gte-small''s for this table', existing)
+      ELSE 'the search functions are not those of this version or of the table''s columns' END;
+  END LOOP;
+  RETURN CASE WHEN EXISTS (SELECT p.prosrc FROM pg_proc p WHERE p.oid = ANY (made) EXCEPT
+      SELECT f.body FROM gte_small.search_functions(target, content, embedding,
+             coalesce((SELECT t.oid FROM pg_ts_config t WHERE gte_small.config(t.oid) = note ->> 'text_search'), 'simple'::regconfig),
+             coalesce(note ->> 'search_function', 'query_' || here.relname)) f)
+    THEN 'the search functions are not those of this version or of the table''s columns' END;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.functions_wrong(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.jsonb) IS
+  'part of embedding_status: why the search functions of a column are to be renewed';
+
 CREATE FUNCTION gte_small.functions_outdated(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, note pg_catalog.jsonb)
   RETURNS pg_catalog.bool
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
-AS $body$
-  WITH made (body) AS (
-    SELECT p.prosrc FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f),
-  wanted (body) AS (
-    SELECT f.body
-      FROM pg_class c CROSS JOIN LATERAL gte_small.search_functions(target, content, embedding,
-             coalesce((SELECT t.oid FROM pg_ts_config t WHERE gte_small.config(t.oid) = note ->> 'text_search'), 'simple'::regconfig),
-             coalesce(note ->> 'search_function', 'query_' || c.relname)) f
-     WHERE c.oid = target)
-  SELECT EXISTS (SELECT FROM made)
-     AND (EXISTS (SELECT body FROM made EXCEPT SELECT body FROM wanted) OR EXISTS (SELECT body FROM wanted EXCEPT SELECT body FROM made))
-$body$;
+  AS $body$ SELECT gte_small.functions_wrong(target, content, embedding, note) IS NOT NULL $body$;
 COMMENT ON FUNCTION gte_small.functions_outdated(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.jsonb) IS
   'part of embedding_status: whether the search functions of a column are to be renewed';

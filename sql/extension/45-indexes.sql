@@ -132,10 +132,11 @@ BEGIN
       WHEN 'type' THEN option.value IN ('"vector"', '"halfvec"')
       WHEN 'm' THEN option.value::text ~ '^\d{1,3}$' AND option.value::text::int BETWEEN 2 AND 100
       WHEN 'ef_construction' THEN option.value::text ~ '^\d{1,4}$' AND option.value::text::int BETWEEN 4 AND 1000
+      WHEN 'build' THEN option.value IN ('"now"', '"later"')
       ELSE false END) THEN
       RAISE EXCEPTION 'index option "%" can''t be %', option.key, option.value
         USING ERRCODE = 'invalid_parameter_value', DETAIL = 'Nothing was made.',
-              HINT = 'The options are "m" (2 to 100), "ef_construction" (4 to 1000, at least 2 * m) and "type" ("vector" or "halfvec").';
+              HINT = 'The options are "m" (2 to 100), "ef_construction" (4 to 1000, at least 2 * m), "type" ("vector" or "halfvec") and "build" ("now" or "later").';
     END IF;
   END LOOP;
   IF coalesce((index_options ->> 'ef_construction')::int, 64) < 2 * coalesce((index_options ->> 'm')::int, 16) THEN
@@ -148,75 +149,141 @@ $body$;
 COMMENT ON FUNCTION gte_small.check_index_options(pg_catalog.jsonb) IS
   'part of enable_semantic_search: refuses options that an index can''t have';
 
--- Makes the indexes that are missing, drops those it made for other text, another language or other options,
--- and returns what changed.
-CREATE FUNCTION gte_small.make_indexes(
+-- One thing to be done about the indexes of a column. "step" is make or drop; "part" is hnsw, gin, or second for the
+-- index of the rows without frequent vectors, with the signatures of those.
+CREATE TYPE gte_small.index_step AS (
+  step pg_catalog.text,
+  part pg_catalog.text,
+  indexrelid pg_catalog.oid,
+  frequent pg_catalog.int8[]
+);
+COMMENT ON TYPE gte_small.index_step IS
+  'part of enable_semantic_search: an index to be made or dropped';
+
+-- All of them, found before anything is done, because the lock depends on them. A drop stands after the make that
+-- replaces the index.
+CREATE FUNCTION gte_small.index_plan(
     target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, language pg_catalog.regconfig,
     index_options pg_catalog.jsonb)
-  RETURNS pg_catalog.text[]
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  RETURNS gte_small.index_step[]
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
-#variable_conflict use_variable
 DECLARE
-  changed text[] := '{}';
-  outdated oid;
-  former oid[];
-  with_options text[] := ARRAY(SELECT format('%s=%s', o.key, o.value) FROM jsonb_each(index_options) o WHERE o.key <> 'type');
+  column_there CONSTANT bool := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = embedding AND NOT a.attisdropped);
+  crowd CONSTANT int8[] := CASE WHEN column_there THEN ARRAY(SELECT f.signature FROM gte_small.frequent_vectors(target, embedding) f) ELSE '{}' END;
+  words CONSTANT oid[] := ARRAY(SELECT gte_small.word_indexes(target, content, language));
+  second CONSTANT oid[] := ARRAY(SELECT s.indexrelid FROM gte_small.second_index(target, embedding) s);
+  up_to_date CONSTANT oid[] := ARRAY(SELECT s.indexrelid FROM gte_small.second_index(target, embedding) s
+                                      WHERE s.frequent @> crowd AND crowd <> '{}');
+  plan gte_small.index_step[] := '{}';
 BEGIN
   IF NOT EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding) i JOIN pg_class c ON c.oid = i.indexrelid
                   WHERE i.method = 'hnsw' AND i.kind = coalesce(index_options ->> 'type', i.kind)
-                    AND coalesce(c.reloptions, '{}') @> with_options) THEN
-    former := ARRAY(SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i
-                     WHERE i.method = 'hnsw' AND i.indexrelid NOT IN (SELECT s.indexrelid FROM gte_small.second_index(target, embedding) s));
-    changed := changed || gte_small.make_index(target, 'hnsw', content, embedding, language, index_options);
-    -- Last, because it locks out readers until the transaction ends.
-    FOREACH outdated IN ARRAY former LOOP
-      EXECUTE format('DROP INDEX %s', outdated::regclass);
-    END LOOP;
+                    AND coalesce(c.reloptions, '{}') @> gte_small.storage_options(index_options)) THEN
+    plan := plan || ROW('make', 'hnsw', NULL, NULL)::gte_small.index_step
+      || ARRAY(SELECT ROW('drop', 'hnsw', i.indexrelid, NULL)::gte_small.index_step FROM gte_small.indexes(target, embedding) i
+                WHERE i.method = 'hnsw' AND i.indexrelid <> ALL (second));
   END IF;
-
+  IF words = '{}' THEN
+    plan := plan || ROW('make', 'gin', NULL, NULL)::gte_small.index_step;
+  END IF;
   -- Of other text, in another language, or of an earlier version.
-  FOR outdated IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i
-                   WHERE i.method = 'gin' AND i.indexrelid NOT IN (SELECT w FROM gte_small.word_indexes(target, content, language) w) LOOP
-    PERFORM gte_small.drop_index(target, outdated, embedding);
-  END LOOP;
-  IF NOT EXISTS (SELECT FROM gte_small.word_indexes(target, content, language)) THEN
-    changed := changed || gte_small.make_index(target, 'gin', content, embedding, language, index_options);
+  plan := plan || ARRAY(SELECT ROW('drop', 'gin', i.indexrelid, NULL)::gte_small.index_step FROM gte_small.indexes(target, embedding) i
+                         WHERE i.method = 'gin' AND i.indexrelid <> ALL (words));
+  IF crowd <> '{}' AND up_to_date = '{}' THEN
+    plan := plan || ROW('make', 'second', NULL, crowd)::gte_small.index_step;
   END IF;
-  RETURN changed || gte_small.make_second_index(target, embedding);
+  -- Where no vector is frequent it costs writes and serves nothing.
+  RETURN plan || ARRAY(SELECT ROW('drop', 'second', s, NULL)::gte_small.index_step FROM unnest(second) s WHERE s <> ALL (up_to_date));
 END
 $body$;
-COMMENT ON FUNCTION gte_small.make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
-  'part of enable_semantic_search: makes the HNSW and the full-text index where they are missing, and names those it made';
+COMMENT ON FUNCTION gte_small.index_plan(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
+  'part of enable_semantic_search: which indexes of an embedding column are to be made and dropped';
 
--- PostgreSQL chooses the name of the index, because a fixed name could be taken.
+-- Those of the index options that stand in WITH.
+CREATE FUNCTION gte_small.storage_options(index_options pg_catalog.jsonb) RETURNS pg_catalog.text[]
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT ARRAY(SELECT format('%s=%s', o.key, o.value #>> '{}') FROM jsonb_each(index_options) o
+                WHERE o.key IN ('m', 'ef_construction') ORDER BY o.key)
+$body$;
+COMMENT ON FUNCTION gte_small.storage_options(pg_catalog.jsonb) IS
+  'part of enable_semantic_search: the storage parameters that index options ask for';
+
+-- What stands behind CREATE INDEX ... ON table USING.
+CREATE FUNCTION gte_small.index_definition(
+    target pg_catalog.regclass, part pg_catalog.text, content pg_catalog.name[], embedding pg_catalog.name,
+    language pg_catalog.regconfig, index_options pg_catalog.jsonb, frequent pg_catalog.int8[])
+  RETURNS pg_catalog.text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+DECLARE
+  vec text := gte_small.vector_schema();
+BEGIN
+  RETURN CASE
+    WHEN part = 'gin' THEN format('gin ((%s) gte_small.words_ops)', gte_small.words_expression(target, content, language))
+    WHEN part = 'second' THEN format('hnsw (%I %s.vector_l2_ops) WHERE gte_small.signature(%1$I) OPERATOR(pg_catalog.<>) ALL (%3$L::pg_catalog.int8[])',
+                                     embedding, vec, frequent::text)
+    ELSE CASE WHEN index_options ->> 'type' = 'halfvec' THEN format('hnsw ((%I::%s.halfvec(384)) %2$s.halfvec_ip_ops)', embedding, vec)
+              ELSE format('hnsw (%I %s.vector_ip_ops)', embedding, vec) END
+         || coalesce(' WITH (' || nullif(array_to_string(gte_small.storage_options(index_options), ', '), '') || ')', '') END;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.index_definition(pg_catalog.regclass, pg_catalog.text, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb, pg_catalog.int8[]) IS
+  'part of enable_semantic_search: method, columns and options of an index';
+
+-- Makes an index. PostgreSQL chooses its name, because a fixed name could be taken.
 CREATE FUNCTION gte_small.make_index(
-    target pg_catalog.regclass, method pg_catalog.name, content pg_catalog.name[], embedding pg_catalog.name,
-    language pg_catalog.regconfig, index_options pg_catalog.jsonb)
+    target pg_catalog.regclass, part pg_catalog.text, content pg_catalog.name[], embedding pg_catalog.name,
+    language pg_catalog.regconfig, index_options pg_catalog.jsonb, frequent pg_catalog.int8[] DEFAULT NULL)
   RETURNS pg_catalog.text
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
 DECLARE
   before oid[] := ARRAY(SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = target);
-  vec text := gte_small.vector_schema();
+  definition text := gte_small.index_definition(target, part, content, embedding, language, index_options, frequent);
   made oid;
 BEGIN
-  EXECUTE format('CREATE INDEX ON %s USING ', target) ||
-    CASE WHEN method = 'gin' THEN format('gin ((%s) gte_small.words_ops)', gte_small.words_expression(target, content, language))
-         WHEN index_options ->> 'type' = 'halfvec' THEN format('hnsw ((%I::%s.halfvec(384)) %s.halfvec_ip_ops)', embedding, vec, vec)
-         ELSE format('hnsw (%I %s.vector_ip_ops)', embedding, vec) END ||
-    CASE WHEN method = 'hnsw' THEN
-      coalesce((SELECT ' WITH (' || string_agg(format('%I = %L', o.key, o.value #>> '{}'), ', ') || ')'
-                  FROM jsonb_each(index_options) o WHERE o.key <> 'type'), '') ELSE '' END;
+  BEGIN
+    EXECUTE format('CREATE INDEX ON %s USING %s', target, definition);
+  EXCEPTION
+    -- A parallel build of HNSW takes maintenance_work_mem of shared memory, which a container limits to 64 MB.
+    WHEN disk_full OR out_of_memory THEN
+      RAISE EXCEPTION 'no room to build an index on table %: %', target, SQLERRM
+        USING ERRCODE = SQLSTATE, DETAIL = 'Nothing was made.',
+              HINT = CASE WHEN SQLERRM LIKE '%shared memory%' THEN 'SET max_parallel_maintenance_workers = 0, lower maintenance_work_mem, '
+                            'or give the server a larger /dev/shm (docker run --shm-size=1g), and enable the search again.'
+                          WHEN SQLSTATE = '53100' THEN 'Free space on the server''s disk, or enable the search with with_index => false.'
+                          ELSE 'Lower maintenance_work_mem, or SET max_parallel_maintenance_workers = 0, and enable the search again.' END;
+  END;
   SELECT i.indexrelid INTO STRICT made FROM pg_index i WHERE i.indrelid = target AND i.indexrelid <> ALL (before);
   EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, gte_small.mark(embedding));
   RETURN format('index %s', made::regclass);
 END
 $body$;
-COMMENT ON FUNCTION gte_small.make_index(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
-  'part of enable_semantic_search: makes the HNSW or the full-text index of an embedding column';
+COMMENT ON FUNCTION gte_small.make_index(pg_catalog.regclass, pg_catalog.text, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb, pg_catalog.int8[]) IS
+  'part of enable_semantic_search: makes an index of an embedding column';
+
+-- The other embedding column that needs a full-text index: one of the same text.
+CREATE FUNCTION gte_small.index_heir(target pg_catalog.regclass, dropped pg_catalog.oid, embedding pg_catalog.name)
+  RETURNS pg_catalog.name
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT c.embedding
+    FROM gte_small.embedding_columns(target) c
+    JOIN pg_ts_config t ON gte_small.config(t.oid) = c.note ->> 'text_search'
+    JOIN pg_index i ON i.indexrelid = dropped
+   WHERE c.embedding <> index_heir.embedding
+     AND pg_get_expr(i.indexprs, i.indrelid) = gte_small.words_shown(target, c.content, t.oid)
+   ORDER BY c.embedding LIMIT 1
+$body$;
+COMMENT ON FUNCTION gte_small.index_heir(pg_catalog.regclass, pg_catalog.oid, pg_catalog.name) IS
+  'part of enable_semantic_search: the other embedding column that a full-text index serves';
 
 -- Drops an index that was created for an embedding column. A full-text index is kept if another
 -- embedding column has the same text; its comment then names that column.
@@ -225,17 +292,9 @@ CREATE FUNCTION gte_small.drop_index(target pg_catalog.regclass, dropped pg_cata
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
-#variable_conflict use_variable
 DECLARE
-  heir name;
+  heir name := gte_small.index_heir(target, dropped, embedding);
 BEGIN
-  SELECT c.embedding INTO heir
-    FROM gte_small.embedding_columns(target) c
-    JOIN pg_ts_config t ON gte_small.config(t.oid) = c.note ->> 'text_search'
-    JOIN pg_index i ON i.indexrelid = dropped
-   WHERE c.embedding <> embedding
-     AND pg_get_expr(i.indexprs, i.indrelid) = gte_small.words_shown(target, c.content, t.oid)
-   LIMIT 1;
   IF heir IS NULL THEN
     EXECUTE format('DROP INDEX %s', dropped::regclass);
   ELSE
@@ -246,3 +305,28 @@ $body$;
 COMMENT ON FUNCTION gte_small.drop_index(pg_catalog.regclass, pg_catalog.oid, pg_catalog.name) IS
   'part of enable_semantic_search: drops an index it made, or leaves it to another embedding column';
 
+-- Carries out a plan, and returns what it changed.
+CREATE FUNCTION gte_small.make_indexes(
+    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, language pg_catalog.regconfig,
+    index_options pg_catalog.jsonb, plan gte_small.index_step[])
+  RETURNS pg_catalog.text[]
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+DECLARE
+  one gte_small.index_step;
+  changed text[] := '{}';
+BEGIN
+  FOREACH one IN ARRAY plan LOOP
+    IF one.step = 'make' THEN
+      changed := changed || gte_small.make_index(target, one.part, content, embedding, language, index_options, one.frequent);
+    ELSE
+      changed := changed || CASE WHEN one.part = 'second' THEN ARRAY[format('index %s (dropped)', one.indexrelid::regclass)] ELSE '{}' END;
+      PERFORM gte_small.drop_index(target, one.indexrelid, embedding);
+    END IF;
+  END LOOP;
+  RETURN changed;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.make_indexes(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb, gte_small.index_step[]) IS
+  'part of enable_semantic_search: makes and drops indexes, and names those it made';

@@ -87,40 +87,6 @@ $body$;
 COMMENT ON FUNCTION gte_small.crowded(pg_catalog.regclass, pg_catalog.name) IS
   'part of embedding_status: how many vectors have so many copies that an index can lose the rows beside them';
 
--- Makes the second index, or makes it again where vectors became frequent, and names what it did. Where
--- no vector is frequent it drops the index, which then costs writes and serves nothing.
-CREATE FUNCTION gte_small.make_second_index(target pg_catalog.regclass, embedding pg_catalog.name)
-  RETURNS pg_catalog.text[]
-  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-  SET quote_all_identifiers = off
-AS $body$
-#variable_conflict use_variable
-DECLARE
-  frequent int8[] := ARRAY(SELECT f.signature FROM gte_small.frequent_vectors(target, embedding) f);
-  outdated oid[] := ARRAY(SELECT s.indexrelid FROM gte_small.second_index(target, embedding) s
-                           WHERE (s.frequent @> frequent AND frequent <> '{}') IS NOT TRUE);
-  before oid[] := ARRAY(SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = target);
-  made oid;
-  changed text[] := '{}';
-BEGIN
-  IF frequent <> '{}' AND NOT EXISTS (SELECT FROM gte_small.second_index(target, embedding) s WHERE s.indexrelid <> ALL (outdated)) THEN
-    EXECUTE format('CREATE INDEX ON %s USING hnsw (%I %s.vector_l2_ops) WHERE gte_small.signature(%2$I) <> ALL (%4$L::int8[])',
-                   target, embedding, gte_small.vector_schema(), frequent::text);
-    SELECT i.indexrelid INTO STRICT made FROM pg_index i WHERE i.indrelid = target AND i.indexrelid <> ALL (before);
-    EXECUTE format('COMMENT ON INDEX %s IS %L', made::regclass, gte_small.mark(embedding));
-    changed := changed || format('index %s', made::regclass);
-  END IF;
-  -- Last, because it locks out readers until the transaction ends.
-  FOREACH made IN ARRAY outdated LOOP
-    changed := changed || format('index %s (dropped)', made::regclass);
-    EXECUTE format('DROP INDEX %s', made::regclass);
-  END LOOP;
-  RETURN changed;
-END
-$body$;
-COMMENT ON FUNCTION gte_small.make_second_index(pg_catalog.regclass, pg_catalog.name) IS
-  'part of enable_semantic_search: makes the index of the rows without frequent vectors where there are frequent ones';
-
 -- What embedding_status says: NULL where nothing is to be done. It has no rows to say it of where the
 -- table has no index, since a search is then exact.
 CREATE FUNCTION gte_small.crowded_hint(target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[])

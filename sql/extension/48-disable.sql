@@ -9,8 +9,11 @@ AS $body$
 #variable_conflict use_variable
 DECLARE
   relation pg_class;
-  trigger_name name := gte_small.trigger_name(embedding);
+  trigger_name name;
+  former name;
   ours record;
+  functions regprocedure[];
+  indexes oid[];
   one regprocedure;
   made oid;
   is_clone boolean;
@@ -27,29 +30,41 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'Nothing was dropped.',
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
   END IF;
-  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+  embedding := gte_small.name_today(target, embedding);
+  -- What is read from here on stays until it is done.
+  PERFORM gte_small.lock_for_change(target, 'SHARE UPDATE EXCLUSIVE', false);
+  -- A column that was renamed: its trigger, functions and indexes have the earlier name.
+  SELECT * INTO ours FROM gte_small.columns_of(target) c
+   WHERE c.embedding = disable_semantic_search.embedding AND c.trigger_name = gte_small.trigger_name(c.named[1]);
+  former := ours.named[1];
+  trigger_name := coalesce(ours.trigger_name, gte_small.trigger_name(embedding));
+  -- Also where the trigger was dropped before.
+  functions := ARRAY(SELECT gte_small.made_functions(target, embedding) UNION SELECT gte_small.made_functions(target, former));
   -- Trigger and index of a table of chunks belong to the search of the documents.
   of_chunks := gte_small.is_chunks_table(target);
-  IF of_chunks AND NOT EXISTS (SELECT FROM gte_small.made_functions(target, embedding)) THEN
+  IF of_chunks AND functions = '{}' THEN
     RAISE EXCEPTION 'table % holds the chunks of documents', target
       USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Nothing was dropped.',
             HINT = 'Call disable_document_search() with the table of the documents.';
   END IF;
-  SELECT * INTO ours FROM gte_small.embedding_columns(target) c
-   WHERE c.embedding = disable_semantic_search.embedding AND c.trigger_name = trigger_name;
+  indexes := ARRAY(SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i WHERE NOT of_chunks OR i.method = 'gin'
+                   UNION SELECT i.indexrelid FROM gte_small.indexes(target, former) i WHERE NOT of_chunks OR i.method = 'gin');
   -- A partition's functions are its own, its trigger is the parent's.
   is_clone := EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = trigger_name AND t.tgparentid <> 0);
-  -- Also where the trigger was dropped before.
-  FOR one IN SELECT gte_small.made_functions(target, embedding) LOOP
+  IF ours.trigger_name IS NOT NULL AND NOT is_clone AND NOT of_chunks OR indexes <> '{}' THEN
+    -- What DROP takes, for all of them at once.
+    PERFORM gte_small.lock_for_change(target, 'ACCESS EXCLUSIVE', relation.relkind = 'p');
+  END IF;
+  FOREACH one IN ARRAY functions LOOP
     IF EXISTS (SELECT FROM pg_proc p WHERE p.oid = one AND NOT pg_has_role(p.proowner, 'USAGE')) THEN
       RAISE EXCEPTION 'must be owner of function %', one
         USING ERRCODE = 'insufficient_privilege', DETAIL = 'The table has changed its owner since; nothing was dropped.',
               HINT = format('A superuser disables the search, or ALTER FUNCTION %s OWNER TO %I.', one, current_user);
     END IF;
-    EXECUTE format('DROP FUNCTION %s', one);
+    PERFORM gte_small.drop_function(one);
     undone := true;
   END LOOP;
-  FOR made IN SELECT i.indexrelid FROM gte_small.indexes(target, embedding) i WHERE NOT of_chunks OR i.method = 'gin' LOOP
+  FOREACH made IN ARRAY indexes LOOP
     PERFORM gte_small.drop_index(target, made, embedding);
     undone := true;
   END LOOP;

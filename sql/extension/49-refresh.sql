@@ -15,17 +15,18 @@ BEGIN
   -- Without a column: a table whose documents are searched by their chunks.
   FOR ours IN
     SELECT t.tgrelid::regclass AS target, c.embedding, c.content, pg_has_role(k.relowner, 'USAGE') AS may,
-           EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)) AS with_index
+           EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding) UNION ALL SELECT FROM gte_small.indexes(t.tgrelid, c.named[1])) AS with_index
       FROM (SELECT DISTINCT t.tgrelid FROM pg_trigger t
               JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid
                               AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
               JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'gte-small') t
       JOIN pg_class k ON k.oid = t.tgrelid
-      CROSS JOIN LATERAL gte_small.embedding_columns(t.tgrelid) c
-     WHERE c.trigger_name = gte_small.trigger_name(c.embedding)
+      CROSS JOIN LATERAL gte_small.columns_of(t.tgrelid) c
+     -- The column may be called otherwise now.
+     WHERE c.trigger_name = gte_small.trigger_name(c.named[1])
        -- A trigger that was written by hand has neither. A table of chunks has indexes only.
-       AND (EXISTS (SELECT FROM gte_small.made_functions(t.tgrelid, c.embedding))
-            OR EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.embedding)) AND NOT gte_small.is_chunks_table(t.tgrelid))
+       AND (EXISTS (SELECT FROM gte_small.made_functions(t.tgrelid, c.named[1]))
+            OR EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.named[1])) AND NOT gte_small.is_chunks_table(t.tgrelid))
      UNION ALL
     SELECT DISTINCT f.confrelid::regclass, NULL::name, NULL::name[], pg_has_role(k.relowner, 'USAGE'), NULL::bool
       FROM pg_trigger t JOIN pg_constraint f ON f.conrelid = t.tgrelid AND f.contype = 'f' AND f.conparentid = 0

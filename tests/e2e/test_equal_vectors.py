@@ -38,8 +38,12 @@ def hint(connection):
     return connection.execute("select gte_small.crowded_hint('docs', 'embedding', '{content}')").fetchone()[0]
 
 
-def make(connection):
-    return connection.execute("select gte_small.make_second_index('docs', 'embedding')").fetchone()[0]
+def make(connection, embedding="embedding"):
+    """Makes and drops the second index as enable_semantic_search() does."""
+    return connection.execute(
+        "select gte_small.make_indexes('docs', '{content}', %(column)s, 'simple', '{}', array(select p from unnest("
+        "gte_small.index_plan('docs', '{content}', %(column)s, 'simple', '{}')) p where p.part = 'second'))", {"column": embedding}
+    ).fetchone()[0]
 
 
 def indexes(connection):
@@ -167,7 +171,7 @@ def test_a_partitioned_table_has_it_on_each_partition(connection):
 def test_a_column_with_any_name(connection):
     connection.execute("""create table docs (id int generated always as identity primary key, content text, "Vec '}" vector(384))""")
     connection.execute("""insert into docs (content, "Vec '}") select 'ok', array_fill(0.051031036::real, array[384])::vector from generate_series(1, 150)""")
-    connection.execute("select gte_small.make_second_index('docs', 'Vec ''}')")
+    make(connection, "Vec '}")
     where = connection.execute("select gte_small.second_condition('docs', 'Vec ''}')").fetchone()[0]
     assert connection.execute(f"select count(*) from docs e where {where}").fetchone()[0] == 0
 
