@@ -5,10 +5,11 @@ key that only the address printed by `make web` has. Host and Origin are checked
 resolve to 127.0.0.1 gets nothing. All calls are POST, and none changes anything in the database.
 """
 
+import contextlib
 import hmac
 import json
-import select
 import secrets
+import select
 import socket
 import threading
 import time
@@ -55,7 +56,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, database: Database, port: int = 0):
         self.database = database
         self.key = secrets.token_urlsafe(18)
-        self._pages = {}
+        self._pages, self._browsers = {}, set()
         self._lock = threading.Lock()
         super().__init__((ADDRESS, port), Handler)
 
@@ -88,11 +89,26 @@ class Server(ThreadingHTTPServer):
             # Its connection is free within milliseconds, and has a model.
             before[1].finished.wait(1)
 
-    def server_close(self) -> None:
+    def process_request(self, request, client_address) -> None:
         with self._lock:
-            for _, job in self._pages.values():
-                job.cancel()
+            self._browsers.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request) -> None:
+        with self._lock:
+            self._browsers.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Ends all connections and cancels what runs for them."""
         super().server_close()
+        with self._lock:
+            jobs, browsers = [job for _, job in self._pages.values()], list(self._browsers)
+        for job in jobs:
+            job.cancel()
+        for browser in browsers:
+            with contextlib.suppress(OSError):
+                browser.shutdown(socket.SHUT_RDWR)
         self.database.close()
 
     def handle_error(self, request, client_address) -> None:

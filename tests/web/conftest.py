@@ -37,6 +37,8 @@ class Running:
         self.port, self.url = self.server.port, self.server.url
 
     def close(self) -> None:
+        if not self._thread.is_alive():
+            return
         self.server.shutdown()
         self._thread.join()
         self.server.server_close()
