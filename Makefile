@@ -19,10 +19,10 @@ endif
 ifneq ($(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 9))' 2>/dev/null),True)
 $(error $(PYTHON) is missing, or older than 3.9:  sudo apt-get install -y python3)
 endif
-export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE LONG
+export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE LONG PORT TIMEOUT DSN
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test test-clients
+.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test test-clients web web-screenshot
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -41,6 +41,12 @@ psql:           ## open psql in the demo's database
 
 dsn:            ## its connection string: psql "$$(make -s dsn)"
 	@$(PYTHON) scripts/demo.py dsn
+
+web:            ## search the demo's tables in a browser: PORT=8018 TIMEOUT=10, DSN= for another database
+	@$(PYTHON) scripts/web.py
+
+web-screenshot: ## draw docs/web.png again, with chromium
+	@$(PYTHON) scripts/web_screenshot.py
 
 import:         ## load your own file and search it: FILE=notes.csv COLUMN=body
 	@$(PYTHON) scripts/import_file.py

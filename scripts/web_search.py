@@ -3,6 +3,7 @@
 SQL is put together from names that the catalogue gives, quoted there. All that comes from the browser is a parameter.
 """
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -166,9 +167,20 @@ def filters(session: Session, chosen: Table) -> list:
             f"tablesample system (%s) repeatable (7) limit {SAMPLE_ROWS}) v group by 1 order by 2 desc, 1 limit {MOST_CHOICES + 1}",
             [share(session, chosen)]).rows
         few = len(values) <= MOST_CHOICES and any(int(count) > 1 for _, count in values)
-        found.append({"column": column, "type": shown_type, "number": category == "N", "choice": few,
-                      "values": [_clip(value, 200) for value, _ in values[:MOST_CHOICES]]})
+        values = [value for value, _ in values[:MOST_CHOICES]]
+        if few:
+            values.sort(key=lambda value: _order(value, category))
+        found.append({"column": column, "type": shown_type, "number": category == "N", "choice": few, "values": values})
     return found
+
+
+def _order(value, category: str) -> tuple:
+    """Numbers by their size, others by their text; NULL is the last."""
+    if value is None:
+        return (2, 0, "")
+    with contextlib.suppress(ValueError):
+        return (0, float(value) if category == "N" else 0, value)
+    return (1, 0, value)
 
 
 def share(session: Session, chosen: Table) -> float:

@@ -9,12 +9,13 @@ const KEY = location.hash.slice(1);
 const PAGE = crypto.randomUUID();
 // A search starts when nothing was typed for so many milliseconds.
 const PAUSE = 160;
+const WIDE = matchMedia("(min-width: 60rem)").matches;
 const PARTS = ["meaning", "words", "both"];
 
 const state = {
   tables: [], table: null,
   // Three lists where they have room beside each other.
-  view: matchMedia("(min-width: 60rem)").matches ? "all" : "both",
+  view: WIDE ? "all" : "both",
   filter: {}, threshold: null, suggested: null,
   answers: {}, terms: null, histogram: null, histogramOf: null, axis: null,
   serial: 0, running: null, timer: 0,
@@ -198,7 +199,7 @@ function histogramNote() {
     : `${show.number(show.countAbove(histogram, threshold))} of ${of} are at least so similar.`];
   if (Object.keys(state.filter).length) parts.push("Without the filters.");
   if (state.answers.meaning?.rows?.length) parts.push("Marks below: the rows found by meaning.");
-  if (threshold != null && state.view !== "meaning") parts.push("It applies to the search by meaning; in the others, rows below it are pale.");
+  if (threshold != null && state.view !== "meaning") parts.push("It applies to the search by meaning; the other lists show rows below it in grey.");
   return parts.join(" ");
 }
 
@@ -261,7 +262,7 @@ function filterField(field) {
 function filterBy(column, values) {
   if (values.length) state.filter[column] = values.length === 1 ? values[0] : values;
   else delete state.filter[column];
-  $("clear-filters").hidden = !Object.keys(state.filter).length;
+  countFilters();
   searchSoon();
 }
 
@@ -271,7 +272,13 @@ function clearFilters() {
     input.checked = false;
     if (input.type !== "checkbox") input.value = "";
   }
-  $("clear-filters").hidden = true;
+  countFilters();
+}
+
+function countFilters() {
+  const count = Object.keys(state.filter).length;
+  $("clear-filters").hidden = !count;
+  $("filter-count").textContent = count ? `${count} in use` : "";
 }
 
 // -- The table and the model --
@@ -382,4 +389,5 @@ document.addEventListener("keydown", (event) => {
 });
 
 document.querySelector(`input[name="view"][value="${state.view}"]`).checked = true;
+document.querySelector("#filters details").open = WIDE;
 start();

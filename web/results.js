@@ -45,9 +45,10 @@ function facts(pairs, name) {
       element("div", {}, element("dt", {}, term), element("dd", {}, value))));
 }
 
-function text(segments) {
-  const made = element("p", { class: "text" },
-    ...segments.map((segment, place) => (place % 2 ? element("mark", {}, segment) : segment)));
+function text(segments, place, texts) {
+  // Of several text columns the first is a title more often than not.
+  const made = element("p", { class: place === 0 && texts.length > 1 ? "text first" : "text" },
+    ...segments.map((segment, odd) => (odd % 2 ? element("mark", {}, segment) : segment)));
   const length = segments.reduce((sum, segment) => sum + segment.length, 0);
   if (length < 280) return [made];
   made.classList.add("clipped");
@@ -89,13 +90,16 @@ export function list(part, answer, terms, threshold) {
     section.append(element("div", { class: "problem" }, ...problem(answer.problem)));
     return section;
   }
-  if (part === "words" && terms) section.append(element("p", { class: "note" }, wordsNote(terms)));
-  if (!answer.rows.length) section.append(element("p", { class: "note" }, nothing(part, threshold)));
+  section.append(element("p", { class: "note" }, caption(part, terms, threshold)));
+  if (!answer.rows.length) section.append(element("p", { class: "nothing" }, nothing(part, threshold)));
   else section.append(element("ol", {}, ...answer.rows.map((found, place) => row(part, found, place + 1, threshold))));
   return section;
 }
 
-function wordsNote(terms) {
+function caption(part, terms, threshold) {
+  if (part === "meaning") return threshold == null ? "The nearest rows." : `The nearest rows, from ${threshold.toFixed(3)} on.`;
+  if (part === "both") return "The ranks of both lists, added up.";
+  if (!terms) return "The rows that have words of the search.";
   const parts = [];
   if (terms.counted.length) parts.push(`Looked for: ${terms.counted.join(", ")}.`);
   if (terms.common.length) parts.push(`In more than 200 rows: ${terms.common.join(", ")}.`);

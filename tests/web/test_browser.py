@@ -56,7 +56,7 @@ def ask(page: Page, text: str, lists: int = 3) -> None:
 def shown(page: Page, text: str, lists: int = 3) -> None:
     """Waits for the results of this search."""
     literal = json.dumps("'" + text.replace("'", "''") + "'")
-    page.wait(f"document.querySelectorAll('.list ol, .list > .note').length >= {lists} && "
+    page.wait(f"document.querySelectorAll('.list ol, .list > .nothing').length >= {lists} && "
               f"[...document.querySelectorAll('#statement-list code')].every((e) => e.textContent.includes({literal})) && "
               f"document.querySelectorAll('#statement-list code').length === {lists}", f"results of {text}")
 
@@ -144,17 +144,17 @@ def test_a_threshold_without_rows_says_so(page_of_docs):
     page_of_docs.run("(() => { const e = document.querySelector('#threshold'); e.focus(); e.value = e.max; })()")
     page_of_docs.press("End")
     page_of_docs.press("ArrowLeft")
-    page_of_docs.wait("document.querySelector('.list[data-part=\"meaning\"] > .note')?.innerText.includes('No row has a similarity')")
+    page_of_docs.wait("document.querySelector('.list[data-part=\"meaning\"] > .nothing')?.innerText.includes('No row has a similarity')")
 
 
 def test_filters_by_choice_and_by_value(page_of_docs):
     page_of_docs.wait("document.querySelectorAll('.picks input').length")
     ask(page_of_docs, "night")
-    page_of_docs.click('[data-column="lang"] label:nth-child(2) input')
+    page_of_docs.click('[data-column="lang"] label:nth-child(1) input')
     page_of_docs.wait("document.querySelectorAll('.list[data-part=\"meaning\"] li').length === 1")
     assert texts(page_of_docs, "meaning") == [DOCS[0][0]] and texts(page_of_docs, "words") == []
     assert """filter => '{"lang": "de"}'""" in page_of_docs.text('#statements figure[data-part="meaning"] code')
-    page_of_docs.click('[data-column="lang"] label:nth-child(1) input')
+    page_of_docs.click('[data-column="lang"] label:nth-child(2) input')
     page_of_docs.wait("document.querySelectorAll('.list[data-part=\"meaning\"] li').length === 4")
     page_of_docs.click("#clear-filters")
     page_of_docs.wait(f"document.querySelectorAll('.list[data-part=\"meaning\"] li').length === {len(DOCS)}")
@@ -353,12 +353,12 @@ def test_everything_is_reached_by_keyboard_in_reading_order(page_of_docs):
                                     "return s(e) || s(e.nextElementSibling) || e.type === 'search'; })()")
         assert outlined, f"no visible focus on {page_of_docs.focused()}"
         reached.append(page_of_docs.focused())
-    expected = ["Side by side", "Rows", "Similarity at least", "id, integer", "en", "The statement of the search by meaning",
+    expected = ["Side by side", "Rows", "Similarity at least", "Filters", "id, integer", "de", "The statement of the search by meaning",
                 "Copy the statement of the search by meaning", "This table", "The model"]
     places = [next((i for i, name in enumerate(reached) if name.startswith(word)), None) for word in expected]
     assert None not in places, (expected, reached)
     # The button stands before the statement that it copies.
-    places[5], places[6] = places[6], places[5]
+    places[6], places[7] = places[7], places[6]
     assert places == sorted(places), reached
 
 
