@@ -10,7 +10,7 @@
 -- that finds no row, or only rows that were written after the call began, as by sessions that go on
 -- inserting under gte_small.defer.
 --
--- gte_small.backfill_batch(), gte_small.backfill_write(), gte_small.backfill_row() and the calls of
+-- gte_small.backfill_batch(), gte_small.backfill_write(), gte_small.backfill_names() and the calls of
 -- 55-backfill-calls.sql read and write rows, so the user's triggers, policies and generated columns run in
 -- them, which may need the session's search_path. Therefore these have no SET clause, and each name and
 -- operator in them is qualified. All other functions have a safe search_path; they pass a job from one to
@@ -398,7 +398,6 @@ DECLARE
   reading pg_catalog.refcursor;
   one record;
   embedded record;
-  n pg_catalog.int4;
   places pg_catalog.tid[] := '{}';
   texts pg_catalog.text[] := '{}';
   cost pg_catalog.float8 := 0;
@@ -447,10 +446,10 @@ BEGIN
   IF pg_catalog.cardinality(places) OPERATOR(pg_catalog.>) 0 THEN
     began := pg_catalog.clock_timestamp();
     SELECT * INTO embedded FROM gte_small.backfill_embed(job, texts);
-    FOREACH n IN ARRAY embedded.refused LOOP
-      job := gte_small.backfill_failed(job, places[n],
-        CASE WHEN job.failed OPERATOR(pg_catalog.<) 5 THEN gte_small.backfill_row(job, places[n]) END, embedded.refusal);
-    END LOOP;
+    IF embedded.refusal IS NOT NULL THEN
+      failed := ARRAY(SELECT places[n] FROM pg_catalog.unnest(embedded.refused) AS n);
+      job := gte_small.backfill_failed(job, failed, gte_small.backfill_names(job, failed), embedded.refusal);
+    END IF;
     job := gte_small.backfill_write(job, places, embedded.vectors);
     IF job.phase OPERATOR(pg_catalog.=) 'missing' AND job.wrote OPERATOR(pg_catalog.>) 0 THEN
       PERFORM gte_small.embedding_written(job.target, job.embedding);

@@ -5,7 +5,7 @@
 -- made is not made again, and one such row among n costs about 2 log n attempts. The job remembers the row. The
 -- end of the call names it.
 --
--- Each attempt is a subtransaction. gte_small.backfill_write() and gte_small.backfill_row() run the user's
+-- Each attempt is a subtransaction. gte_small.backfill_write() and gte_small.backfill_names() run the user's
 -- triggers and policies, so they have no SET clause (see 50-backfill.sql).
 
 -- Whether an error is one of the whole call and not of a row: connection lost, read-only, serialization failure and
@@ -95,46 +95,50 @@ $body$;
 COMMENT ON FUNCTION gte_small.backfill_naming(pg_catalog.oid) IS
   'part of embed_backfill: the statement that names a row by its primary key';
 
--- The name of a row in messages: by its primary key, else by its ctid.
-CREATE FUNCTION gte_small.backfill_row(job gte_small.backfill_job, place pg_catalog.tid) RETURNS pg_catalog.text
+-- The names of rows in messages: by the primary key, else by the ctid. A message names five.
+CREATE FUNCTION gte_small.backfill_names(job gte_small.backfill_job, places pg_catalog.tid[]) RETURNS pg_catalog.text[]
   LANGUAGE plpgsql
 AS $body$
 DECLARE
   naming pg_catalog.text := gte_small.backfill_naming(job.leaves[job.leaf]);
+  names pg_catalog.text[] := '{}';
+  place pg_catalog.tid;
   named pg_catalog.text;
 BEGIN
-  IF naming IS NOT NULL THEN
-    EXECUTE naming INTO named USING place;
-  END IF;
-  RETURN COALESCE(named, pg_catalog.format('ctid %s', place));
+  FOREACH place IN ARRAY places[1:5 OPERATOR(pg_catalog.-) pg_catalog.cardinality(job.failed_rows)] LOOP
+    named := NULL;
+    IF naming IS NOT NULL THEN
+      EXECUTE naming INTO named USING place;
+    END IF;
+    names := pg_catalog.array_append(names, COALESCE(named, pg_catalog.format('ctid %s', place)));
+  END LOOP;
+  RETURN names;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.backfill_row(gte_small.backfill_job, pg_catalog.tid) IS
-  'part of embed_backfill: what messages call a row';
+COMMENT ON FUNCTION gte_small.backfill_names(gte_small.backfill_job, pg_catalog.tid[]) IS
+  'part of embed_backfill: what messages call rows';
 
--- Remembers a row that failed, and the error of the first. The job holds 100,000 places; the next pass tries those
--- beyond again.
-CREATE FUNCTION gte_small.backfill_failed(job gte_small.backfill_job, place pg_catalog.tid, named pg_catalog.text,
+-- Remembers rows of the leaf at hand that failed, and the error of the first. The job holds 100,000 places; the next
+-- pass tries those beyond again.
+CREATE FUNCTION gte_small.backfill_failed(job gte_small.backfill_job, places pg_catalog.tid[], names pg_catalog.text[],
     failure pg_catalog.text[])
   RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
+DECLARE
+  leaf CONSTANT oid := job.leaves[job.leaf];
 BEGIN
-  job.failed := job.failed + 1;
-  IF cardinality(job.failed_places) < 100000 THEN
-    job.failed_places := array_append(job.failed_places, place);
-    job.failed_leaves := array_append(job.failed_leaves, job.leaves[job.leaf]);
-  END IF;
-  IF named IS NOT NULL THEN
-    job.failed_rows := array_append(job.failed_rows, concat_ws(' of ', named,
-      CASE WHEN job.leaves[job.leaf] <> job.target THEN job.leaves[job.leaf]::regclass END));
-  END IF;
+  job.failed := job.failed + cardinality(places);
+  job.failed_places := (job.failed_places || places)[:100000];
+  job.failed_leaves := (job.failed_leaves || array_fill(leaf, ARRAY[cardinality(places)]))[:100000];
+  job.failed_rows := job.failed_rows || ARRAY(SELECT concat_ws(' of ', n, CASE WHEN leaf <> job.target THEN leaf::regclass END)
+                                                FROM unnest(names) WITH ORDINALITY AS u (n, place) ORDER BY u.place);
   job.failure := coalesce(job.failure, failure);
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.backfill_failed(gte_small.backfill_job, pg_catalog.tid, pg_catalog.text, pg_catalog.text[]) IS
-  'part of embed_backfill: remembers a row that can''t be embedded';
+COMMENT ON FUNCTION gte_small.backfill_failed(gte_small.backfill_job, pg_catalog.tid[], pg_catalog.text[], pg_catalog.text[]) IS
+  'part of embed_backfill: remembers rows that can''t be embedded';
 
 -- The rows of the leaf at hand that failed.
 CREATE FUNCTION gte_small.backfill_failed_here(job gte_small.backfill_job) RETURNS pg_catalog.tid[]
@@ -220,6 +224,7 @@ DECLARE
   tried pg_catalog.bool := false;
   wrote pg_catalog.int4; writer pg_catalog.xid;
   state pg_catalog.text; message pg_catalog.text; hint pg_catalog.text;
+  failed pg_catalog.tid[] := '{}'; before pg_catalog.tid[]; failure pg_catalog.text[];
 BEGIN
   WHILE pg_catalog.cardinality(pending) OPERATOR(pg_catalog.>) 0 LOOP
     low := pending[1]; high := pending[2]; pending := pending[3:];
@@ -255,18 +260,22 @@ BEGIN
         middle := (low OPERATOR(pg_catalog.+) high) OPERATOR(pg_catalog./) 2;
         pending := pg_catalog.array_cat(ARRAY[low, middle, middle OPERATOR(pg_catalog.+) 1, high], pending);
       ELSE
-        -- A text that the model refused has failed before.
-        IF NOT (places[low] OPERATOR(pg_catalog.=) ANY (gte_small.backfill_failed_here(job))) THEN
-          job := gte_small.backfill_failed(job, places[low],
-            CASE WHEN job.failed OPERATOR(pg_catalog.<) 5 THEN gte_small.backfill_row(job, places[low]) END,
-            ARRAY[state, message, hint]);
-        END IF;
-        IF job.phase OPERATOR(pg_catalog.<>) 'missing' THEN
-          job := gte_small.backfill_hold(job, places[low:low]);
-        END IF;
+        failed := pg_catalog.array_append(failed, places[low]);
+        failure := COALESCE(failure, ARRAY[state, message, hint]);
       END IF;
     END;
   END LOOP;
+  IF pg_catalog.cardinality(failed) OPERATOR(pg_catalog.>) 0 THEN
+    IF job.phase OPERATOR(pg_catalog.<>) 'missing' THEN
+      job := gte_small.backfill_hold(job, failed);
+    END IF;
+    -- A row whose text the model refused is known by now.
+    before := gte_small.backfill_failed_here(job);
+    failed := ARRAY(SELECT f FROM pg_catalog.unnest(failed) AS f WHERE NOT (f OPERATOR(pg_catalog.=) ANY (before)));
+    IF pg_catalog.cardinality(failed) OPERATOR(pg_catalog.>) 0 THEN
+      job := gte_small.backfill_failed(job, failed, gte_small.backfill_names(job, failed), failure);
+    END IF;
+  END IF;
   RETURN job;
 END
 $body$;

@@ -298,7 +298,7 @@ BEGIN
 END
 $body$;
 COMMENT ON FUNCTION embed_backfill_step(pg_catalog.regclass, pg_catalog.int4, pg_catalog.name) IS
-  'embeds one batch of the rows that have no embedding, in the caller''s transaction; returns how many, 0 = none is missing; run it as the table''s owner, whose triggers fire';
+  'embeds one batch of the rows that have no embedding, in the caller''s transaction; returns how many, 0 = none is missing that can be embedded; run it as the table''s owner, whose triggers fire';
 
 -- A step does not know where the last one ended. From a random block, it rarely has to read a large part
 -- of the table that is already done.
