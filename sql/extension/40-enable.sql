@@ -90,16 +90,16 @@ BEGIN
             HINT = 'Name the text columns: enable_semantic_search(''docs'', ''{title,body}'').';
   END IF;
 
-  FOR source IN SELECT c FROM unnest(content) c GROUP BY c HAVING count(*) > 1 LOOP
-    RAISE EXCEPTION 'column "%" is named twice', source
-      USING ERRCODE = 'duplicate_column', DETAIL = 'Nothing was made.', HINT = 'Name each text column once.';
-  END LOOP;
   FOREACH source IN ARRAY content LOOP
     IF gte_small.check_text_column(target, source) <> '' THEN
       RAISE EXCEPTION 'column "%" of table % is generated', source, target
         USING ERRCODE = 'generated_always', DETAIL = 'A BEFORE trigger sees it as NULL; nothing was made.',
               HINT = 'Name the columns it is generated from.';
     END IF;
+  END LOOP;
+  FOR source IN SELECT c FROM unnest(content) c GROUP BY c HAVING count(*) > 1 LOOP
+    RAISE EXCEPTION 'column "%" is named twice', source
+      USING ERRCODE = 'duplicate_column', DETAIL = 'Nothing was made.', HINT = 'Name each text column once.';
   END LOOP;
 
   SELECT format_type(a.atttypid, a.atttypmod) AS name, a.attgenerated <> '' AS generated,

@@ -1,7 +1,8 @@
 -- The indexes that enable_semantic_search creates.
 
 -- An index that was created for an embedding column is recognized by its comment, not by its name. An
--- index that the user created has no such comment, and disable_semantic_search keeps it.
+-- index that the user created has no such comment, and disable_semantic_search keeps it. The index of a table that
+-- was attached as a partition belongs to the parent's index.
 CREATE FUNCTION gte_small.indexes(
     target pg_catalog.regclass, embedding pg_catalog.name,
     OUT indexrelid pg_catalog.oid, OUT method pg_catalog.name)
@@ -11,7 +12,7 @@ CREATE FUNCTION gte_small.indexes(
 AS $body$
   SELECT i.indexrelid, m.amname
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-   WHERE i.indrelid = target AND obj_description(i.indexrelid, 'pg_class') = gte_small.mark(embedding)
+   WHERE i.indrelid = target AND obj_description(i.indexrelid, 'pg_class') = gte_small.mark(embedding) AND NOT c.relispartition
 $body$;
 COMMENT ON FUNCTION gte_small.indexes(pg_catalog.regclass, pg_catalog.name) IS
   'part of enable_semantic_search: the indexes it made for an embedding column';
@@ -195,7 +196,8 @@ BEGIN
     plan := plan || ROW('make', 'second', NULL, crowd)::gte_small.index_step;
   END IF;
   -- Where no vector is frequent it costs writes and serves nothing.
-  RETURN plan || ARRAY(SELECT ROW('drop', 'second', s, NULL)::gte_small.index_step FROM unnest(second) s WHERE s <> ALL (up_to_date));
+  RETURN plan || ARRAY(SELECT ROW('drop', 'second', s, NULL)::gte_small.index_step FROM unnest(second) s JOIN pg_class c ON c.oid = s
+                        WHERE s <> ALL (up_to_date) AND NOT c.relispartition);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.index_plan(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS
