@@ -111,9 +111,9 @@ BEGIN
         format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
       CASE WHEN loaded IS NOT NULL AND rows > 0 THEN gte_small.unknown_hint(target, ours.content) END,
       CASE WHEN index_present THEN gte_small.crowded_hint(target, embedding, ours.content) END,
-      CASE WHEN gte_small.functions_outdated(target, ours.content, embedding, ours.note) THEN
-        format('the search functions are not those of this version or of the table''s columns: SELECT enable_semantic_search(%s, %L, %L%s)',
-               here, ours.content, embedding, CASE WHEN index_present THEN '' ELSE ', with_index => false' END) END,
+      gte_small.functions_wrong(target, ours.content, embedding, ours.note)
+        || format(': SELECT enable_semantic_search(%s, %L, %L%s)', here, ours.content, embedding,
+                  CASE WHEN index_present THEN '' ELSE ', with_index => false' END),
       CASE WHEN NOT index_present THEN gte_small.index_hint(target, embedding) END,
       gte_small.invalid_index_hint(target, embedding),
       gte_small.dead_rows_hint(target, embedding),

@@ -57,9 +57,18 @@ def test_tables_that_were_swapped_by_renaming(connection):
                        "alter table docs rename to docs_old; alter table docs_new rename to docs")
     told = status(connection)
     assert (told["state"], told["embedded"]) == ("no trigger", 10)
-    assert "enable_semantic_search('public.docs'" in hint(connection, "no trigger fills")
+    statement = hint(connection, "no trigger fills")
+    assert "enable_semantic_search('public.docs'" in statement
     # The functions of the name are those of the old table.
     assert "enable_semantic_search('public.docs_old'" in hint(connection, "search functions", "docs_old")
+    connection.execute(statement)
+    for table in ("docs", "docs_old"):
+        for told in status(connection, table)["hints"]:
+            if "enable_semantic_search" in told:
+                connection.execute(told.partition(": ")[2])
+        no_hint(connection, "enable_semantic_search", table)
+    connection.execute("insert into docs values (50, 'only in the new table')")
+    assert one(connection, "select id from search_docs('only in the new table', 1)") == 50
 
 
 def test_a_detached_partition(connection):
@@ -186,3 +195,13 @@ def test_the_status_of_all_tables(connection):
     connection.execute("create view shown as select * from docs")
     told = connection.execute("select c.oid::regclass::text, s.state from pg_class c cross join lateral embedding_status(c.oid) s").fetchall()
     assert told == [("docs", "current")]
+
+
+def test_the_indexes_of_a_large_table(connection):
+    make(connection, 10)
+    connection.execute("call embed_backfill('docs')")
+    connection.execute("create or replace function gte_small.is_large(target regclass) returns bool language sql as 'select true'")
+    for statement in hint(connection, "searches read the whole table").splitlines():
+        assert statement.endswith(";")
+        connection.execute(statement)
+    assert status(connection)["index_present"] and status(connection)["hints"] == []
