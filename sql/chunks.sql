@@ -55,6 +55,8 @@ begin
   -- read a document could write its chunks.
   former := to_regprocedure(here || '.chunk_document()');
   if exists (select from pg_trigger t where t.tgrelid = to_regclass(here || '.documents') and t.tgname = 'chunk_document' and t.tgfoid = former) then
+    -- The strongest lock at once, of the documents first, as those take the locks who search and write.
+    execute format('lock table %1$s.documents, %1$s.chunks in access exclusive mode', here);
     execute format('drop trigger chunk_document on %s.documents', here);
     execute format('drop function %s.chunk_document()', here);
     execute format('drop function if exists %s.query_documents(text, float8, int4)', here);

@@ -73,39 +73,102 @@ $body$;
 COMMENT ON FUNCTION gte_small.document_keys(pg_catalog.regclass) IS
   'part of document search: the table that a chunks table belongs to, and how their rows are joined';
 
+-- The table of a table's chunks, by its foreign key and its trigger, which follow renames. It belongs to the owner of
+-- the documents, or of the trigger function where the documents have changed theirs; "owner" wants a certain one. Any
+-- role with the privilege REFERENCES can make a table of this form, and its triggers would run as whoever writes it.
+-- The triggers of the foreign key are found by an index; constraints are not.
+CREATE FUNCTION gte_small.chunks_of(target pg_catalog.regclass, owner pg_catalog.name DEFAULT NULL) RETURNS pg_catalog.regclass
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+BEGIN
+  RETURN (
+    SELECT c.oid
+      FROM pg_trigger r JOIN pg_constraint f ON f.oid = r.tgconstraint AND f.contype = 'f' AND f.confrelid = target
+      JOIN pg_class c ON c.oid = f.conrelid JOIN pg_class d ON d.oid = target
+     WHERE r.tgrelid = target AND r.tgisinternal
+       AND CASE WHEN owner IS NOT NULL THEN pg_get_userbyid(c.relowner) = owner
+                ELSE c.relowner = d.relowner
+                  OR EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                              WHERE t.tgrelid = target AND t.tgname = 'gte_small_chunks' AND p.proowner = c.relowner) END
+       -- A script that brings an older form over has dropped its trigger.
+       AND (EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = 'gte_small.accept_chunk'::regproc)
+            OR starts_with(obj_description(c.oid, 'pg_class'), gte_small.document_mark()))
+     ORDER BY c.relowner <> d.relowner, c.oid LIMIT 1);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.chunks_of(pg_catalog.regclass, pg_catalog.name) IS
+  'part of document search: the table of the chunks of a table';
+
+-- What the columns in a trigger's arguments are called now. The comment of the trigger has their numbers.
+CREATE FUNCTION gte_small.document_columns(target pg_catalog.regclass, names pg_catalog.name[]) RETURNS pg_catalog.name[]
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+DECLARE
+  comment text;
+  noted jsonb;
+BEGIN
+  IF NOT EXISTS (SELECT FROM unnest(names) AS u (c)
+                  WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = u.c AND NOT a.attisdropped)) THEN
+    RETURN names;
+  END IF;
+  -- A trigger of a partition is a clone without a comment.
+  SELECT obj_description(t.oid, 'pg_trigger') INTO comment
+    FROM (SELECT a.relid::oid FROM pg_partition_ancestors(target) a UNION SELECT target::oid) AS a (relid)
+    JOIN pg_trigger t ON t.tgrelid = a.relid AND t.tgname = 'gte_small_chunks' AND t.tgparentid = 0;
+  BEGIN
+    noted := substring(comment FROM '{.*')::jsonb;
+  EXCEPTION WHEN invalid_text_representation OR untranslatable_character THEN
+    -- Somebody edited the comment: nothing is known.
+  END;
+  RETURN gte_small.names_now(target, names, noted);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.document_columns(pg_catalog.regclass, pg_catalog.name[]) IS
+  'part of document search: the names of columns after a rename';
+
 -- Document search on a table, as it is: NULL where there is none. The arguments of the trigger are the columns of
--- content and context and a chosen name of the search function.
+-- content and context and a chosen name of the search function; "arguments" has the names of today.
 CREATE FUNCTION gte_small.document_search(
     target pg_catalog.regclass, OUT chunks pg_catalog.regclass, OUT trigger_function pg_catalog.regprocedure,
-    OUT arguments pg_catalog.text[], OUT search_functions pg_catalog.regprocedure[])
+    OUT arguments pg_catalog.text[], OUT named pg_catalog.text[], OUT search_functions pg_catalog.regprocedure[])
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
 BEGIN
-  SELECT t.tgfoid::regprocedure, a.arguments INTO trigger_function, arguments
+  SELECT t.tgfoid::regprocedure, a.arguments INTO trigger_function, named
     FROM pg_trigger t
     CROSS JOIN LATERAL (
       SELECT array_agg(convert_from(decode(replace(hex, ' ', ''), 'hex'), getdatabaseencoding()) ORDER BY n)
         FROM regexp_split_to_table(regexp_replace(encode(t.tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ') WITH ORDINALITY AS u (hex, n)
        WHERE n <= t.tgnargs) AS a (arguments)
    WHERE t.tgrelid = document_search.target AND t.tgname = 'gte_small_chunks' AND t.tgnargs = 3 AND NOT t.tgisinternal;
-  SELECT c.oid::regclass INTO chunks
-    FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
-   WHERE f.confrelid = document_search.target AND f.contype = 'f' AND f.conparentid = 0
-     -- A script that brings an older form over has dropped its trigger.
-     AND (EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-                   WHERE t.tgrelid = c.oid AND p.proname = 'accept_chunk' AND p.pronamespace = 'gte_small'::regnamespace)
-          OR starts_with(obj_description(c.oid, 'pg_class'), gte_small.document_mark()))
-   ORDER BY c.oid LIMIT 1;
+  arguments := ARRAY[gte_small.document_columns(target, named[1]::name[])::text, gte_small.document_columns(target, named[2]::name[])::text, named[3]];
+  IF named IS NULL THEN
+    arguments := NULL;
+  END IF;
+  chunks := gte_small.chunks_of(target);
   search_functions := ARRAY(
     SELECT p.oid FROM pg_proc p JOIN pg_class c ON c.oid = document_search.target AND c.reltype = ANY (p.proallargtypes)
-     WHERE CASE WHEN obj_description(p.oid, 'pg_proc') IS NULL THEN p.prosrc LIKE '%gte\_small.nearest\_documents(%'
+     WHERE CASE WHEN obj_description(p.oid, 'pg_proc') IS NULL THEN p.prosrc LIKE '%gte\_small.documents\_query(%'
                 ELSE starts_with(obj_description(p.oid, 'pg_proc'), gte_small.document_mark()) END
      ORDER BY p.oid);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.document_search(pg_catalog.regclass) IS
   'part of enable_document_search: what was made for a table';
+
+-- For hints: the statement that enables the search of a table as it was enabled.
+CREATE FUNCTION gte_small.enable_again(target pg_catalog.regclass, content pg_catalog.text, context pg_catalog.text) RETURNS pg_catalog.text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT format('SELECT enable_document_search(%L, %L%s);', coalesce(pg_partition_root(target), target),
+                coalesce(nullif(content, '{}'), '...'), CASE WHEN context <> '{}' THEN format(', %L', context) END)
+$body$;
+COMMENT ON FUNCTION gte_small.enable_again(pg_catalog.regclass, pg_catalog.text, pg_catalog.text) IS
+  'part of document search: the statement that enables it again';
 
 CREATE FUNCTION gte_small.has_document_search(target pg_catalog.regclass) RETURNS pg_catalog.bool
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -163,8 +226,8 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'The chunks and the search stand in the table''s schema; nothing was made.',
             HINT = format('GRANT CREATE ON SCHEMA %s TO %I.', relation.relnamespace::regnamespace, current_user);
   END IF;
-  -- One session at a time. CREATE TRIGGER and the foreign key take the same lock.
-  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', target);
+  -- One session at a time. The stronger lock that is needed is taken once that is known.
+  PERFORM gte_small.lock_for_change(target, 'SHARE UPDATE EXCLUSIVE', relation.relkind = 'p');
 
   SELECT c.embedding INTO searched FROM gte_small.embedding_columns(target) c
    WHERE EXISTS (SELECT FROM gte_small.made_functions(target, c.embedding)) LIMIT 1;
@@ -185,6 +248,12 @@ BEGIN
       USING ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'Chunks belong to a document by its primary key, of one or several columns of any type, which must not be deferrable; nothing was made.',
             HINT = format('ALTER TABLE %s ADD PRIMARY KEY (...), and enable the search again.', target);
+  END IF;
+
+  IF cardinality(gte_small.key_columns(target)) >= current_setting('max_index_keys')::int THEN
+    RAISE EXCEPTION 'the primary key of table % has % columns', target, cardinality(gte_small.key_columns(target))
+      USING ERRCODE = 'program_limit_exceeded', DETAIL = 'That of its chunks would have one more, and PostgreSQL allows no more; nothing was made.',
+            HINT = 'Give the table a shorter primary key.';
   END IF;
 
   IF array_ndims(content) IS DISTINCT FROM 1 OR array_position(content, NULL) > 0 THEN
@@ -242,7 +311,10 @@ BEGIN
   IF existing IS DISTINCT FROM made.chunks AND existing IS NOT NULL THEN
     RAISE EXCEPTION 'relation % exists and does not hold the chunks of this table', existing::regclass
       USING ERRCODE = 'duplicate_table', DETAIL = 'It was left as it is; nothing was made.',
-            HINT = 'Drop or rename it, or choose another name: enable_document_search(..., chunks_table => ''manual_chunks'').';
+            HINT = coalesce((SELECT format('If it did, give it its owner again: ALTER TABLE %s OWNER TO %s; ', existing::regclass, d.relowner::regrole)
+                               FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_class d ON d.oid = f.confrelid
+                              WHERE f.conrelid = existing AND f.confrelid = target AND f.contype = 'f' AND c.relowner <> d.relowner LIMIT 1), '')
+                   || 'Drop or rename it, or choose another name: enable_document_search(..., chunks_table => ''manual_chunks'').';
   END IF;
   existing := to_regprocedure(trigger_function || '()');
   IF existing IS NOT NULL AND existing IS DISTINCT FROM made.trigger_function THEN

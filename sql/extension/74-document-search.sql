@@ -7,14 +7,126 @@ CREATE FUNCTION gte_small.text_of(row_name pg_catalog.text, columns pg_catalog.n
 AS $body$
   SELECT CASE WHEN columns = '{}' THEN 'NULL::pg_catalog.text'
          ELSE format('pg_catalog.concat_ws(pg_catalog.chr(10), %s)',
-                     (SELECT string_agg(format('%I.%I::pg_catalog.text', row_name, c), ', ' ORDER BY n) FROM unnest(columns) WITH ORDINALITY AS u (c, n))) END
+                     (SELECT string_agg(format('%s.%I::pg_catalog.text', row_name, c), ', ' ORDER BY n) FROM unnest(columns) WITH ORDINALITY AS u (c, n))) END
 $body$;
 COMMENT ON FUNCTION gte_small.text_of(pg_catalog.text, pg_catalog.name[]) IS
   'part of enable_document_search: the expression of a document''s text';
 
+-- Whether generated functions still have the right names: of the documents (NULL for the trigger, which fires on them),
+-- of the chunks, of the key columns on both sides in the order of the foreign key, and of the other columns. "owner" is
+-- that of the chunks. Takes 50 µs; to make the statements anew takes 1 ms.
+CREATE FUNCTION gte_small.names_hold(
+    target pg_catalog.regclass, documents pg_catalog.text, chunks pg_catalog.text, keys pg_catalog.name[], chunk_keys pg_catalog.name[],
+    columns pg_catalog.name[], owner pg_catalog.name)
+  RETURNS pg_catalog.bool
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+  -- To plan takes ten times as long as the plan. The trigger function has nestloop off, for its own statements.
+  SET plan_cache_mode = force_generic_plan SET enable_nestloop = on
+AS $body$
+DECLARE
+  place oid := to_regclass(chunks);
+BEGIN
+  RETURN (documents IS NULL OR to_regclass(documents) = target)
+     AND EXISTS (SELECT FROM pg_constraint f
+                  WHERE f.conrelid = place AND f.contype = 'f' AND f.confrelid = target
+                    AND f.confkey = ARRAY(SELECT a.attnum FROM unnest(keys) WITH ORDINALITY AS u (c, n)
+                                            JOIN pg_attribute a ON a.attrelid = target AND a.attname = u.c ORDER BY u.n)
+                    AND f.conkey = ARRAY(SELECT a.attnum FROM unnest(chunk_keys) WITH ORDINALITY AS u (c, n)
+                                           JOIN pg_attribute a ON a.attrelid = place AND a.attname = u.c ORDER BY u.n))
+     AND EXISTS (SELECT FROM pg_class c JOIN pg_class d ON d.oid = target
+                  WHERE c.oid = place AND CASE WHEN owner IS NULL THEN c.relowner = d.relowner ELSE pg_get_userbyid(c.relowner) = owner END)
+     AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = target AND a.attname = ANY (columns)) = cardinality(columns)
+     AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = place AND a.attname IN ('ordinal', 'start', 'content', 'embedding')) = 4;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.names_hold(pg_catalog.regclass, pg_catalog.text, pg_catalog.text, pg_catalog.name[], pg_catalog.name[], pg_catalog.name[], pg_catalog.name) IS
+  'part of document search: whether a generated function still has the right names';
+
+-- The statements of the trigger that keeps the chunks of a table's rows, for the names that tables and columns have
+-- now. The trigger function is made with them. After a rename it makes them anew for each row, so that nothing is to be
+-- done. They have a row, its text, its heading, and a number of tokens as parameters $1 to $4, or under other names.
+--
+-- "texts" reads text and heading of a row $1. "present" tells whether the document has chunks. "removal" deletes
+-- them. "replacement" makes the chunks of the row $1 with the text $2, the heading $3 and at most $4 tokens: a part that
+-- stays where and what it was is not touched, and one that only moved keeps its vector. All CTEs see the chunks
+-- as they were before; the subquery on "gone" makes the DELETE come before the INSERT.
+CREATE FUNCTION gte_small.chunk_statements(
+    target pg_catalog.regclass, owner pg_catalog.name, content pg_catalog.text, context pg_catalog.text,
+    parameters pg_catalog.text[] DEFAULT '{($1),$2,$3,$4}',
+    OUT chunks pg_catalog.regclass, OUT texts pg_catalog.text, OUT present pg_catalog.text, OUT removal pg_catalog.text,
+    OUT replacement pg_catalog.text)
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+  -- As in names_hold().
+  SET plan_cache_mode = force_generic_plan SET enable_nestloop = on
+AS $body$
+DECLARE
+  k record;
+  contents name[] := gte_small.document_columns(target, content::name[]);
+  contexts name[] := gte_small.document_columns(target, context::name[]);
+  missing record;
+  tbl text;
+  with_heading bool;
+BEGIN
+  chunks := gte_small.chunks_of(target, owner);
+  IF chunks IS NULL THEN
+    RAISE EXCEPTION 'the table of the chunks of table % is gone, or has another owner', target
+      USING ERRCODE = 'undefined_table', DETAIL = 'The chunks can''t be kept, so the row was not changed.',
+            HINT = gte_small.enable_again(target, contents::text, contexts::text)
+                   || format(' Or give up the search: SELECT disable_document_search(%L);', coalesce(pg_partition_root(target), target));
+  END IF;
+  SELECT u.c, u.relation, u.relation = chunks AS of_chunks INTO missing
+    FROM (SELECT target AS relation, unnest(contents || contexts) AS c
+          UNION ALL SELECT chunks, unnest('{ordinal,start,content,embedding}'::name[] || CASE WHEN contexts <> '{}' THEN '{heading}'::name[] END)) AS u
+   WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = u.relation AND a.attname = u.c AND NOT a.attisdropped) LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'column "%" of table % does not exist, and the chunks of documents need it', missing.c, missing.relation
+      USING ERRCODE = 'undefined_column', DETAIL = 'The chunks can''t be kept, so the row was not changed.',
+            HINT = CASE WHEN missing.of_chunks THEN 'If it was renamed, give it this name again. Otherwise make the chunks again: SELECT disable_document_search('
+                                                    || quote_literal(coalesce(pg_partition_root(target), target)) || '); ' || gte_small.enable_again(target, contents::text, contexts::text)
+                   ELSE 'Name the text columns of today: ' || gte_small.enable_again(target, '{}', '{}') END;
+  END IF;
+  SELECT string_agg(format('%s.%I operator(%I.%s) c.%I', parameters[1], a.attname, s.nspname, o.oprname, b.attname), ' and ' ORDER BY u.n) AS of_document,
+         string_agg(quote_ident(b.attname), ', ' ORDER BY u.n) AS chunk_keys, string_agg(format('%s.%I', parameters[1], a.attname), ', ' ORDER BY u.n) AS keys
+    INTO k
+    FROM pg_constraint f
+    JOIN pg_constraint p ON p.conrelid = f.conrelid AND p.contype = 'p' AND f.conkey <@ p.conkey
+    CROSS JOIN unnest(f.confkey, f.conkey, f.conpfeqop) WITH ORDINALITY AS u (key, chunk_key, equals, n)
+    JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = u.key
+    JOIN pg_attribute b ON b.attrelid = f.conrelid AND b.attnum = u.chunk_key
+    JOIN pg_operator o ON o.oid = u.equals JOIN pg_namespace s ON s.oid = o.oprnamespace
+   WHERE f.conrelid = chunks AND f.contype = 'f' AND f.confrelid = target
+   GROUP BY f.oid ORDER BY f.oid LIMIT 1;
+  tbl := (SELECT q.tbl FROM gte_small.qualified(chunks) q);
+  with_heading := contexts <> '{}';
+  texts := format('select %s, gte_small.heading(%s)', gte_small.text_of(parameters[1], contents), gte_small.text_of(parameters[1], contexts));
+  present := format('select exists (select from %s c where %s)', tbl, k.of_document);
+  removal := format('delete from %s c where %s', tbl, k.of_document);
+  replacement := format($sql$
+with b as materialized (select c.* from %1$s c where %2$s),
+  n as materialized (select * from gte_small.chunk_text(%9$s, %10$s)),
+  gone as (delete from %1$s c where %2$s and not exists (
+    select from n where (n.ordinal, n.start) = (c.ordinal, c.start) and n.chunk collate "C" = c.content collate "C" %3$s) returning 1)
+insert into %1$s (%5$s, ordinal, start, content%6$s, embedding)
+select %7$s, n.ordinal, n.start, n.chunk%8$s, v.embedding
+  from n
+  left join (select distinct on (b.content collate "C") b.content, b.embedding from b where b.embedding is not null %4$s
+              order by b.content collate "C") v on v.content collate "C" = n.chunk collate "C"
+ where not exists (select from b where (b.ordinal, b.start) = (n.ordinal, n.start) and b.content collate "C" = n.chunk collate "C" %4$s)
+   and (select count(*) from gone) >= 0
+ order by n.ordinal$sql$,
+    tbl, k.of_document, CASE WHEN with_heading THEN format('and c.heading collate "C" is not distinct from %s collate "C"', parameters[3]) END,
+    CASE WHEN with_heading THEN format('and b.heading collate "C" is not distinct from %s collate "C"', parameters[3]) END,
+    k.chunk_keys, CASE WHEN with_heading THEN ', heading' END, k.keys, CASE WHEN with_heading THEN ', ' || parameters[3] END, parameters[2], parameters[4]);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.chunk_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+  'part of document search: the statements of the trigger that keeps the chunks';
+
 -- The body of the trigger function. It is SECURITY DEFINER and belongs to the table's owner, so that a role that
--- changes documents needs no rights on the chunks. All names in it were fixed when it was made, and its
--- search_path is pg_catalog. Rows are only compared and stored.
+-- changes documents needs no rights on the chunks. Its search_path is pg_catalog, and all other names are qualified.
+-- Rows are only compared and stored.
 CREATE FUNCTION gte_small.chunk_body(chunks pg_catalog.regclass, content pg_catalog.name[], context pg_catalog.name[])
   RETURNS pg_catalog.text
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -22,69 +134,73 @@ CREATE FUNCTION gte_small.chunk_body(chunks pg_catalog.regclass, content pg_cata
 AS $body$
 DECLARE
   k record;
-  of_document text;
-  replaced text;
-  partitioned bool;
-  heading bool := context <> '{}';
+  s record;
+  former record;
+  owner name := (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = chunks);
 BEGIN
   SELECT * INTO k FROM gte_small.document_keys(chunks);
-  partitioned := EXISTS (SELECT FROM pg_class d WHERE d.oid = k.target AND d.relkind = 'p');
-  SELECT string_agg(format('new.%I %s c.%I', u.key, u.equals, u.chunk_key), ' and ' ORDER BY n),
-         string_agg(format('old.%I %s c.%I', u.key, u.equals, u.chunk_key), ' and ' ORDER BY n)
-    INTO of_document, replaced
-    FROM unnest(k.keys, k.chunk_keys, k.operators) WITH ORDINALITY AS u (key, chunk_key, equals, n);
+  SELECT * INTO s FROM gte_small.chunk_statements(k.target, owner, content::text, context::text, '{new,body,head,gte_small.room_below(head)}');
+  SELECT * INTO former FROM gte_small.chunk_statements(k.target, owner, content::text, context::text, '{old,body,head,room}');
   RETURN format($sql$
+#variable_conflict use_variable
 declare
+  s record;
   body text;
   head text;
-  room int;
-  before %1$s[];
+  former_body text;
+  former_head text;
+  present bool;
+  named bool := gte_small.names_hold(tg_relid, null, %1$L, %2$L, %3$L, %4$L, current_user);
 begin
-%3$s  body := %4$s;
-  head := gte_small.heading(%5$s);
+  if not named then
+    select * into s from gte_small.chunk_statements(tg_relid, current_user, tg_argv[0], tg_argv[1]);
+  end if;
+  -- A row that moves to another partition is a DELETE and an INSERT. The foreign key would change the key of its
+  -- chunks, but only after the INSERT has made them.
+  if tg_op = 'DELETE' then
+    if named then
+      %5$s;
+    else
+      execute s.removal using old;
+    end if;
+    return null;
+  end if;
+  if named then
+    %6$s into body, head;
+  else
+    execute s.texts into body, head using new;
+  end if;
   if tg_op = 'UPDATE' then
-    if body collate "C" is not distinct from %6$s collate "C" and head collate "C" is not distinct from gte_small.heading(%7$s) collate "C"
-       and exists (select from %1$s c where %2$s) then
-      return null;
+    if named then
+      %7$s into former_body, former_head;
+    else
+      execute s.texts into former_body, former_head using old;
+    end if;
+    if body collate "C" is not distinct from former_body collate "C" and head collate "C" is not distinct from former_head collate "C" then
+      if named then
+        %8$s into present;
+      else
+        execute s.present into present using new;
+      end if;
+      if present then
+        return null;
+      end if;
     end if;
   end if;
-  room := gte_small.room_below(head);
-  if tg_op = 'UPDATE' then
-    before := array(select c from %1$s c where %2$s order by c.ordinal);
-    -- A part that stays where and what it was is not touched.
-    delete from %1$s c where %2$s and not exists (
-      select from gte_small.chunk_text(body, room) n
-       where (n.ordinal, n.start) = (c.ordinal, c.start) and n.chunk collate "C" = c.content collate "C"%8$s);
+  -- The embedding trigger leaves a vector that comes along. It was the model's before, so it is not noted as one of
+  -- unknown origin.
+  if named then
+    perform gte_small.own_write(%1$L, true);
+    %9$s;
+  else
+    perform gte_small.own_write(s.chunks, true);
+    execute s.replacement using new, body, head, gte_small.room_below(head);
   end if;
-  -- One that only moved keeps its vector: the embedding trigger leaves a vector that comes along. It was the
-  -- model's before, so it is not noted as one of unknown origin.
-  perform gte_small.own_write(%13$L, true);
-  insert into %1$s (%9$s, ordinal, start, content%10$s, embedding)
-  select %11$s, n.ordinal, n.start, n.chunk%12$s, b.embedding
-    from gte_small.chunk_text(body, room) n
-    left join (select distinct on (c.content collate "C") c.content, c.embedding from unnest(before) c
-                where c.embedding is not null%8$s order by c.content collate "C") b
-      on b.content collate "C" = n.chunk collate "C"
-   where not exists (select from %1$s c where %2$s and c.ordinal = n.ordinal)
-   order by n.ordinal;
   perform gte_small.own_write_end();
   return null;
 end
-$sql$,
-    (SELECT q.tbl FROM gte_small.qualified(chunks) q), of_document,
-    -- A row that moves to another partition is a DELETE and an INSERT. The foreign key would change the key of its
-    -- chunks, but only after the INSERT has made them.
-    CASE WHEN partitioned THEN format('  if tg_op = ''DELETE'' then
-    delete from %s c where %s;
-    return null;
-  end if;
-', (SELECT q.tbl FROM gte_small.qualified(chunks) q), replaced) END,
-    gte_small.text_of('new', content), gte_small.text_of('new', context), gte_small.text_of('old', content), gte_small.text_of('old', context),
-    CASE WHEN heading THEN ' and c.heading collate "C" is not distinct from head collate "C"' END,
-    (SELECT string_agg(quote_ident(u.c), ', ' ORDER BY n) FROM unnest(k.chunk_keys) WITH ORDINALITY AS u (c, n)),
-    CASE WHEN heading THEN ', heading' END,
-    (SELECT string_agg(format('new.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)),
-    CASE WHEN heading THEN ', head' END, chunks);
+$sql$, (SELECT q.tbl FROM gte_small.qualified(chunks) q), k.keys, k.chunk_keys,
+    ARRAY(SELECT DISTINCT u.c FROM unnest(content || context) AS u (c) ORDER BY u.c), former.removal, s.texts, former.texts, s.present, s.replacement);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.chunk_body(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name[]) IS
@@ -125,7 +241,68 @@ $body$;
 COMMENT ON FUNCTION gte_small.accept_chunk() IS
   'part of document search: BEFORE INSERT trigger on chunks that leaves out those that exist';
 
--- The body of the search function. The rows are read once, at the end, by their places.
+CREATE FUNCTION gte_small.table_of_rows(row_type pg_catalog.regtype) RETURNS pg_catalog.regclass
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+BEGIN
+  RETURN (SELECT t.typrelid FROM pg_type t WHERE t.oid = row_type);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.table_of_rows(pg_catalog.regtype) IS
+  'part of document search: the table that has a row type';
+
+-- Privileges on documents that are granted after the search was enabled are none on their chunks.
+CREATE FUNCTION gte_small.check_reader(chunks pg_catalog.regclass) RETURNS pg_catalog.void
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+BEGIN
+  IF NOT has_table_privilege(chunks, 'SELECT') THEN
+    RAISE EXCEPTION 'permission denied for table %', chunks
+      USING ERRCODE = 'insufficient_privilege', DETAIL = 'It holds the chunks that this search reads; a policy shows each role those of the documents that it sees.',
+            HINT = format('GRANT SELECT ON %s TO %I;', chunks, current_user);
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.check_reader(pg_catalog.regclass) IS
+  'part of document search: refuses a role that may not read the chunks';
+
+-- The statement of a search function, for the names that tables and columns have now. The rows are read once, at the
+-- end, by their places. "row_type" is that of the documents.
+CREATE FUNCTION gte_small.documents_query(row_type pg_catalog.regtype) RETURNS pg_catalog.text
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+DECLARE
+  target CONSTANT regclass := gte_small.table_of_rows(row_type);
+  chunks CONSTANT regclass := gte_small.chunks_of(target);
+BEGIN
+  IF chunks IS NULL THEN
+    RAISE EXCEPTION 'the table of the chunks of table % is gone', target
+      USING ERRCODE = 'undefined_table', DETAIL = 'There is nothing to search.',
+            HINT = coalesce((SELECT gte_small.enable_again(target, d.arguments[1], d.arguments[2]) FROM gte_small.document_search(target) d
+                              WHERE d.arguments IS NOT NULL), gte_small.enable_again(target, '{}', '{}'));
+  END IF;
+  PERFORM gte_small.check_reader(chunks);
+  RETURN (SELECT format($sql$
+  select (e.*)::%1$s, c.ordinal, c.start, c.content, least(1, operator(pg_catalog.-) u.d)
+    from gte_small.nearest_documents(%2$L::pg_catalog.regclass, %3$L, gte_small.embed_query($1), gte_small.count_of($3), gte_small.bound($2), $4) n
+    cross join rows from (pg_catalog.unnest(n.parts), pg_catalog.unnest(n.documents), pg_catalog.unnest(n.places), pg_catalog.unnest(n.distances))
+      u (part, document, place, d)
+    join %5$s e on e.ctid operator(pg_catalog.=) u.document and e.tableoid operator(pg_catalog.=) u.part
+    join only %4$s c on c.ctid operator(pg_catalog.=) u.place
+   where u.d operator(pg_catalog.<) gte_small.bound($2)
+   order by u.d, %6$s limit gte_small.count_of($3)$sql$,
+         d.tbl, chunks, gte_small.searches_halfvec(chunks, 'embedding'), c.tbl, d.rows_of,
+         (SELECT string_agg(format('e.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)))
+    FROM gte_small.document_keys(chunks) k CROSS JOIN LATERAL gte_small.qualified(k.target) d CROSS JOIN gte_small.qualified(chunks) c);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.documents_query(pg_catalog.regtype) IS
+  'part of document search: the statement of a search function';
+
+-- The body of the search function. The type of its result follows renames.
 CREATE FUNCTION gte_small.query_body(chunks pg_catalog.regclass) RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
@@ -133,18 +310,17 @@ AS $body$
   SELECT format($sql$
 #variable_conflict use_column
 begin
-  return query select (e.*)::%1$s, c.ordinal, c.start, c.content, least(1, operator(pg_catalog.-) u.d)
-    from gte_small.nearest_documents(%2$L::pg_catalog.regclass, %3$L, gte_small.embed_query($1), gte_small.count_of($3), gte_small.bound($2), $4) n
-    cross join rows from (pg_catalog.unnest(n.parts), pg_catalog.unnest(n.documents), pg_catalog.unnest(n.places), pg_catalog.unnest(n.distances))
-      u (part, document, place, d)
-    join only %4$s c on c.ctid operator(pg_catalog.=) u.place
-    join %5$s e on e.ctid operator(pg_catalog.=) u.document and e.tableoid operator(pg_catalog.=) u.part
-   where u.d operator(pg_catalog.<) gte_small.bound($2)
-   order by u.d, %6$s limit gte_small.count_of($3);
+  if gte_small.names_hold(gte_small.table_of_rows(pg_catalog.pg_typeof(document)), %1$L, %2$L, %3$L, %4$L, '{}', null) then
+    perform gte_small.check_reader(%2$L);
+    return query %5$s;
+  else
+    return query execute gte_small.documents_query(pg_catalog.pg_typeof(document)) using $1, $2, $3, $4;
+  end if;
 end
-$sql$, d.tbl, chunks, gte_small.searches_halfvec(chunks, 'embedding'), c.tbl, d.rows_of,
-         (SELECT string_agg(format('e.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)))
-    FROM gte_small.document_keys(chunks) k CROSS JOIN LATERAL gte_small.qualified(k.target) d CROSS JOIN gte_small.qualified(chunks) c
+$sql$, d.tbl, c.tbl, k.keys, k.chunk_keys, gte_small.documents_query(d.reltype))
+    FROM gte_small.document_keys(chunks) k CROSS JOIN LATERAL (
+      SELECT q.tbl, r.reltype FROM gte_small.qualified(k.target) q, pg_class r WHERE r.oid = k.target) d
+    CROSS JOIN gte_small.qualified(chunks) c
 $body$;
 COMMENT ON FUNCTION gte_small.query_body(pg_catalog.regclass) IS
   'part of enable_document_search: the search function';
@@ -169,7 +345,8 @@ DECLARE
     'select pg_catalog.array_agg(s.part), pg_catalog.array_agg(s.document), pg_catalog.array_agg(s.place), pg_catalog.array_agg(s.d)';
   joined CONSTANT pg_catalog.text :=
     'select e.tableoid as part, e.ctid as document, c.ctid as place, gte_small.%s(c.embedding, $1) as d, c.ordinal, %s '
-      'from only %s c join %s e on %s where c.embedding is not null%s';
+      -- Documents first: who locks the tables takes them in this order.
+      'from %s e join only %s c on %s where c.embedding is not null%s';
   by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key();
   conditions pg_catalog.text;
   k pg_catalog.record;
@@ -210,7 +387,7 @@ BEGIN
       'from (select distinct on (%1$s) n.part, n.document, n.place, n.d, pg_catalog.count(*) over () as seen, pg_catalog.max(n.d) over () as furthest '
       'from (%2$s order by gte_small.%3$s(c.embedding, $1)%4$s limit $2) n order by %1$s, n.d, n.ordinal) s',
       key_names,
-      pg_catalog.format(joined, CASE WHEN half THEN 'exact_distance' ELSE 'distance' END, key_columns, chunks, rows_of, k.joined, conditions),
+      pg_catalog.format(joined, CASE WHEN half THEN 'exact_distance' ELSE 'distance' END, key_columns, rows_of, chunks, k.joined, conditions),
       CASE WHEN half THEN 'half_distance' ELSE 'distance' END, CASE WHEN by_key THEN sorted ELSE '' END);
     scans := gte_small.index_scans();
     PERFORM gte_small.scan_settings(chunks, reach);
@@ -227,7 +404,7 @@ BEGIN
   EXECUTE collected OPERATOR(pg_catalog.||) pg_catalog.format(
     ' from (select u.* from (select distinct on (%1$s) n.* from (%2$s) n order by %1$s, n.d, n.ordinal) u '
     'where u.d operator(pg_catalog.<) $3 order by u.d, %1$s limit $2) s', key_names,
-    pg_catalog.format(joined, 'exact_distance', key_columns, chunks, rows_of, k.joined, conditions))
+    pg_catalog.format(joined, 'exact_distance', key_columns, rows_of, chunks, k.joined, conditions))
     INTO parts, documents, places, distances USING wanted, most, bound;
 END
 $body$;

@@ -203,6 +203,8 @@ DECLARE
   sources name[];
   arguments text[];
   note jsonb := '{"empty": true}';
+  mode text;
+  noted text;
   signature text;
   before text;
   func regprocedure;
@@ -220,6 +222,20 @@ BEGIN
   index_options := coalesce(index_options, '{}');
   PERFORM gte_small.check_index_options(index_options);
   arguments := ARRAY[content::text, context::text, coalesce(search_function::text, '')];
+
+  -- The strongest lock at once, of the documents first. A session that has searched both tables, and now stores a
+  -- document, would wait for the lock here while this one waits for that of the chunks.
+  mode := CASE WHEN EXISTS (
+      SELECT FROM pg_class c JOIN pg_class d ON d.oid = target
+       WHERE c.oid = made.chunks
+         AND (c.relowner <> d.relowner OR NOT c.relrowsecurity
+              OR (context <> '{}') <> EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'heading' AND NOT a.attisdropped)
+              OR NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'of_visible_documents' AND p.polcmd = 'r')))
+    THEN 'ACCESS EXCLUSIVE' ELSE 'SHARE ROW EXCLUSIVE' END;
+  PERFORM gte_small.lock_for_change(target, mode, partitioned);
+  IF made.chunks IS NOT NULL THEN
+    PERFORM gte_small.lock_for_change(made.chunks, mode, false);
+  END IF;
 
   -- From here on things are made.
   IF made.chunks IS NULL THEN
@@ -286,7 +302,7 @@ BEGIN
     changed := changed || gte_small.make_index(chunks, 'hnsw', sources, 'embedding', 'simple', index_options);
   END IF;
 
-  IF made.arguments IS DISTINCT FROM arguments
+  IF made.named IS DISTINCT FROM arguments
      OR NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = 'gte_small_chunks' AND t.tgfoid = func AND t.tgtype = CASE WHEN partitioned THEN 29 ELSE 21 END) THEN
     EXECUTE format('CREATE OR REPLACE TRIGGER gte_small_chunks AFTER INSERT OR UPDATE' || CASE WHEN partitioned THEN ' OR DELETE' ELSE '' END || ' ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L, %L, %L)',
                    (SELECT q.tbl FROM gte_small.qualified(target) q), (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = func),
@@ -295,6 +311,12 @@ BEGIN
   ELSIF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = 'gte_small_chunks' AND t.tgenabled NOT IN ('O', 'A')) THEN
     EXECUTE format('ALTER TABLE %s ENABLE TRIGGER gte_small_chunks', target);
     changed := changed || 'trigger gte_small_chunks (enabled)'::text;
+  END IF;
+
+  -- The numbers of the columns, by which the trigger finds them after a rename.
+  noted := gte_small.document_mark() || ': ' || gte_small.noted_columns(target, content || context);
+  IF noted IS DISTINCT FROM (SELECT obj_description(t.oid, 'pg_trigger') FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = 'gte_small_chunks') THEN
+    EXECUTE format('COMMENT ON TRIGGER gte_small_chunks ON %s IS %L', target, noted);
   END IF;
 
   PERFORM gte_small.rename_function(made.search_functions[1], names.query || '(text, float8, int4, jsonb)');
@@ -389,9 +411,12 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'Nothing was dropped.',
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
   END IF;
-  -- Dropping the foreign key takes the same lock.
-  EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', target);
+  -- Dropping the foreign key takes the same lock of both, in another order.
+  PERFORM gte_small.lock_for_change(target, 'ACCESS EXCLUSIVE', relation.relkind = 'p');
   SELECT * INTO made FROM gte_small.document_search(target);
+  IF made.chunks IS NOT NULL THEN
+    PERFORM gte_small.lock_for_change(made.chunks, 'ACCESS EXCLUSIVE', false);
+  END IF;
   IF made.chunks IS NULL AND made.trigger_function IS NULL AND made.search_functions = '{}' THEN
     RAISE NOTICE 'document search is not enabled on table %, nothing to undo', target;
   END IF;

@@ -116,6 +116,8 @@ REFUSED = {
                         "is not gte-small's"),
     "row search": ("create table manuals (id int primary key, body text); select enable_semantic_search('manuals', 'body')", "semantic search by its rows"),
     "partition": ("create table whole (id int primary key, body text) partition by list (id); create table manuals partition of whole default", "is a partition"),
+    "long key": ("create table manuals (" + ", ".join(f"c{i} int" for i in range(32)) + ", body text, primary key (" + ", ".join(f"c{i}" for i in range(32)) + "))",
+                 "has 32 columns"),
     "long name": (f"create table manuals{'s' * 50} (id int primary key, body text)", "has 64 bytes"),
 }
 

@@ -55,6 +55,18 @@ def test_a_reader_of_documents_can_not_write_chunks(database, owned):
     assert owner.execute(content).fetchall() == [(1, 1, "Bring laptops to the front desk.")]
 
 
+def test_a_search_without_rights_on_the_chunks_says_what_to_grant(database, owned):
+    owned.execute("insert into manuals values (1, 'gte_owner', 'a cat'); revoke select on manuals_chunks from gte_reader")
+    reader = session(database, "gte_reader")
+    for renamed in ("", "alter table manuals_chunks rename to parts"):
+        owned.execute(renamed or "select")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as error:
+            reader.execute("select * from query_manuals('a cat')")
+        assert error.value.diag.message_detail
+    owned.execute(error.value.diag.message_hint)
+    assert one(reader, "select chunk from query_manuals('a cat')") == "a cat"
+
+
 def test_a_writer_needs_no_rights_on_chunks(database, owned):
     plain = session(database, "gte_plain")
     owned.execute("revoke all on manuals_chunks from gte_plain")
