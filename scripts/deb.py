@@ -63,8 +63,8 @@ def timestamp() -> int:
     """The time in the changelog: of the last commit, so that the same sources make the same package."""
     if os.environ.get("SOURCE_DATE_EPOCH"):
         return int(os.environ["SOURCE_DATE_EPOCH"])
-    done = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=CLONE, capture_output=True, text=True)
-    return int(done.stdout) if done.returncode == 0 and done.stdout.strip() else int(time.time())
+    committed = state.git("log", "-1", "--format=%ct")
+    return int(committed) if committed else int(time.time())
 
 
 def filled(kind: str, words: dict) -> dict:

@@ -25,14 +25,6 @@ AUTHORITIES = Path("/usr/local/share/ca-certificates")
 SOURCES = "/src/gte-small"
 
 
-def sources() -> list:
-    """The files of the clone that belong to the project, committed or not, by their paths in it."""
-    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=CLONE, capture_output=True)
-    if done.returncode != 0:
-        raise Failure(f"{CLONE} is no git clone, so its files can't be listed; clone it with git")
-    return sorted(name for name in os.fsdecode(done.stdout).split("\0") if name and (CLONE / name).is_file())
-
-
 class Root:
     """A system of this release; `path` is its directory."""
 
@@ -74,7 +66,7 @@ class Root:
         for old in inside.iterdir():
             if old.name != "target":
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-        for name in sources():
+        for name in state.tracked("--cached", "--others", "--exclude-standard"):
             (inside / name).parent.mkdir(parents=True, exist_ok=True)
             # With its time: cargo builds again what is newer.
             shutil.copy2(CLONE / name, inside / name)

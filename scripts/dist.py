@@ -4,10 +4,8 @@ The zip has every file of the project in one folder. The same commit makes the s
 """
 
 import json
-import os
 import re
 import stat
-import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -133,10 +131,7 @@ def disagreements(meta, names) -> list:
 
 def files() -> list:
     """The committed files, by their paths in the clone."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=CLONE, capture_output=True)
-    if done.returncode != 0:
-        raise Failure(f"{CLONE} is no git clone, so its files can't be listed; clone it with git")
-    return sorted(name for name in os.fsdecode(done.stdout).split("\0") if name and not name.startswith(LEFT_OUT))
+    return [name for name in state.tracked() if not name.startswith(LEFT_OUT)]
 
 
 def pack(names: list, folder: str, target: Path) -> None:

@@ -95,6 +95,23 @@ def environment() -> dict:
             if not k.startswith("PG") or k == "PG" or k.startswith(kept)}
 
 
+def git(*words: str) -> str:
+    """The output of git in the clone; empty without git, and where the sources are no clone."""
+    try:
+        done = subprocess.run(["git", *words], cwd=CLONE, capture_output=True)
+    except OSError:
+        return ""
+    return os.fsdecode(done.stdout) if done.returncode == 0 else ""
+
+
+def tracked(*options: str) -> list:
+    """The files that git lists, by their paths in the clone."""
+    names = sorted(name for name in git("ls-files", "-z", *options).split("\0") if name and (CLONE / name).is_file())
+    if not names:
+        raise Failure(f"git lists no files in {CLONE}, so they can't be packed; this needs git and a clone")
+    return names
+
+
 def _pip_command() -> list:
     """The first pip that works: this Python's, one on PATH, or one that ensurepip installs in STATE."""
     own = directory("python") / "pip"

@@ -16,6 +16,7 @@ import model
 import prerequisites
 import versions
 from conftest import CLONE
+from state import Failure
 
 META = json.loads((CLONE / "META.json").read_text(encoding="utf-8"))
 MAKEFILE = (CLONE / "Makefile").read_text(encoding="utf-8")
@@ -156,3 +157,12 @@ def test_the_workflow_calls_verbs_only():
         called = (called - {"${{"}) | set(re.findall(r"- verb: (\S+)", text))
     assert runs and all(run.startswith("make ") for run in runs) and called <= VERBS, called
     assert not re.search(r"^\s+run: [|>]", text, re.MULTILINE)
+
+
+def test_sources_without_git(tmp_path, monkeypatch):
+    """As from the zip: packages have the time of the build, and the zip can't be made."""
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert deb.timestamp() > 1_700_000_000
+    with pytest.raises(Failure, match="needs git and a clone"):
+        dist.files()
