@@ -41,22 +41,29 @@ def maintainer() -> str:
     return f"{os.environ.get('DEBFULLNAME') or 'Local build'} <{os.environ.get('DEBEMAIL') or 'root@localhost'}>"
 
 
-def require_tools() -> None:
-    missing = [f"{program} is missing:  sudo apt-get install -y {package}"
-               for program, package in (("dpkg-buildpackage", "dpkg-dev"), ("dh", "debhelper")) if not shutil.which(program)]
-    prerequisites.refuse(missing, "no package was built")
+def tools() -> list:
+    """What packages are built with, as far as it is missing."""
+    return [f"{program} is missing:  sudo apt-get install -y {package}"
+            for program, package in (("dpkg-buildpackage", "dpkg-dev"), ("dh", "debhelper")) if not shutil.which(program)]
 
 
 def pg_config() -> Path:
-    """The pg_config of PG=, in the place of Debian's packages; else PG_CONFIG or the one on PATH."""
-    version = os.environ.get("PG")
+    """The pg_config of PG=, in the place of Debian's packages; else PG_CONFIG or the one on PATH. Everything is checked."""
+    version, missing = os.environ.get("PG"), tools()
     if version and not os.environ.get("PG_CONFIG"):
         program = prerequisites.DEBIAN_SERVERS / version / "bin" / "pg_config"
         if not program.is_file():
-            raise Failure(f"{program} is missing, so no package was built:  "
-                          f"{prerequisites.package_command('headers', version)}")
+            line = f"{program} is missing:  {prerequisites.package_command('headers', version)}"
+            prerequisites.refuse([*missing, line, *prerequisites.build_tools()], "no package was built")
         os.environ["PG_CONFIG"] = str(program)
-    return build.own_pg_config()
+    absent = prerequisites.pg_config()
+    if absent:
+        prerequisites.refuse([*missing, *absent, *prerequisites.build_tools()], "no package was built")
+    program = build.own_pg_config()
+    if not built.library(program, build.wanted_profile()):
+        missing += [*prerequisites.headers(program), *prerequisites.build_tools()]
+    prerequisites.refuse(missing, "no package was built")
+    return program
 
 
 def timestamp() -> int:
@@ -154,10 +161,7 @@ def model_package() -> Path:
 
 
 def main() -> int:
-    require_tools()
     program = pg_config()
-    if not built.library(program, build.wanted_profile()):
-        prerequisites.refuse([*prerequisites.headers(program), *prerequisites.build_tools()], "no package was built")
     made = [extension_package(program), model_package()]
     if made[1] is None:
         say("no package of the model, because gte-small is not fetched:  make model && make deb")

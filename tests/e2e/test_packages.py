@@ -166,3 +166,14 @@ def test_sources_without_git(tmp_path, monkeypatch):
     assert deb.timestamp() > 1_700_000_000
     with pytest.raises(Failure, match="needs git and a clone"):
         dist.files()
+
+
+def test_all_that_is_missing_for_a_package_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(prerequisites, "DEBIAN_SERVERS", tmp_path)
+    monkeypatch.setattr(prerequisites, "build_tools", lambda: ["cargo is missing"])
+    for name, value in {"PG": "17", "PG_CONFIG": "", "PATH": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Failure) as refused:
+        deb.pg_config()
+    lines = [line.split(" is missing")[0].strip() for line in str(refused.value).splitlines()[1:]]
+    assert lines == ["dpkg-buildpackage", "dh", str(tmp_path / "17" / "bin" / "pg_config"), "cargo"]
