@@ -125,7 +125,8 @@ def package(kind: str, words: dict, source=None, **variables) -> Path:
         if source:
             shutil.copytree(source, stage / "model", copy_function=shutil.copyfile)
         # Without make's variables of this run, which would overrule those in debian/rules.
-        env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PG", "DESTDIR")}
+        of_make = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PG", "DESTDIR")
+        env = {name: value for name, value in os.environ.items() if name not in of_make}
         env.update(SOURCE_DATE_EPOCH=str(timestamp()), LC_ALL="C.UTF-8", GTE_SMALL_CLONE=str(CLONE), **variables)
         # -d: cargo is no Debian package of the right version, so the build dependencies are checked by our own code.
         done = subprocess.run(["dpkg-buildpackage", "-b", "-d", "-us", "-uc"], cwd=stage, env=env, stdin=subprocess.DEVNULL,

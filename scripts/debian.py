@@ -127,7 +127,8 @@ class Test:
             main = Path(f"/etc/postgresql/{self.version}/main")
             had_main = main.exists()
             command("apt-get", "-q", "-o", "DPkg::Lock::Timeout=600", "update")
-            debian_package.apt("install", *(f"{package}={there}" if there and package == headers else package for package in missing))
+            debian_package.apt("install", *(f"{package}={there}" if there and package == headers else package
+                                            for package in missing))
             if not had_main and main.exists():
                 command("pg_dropcluster", "--stop", self.version, "main")
         # First the leftovers of an interrupted run: an installation found after this belongs to somebody else.
@@ -167,7 +168,8 @@ def elsewhere(version: int) -> int:
     root.make()
     root.copy_sources()
     binds, variables = debian_root.toolchain()
-    passed = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "CARGO_", "RUST")) or name.endswith("_proxy")}
+    passed = {name: value for name, value in os.environ.items()
+              if name.startswith(("PIP_", "CARGO_", "RUST")) or name.lower().endswith("_proxy")}
     words = ["make", "-C", debian_root.SOURCES, "--no-print-directory", "test-debian", f"PG={version}"]
     return subprocess.run(root.command(words, binds=binds, **{**passed, **variables}), stdin=subprocess.DEVNULL).returncode
 

@@ -25,7 +25,8 @@ REQUIRED = ("abstract", "license", "maintainer", "meta-spec", "name", "provides"
 OPTIONAL = ("description", "generated_by", "no_index", "prereqs", "release_status", "resources", "tags")
 PHASES = {"configure", "runtime", "build", "test", "develop"}
 RELATIONS = {"requires", "recommends", "suggests", "conflicts"}
-SEMVER = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z][0-9A-Za-z.-]*)?(\+[0-9A-Za-z.-]+)?"
+NUMBER = r"(0|[1-9]\d*)"
+SEMVER = rf"{NUMBER}\.{NUMBER}\.{NUMBER}(-[0-9A-Za-z][0-9A-Za-z.-]*)?(\+[0-9A-Za-z.-]+)?"
 # Not in the zip: what only this project's own machines use.
 LEFT_OUT = (".ci/", ".github/", ".gitignore")
 
@@ -60,7 +61,8 @@ def _mistakes_in_provides(provides) -> list:
         found += [f"provides.{name} has no {key}" for key in ("file", "version") if key not in about]
         found += [f"provides.{name}.{key} is unknown" for key in about
                   if key not in ("file", "version", "abstract", "docfile") and not key.lower().startswith("x_")]
-        found += [f"provides.{name}.{key} is empty" for key in ("file", "abstract", "docfile") if key in about and not _is_text(about[key])]
+        found += [f"provides.{name}.{key} is empty" for key in ("file", "abstract", "docfile")
+                  if key in about and not _is_text(about[key])]
         if not _is_version(about.get("version")):
             found.append(f"provides.{name}.version is no semantic version")
     return found
@@ -105,7 +107,8 @@ def mistakes(meta) -> list:
     if meta.get("release_status", "stable") not in ("stable", "testing", "unstable"):
         found.append("release_status is neither stable, testing nor unstable")
     tags = meta.get("tags", ["-"])
-    if not isinstance(tags, list) or not all(_is_text(tag) and len(tag) < 256 and not re.search(r"[/\\\x00-\x1f]", tag) for tag in tags):
+    if not isinstance(tags, list) or not all(
+            _is_text(tag) and len(tag) < 256 and not re.search(r"[/\\\x00-\x1f]", tag) for tag in tags):
         found.append("tags is no list of texts")
     spec = meta.get("meta-spec")
     if "meta-spec" in meta and not (isinstance(spec, dict) and re.fullmatch(r"1\.0\.\d+", str(spec.get("version")))):
@@ -120,8 +123,8 @@ def mistakes(meta) -> list:
 def disagreements(meta, names) -> list:
     """What in META.json does not fit the other files: the version of the control file, and files that are not there."""
     wanted = versions.in_work()
-    found = [f"{where} is {version} and the control file's version is {wanted}" for where, version in
-             [("version", meta["version"]), *((f"provides.{name}.version", about["version"]) for name, about in meta["provides"].items())]
+    stated = {"version": meta["version"], **{f"provides.{name}.version": about["version"] for name, about in meta["provides"].items()}}
+    found = [f"{where} is {version} and the control file's version is {wanted}" for where, version in stated.items()
              if version != wanted]
     for name, about in meta["provides"].items():
         found += [f"provides.{name}.{key} names {about[key]}, which is not there" for key in ("file", "docfile")

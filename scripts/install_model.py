@@ -113,8 +113,8 @@ def main() -> int:
         fresh = install(name, path, place, replace=bool(os.environ.get("REPLACE")))
     say(f"{name} {'is in' if fresh else 'was already in'} {place}")
     if not destdir:
-        say(f"Every server of {postgres.config(pg_config, '--version')} looks there if gte_small.model_path is empty. Open sessions, "
-            "and a server\nthat preloads the library, keep the model that they have loaded.")
+        say(f"Every server of {postgres.config(pg_config, '--version')} looks there if gte_small.model_path is empty.\n"
+            "Open sessions, and a server that preloads the library, keep the model that they have loaded.")
     return 0
 
 

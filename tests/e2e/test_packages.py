@@ -90,7 +90,8 @@ def test_pgxns_client_can_build():
 @pytest.fixture
 def words(tmp_path):
     program = tmp_path / "pg_config"
-    program.write_text("#!/bin/sh\ncase $1 in --version) echo PostgreSQL 17.4;; --sharedir) echo /usr/share/postgresql/17;; esac\n")
+    program.write_text("#!/bin/sh\ncase $1 in --version) echo PostgreSQL 17.4;; --sharedir) echo /usr/share/postgresql/17;; "
+                       "esac\n")
     program.chmod(0o755)
     return deb.extension_words(program)
 
@@ -109,8 +110,9 @@ def test_the_templates_of_the_extension(words):
     assert all(line.startswith("\t") or not line[:1].isspace() for line in made["rules"].splitlines())
 
 
-@pytest.mark.parametrize("name, package", [(model.GTE_SMALL, "gte-small-model"),
-                                           (model.MINILM, "gte-small-model-all-minilm-l6-v2"), ("My Model_2", "gte-small-model-my-model-2")])
+@pytest.mark.parametrize("name, package", [
+    (model.GTE_SMALL, "gte-small-model"), (model.MINILM, "gte-small-model-all-minilm-l6-v2"),
+    ("My Model_2", "gte-small-model-my-model-2")])
 def test_the_templates_of_the_model(name, package):
     made = deb.filled("model", deb.model_words(name))
     assert not any(re.search(r"@[A-Z_]+@", text) for text in made.values())

@@ -19,7 +19,7 @@ from state import Failure
 
 SCRIPTS = {
     "cargo": "echo cargo was called >> '{}/calls'; exit 1",
-    "rustc": "printf 'rustc\\nrelease: %s\\nhost: %s\\n' \"${{RUSTC_RELEASE:-1.95.0}}\" \"${{RUSTC_HOST:-x86_64-unknown-linux-gnu}}\"",
+    "rustc": "printf 'release: %s\\nhost: %s\\n' \"${{RUSTC_RELEASE:-1.95.0}}\" \"${{RUSTC_HOST:-x86_64-unknown-linux-gnu}}\"",
     "gcc": "case $1 in -print-file-name=crt1.o) echo \"${{CRT1-/usr/lib/crt1.o}}\";; *) echo /usr/lib;; esac",
     "pg_config": "case $1 in --version) echo \"PostgreSQL ${{PG_VERSION:-17.1}}\";; --sharedir) echo '{0}/share';; "
                  "--pkglibdir) echo '{0}/lib';; --includedir-server) echo '{0}/include';; esac",

@@ -179,7 +179,8 @@ def test_without_a_hub_the_ways_on_are_named(place, install, monkeypatch, owner)
         install()
     said = str(refused.value)
     assert said.startswith(f"the hub {os.environ['HF_ENDPOINT']} cannot be reached")
-    for words in ("HF_ENDPOINT=", "make model-archive", "make install-model FROM=", "MODEL_DIR=", "make model MODEL=all-MiniLM-L6-v2"):
+    for words in ("HF_ENDPOINT=", "make model-archive", "make install-model FROM=", "MODEL_DIR=",
+                  "make model MODEL=all-MiniLM-L6-v2"):
         assert words in said
     assert not place.exists()
 
@@ -270,6 +271,7 @@ def test_a_link_in_an_archive(place, install, tmp_path):
 
 def test_no_archive(install, tmp_path, made):
     (tmp_path / "text").write_text("not a tar " * 100)
-    for path, words in ((tmp_path / "nowhere", "is no file"), (made, "MODEL_DIR= takes a directory"), (tmp_path / "text", "is no archive")):
+    for path, words in ((tmp_path / "nowhere", "is no file"), (made, "MODEL_DIR= takes a directory"),
+                        (tmp_path / "text", "is no archive")):
         with pytest.raises(Failure, match=words):
             install(FROM=path)
