@@ -23,8 +23,8 @@ from tally import Tally, report
 
 EXAMPLES = CLONE / "examples"
 HOME = CLONE / "tests" / "clients"
-# The oldest Python that the pinned packages run on.
-PYTHON = (3, 10)
+# The oldest Python and node that the pinned packages run on.
+PYTHON, NODE = (3, 10), 20
 
 
 def requirements(example: str) -> list:
@@ -94,12 +94,17 @@ def _copy_changed(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def node() -> str:
+def npm_of_this_machine() -> str:
     """The npm of a machine with node and npm; else empty, and the reason in one line."""
     missing = [name for name in ("node", "npm") if not shutil.which(name)]
-    if not missing:
-        return shutil.which("npm")
-    report(f"skipped: the examples in JavaScript, because there is no {' and no '.join(missing)} on PATH")
+    if missing:
+        why = f"there is no {' and no '.join(missing)} on PATH"
+    else:
+        version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        if int(version.lstrip("v").split(".")[0]) >= NODE:
+            return shutil.which("npm")
+        why = f"node is {version}, and they need {NODE} or newer"
+    report(f"skipped: the examples in JavaScript, because {why}")
     return ""
 
 
@@ -120,7 +125,7 @@ def main() -> int:
     described = {}
     with tally.step("packages"):
         described["python"] = python_packages()
-        npm = node()
+        npm = npm_of_this_machine()
         described["node"] = node_modules(npm) if npm else {}
         described["rust"] = rust_programs()
     if tally.failed:
