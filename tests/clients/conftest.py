@@ -75,7 +75,7 @@ class Server:
         with psycopg.connect(uri(self.cluster, dbname), autocommit=True) as connection:
             return connection.execute(statement)
 
-    def create(self, template):
+    def create(self, template=TEMPLATE):
         self.serial += 1
         name = f"clients_{os.getpid()}_{self.serial}"
         self.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
@@ -115,21 +115,35 @@ def crowded(server):
 @pytest.fixture
 def database(server):
     """A new database with vector and gte-small in `public`."""
-    database = server.create(TEMPLATE)
+    database = server.create()
     yield database
     server.drop(database)
 
 
-@pytest.fixture
-def crowd(server, crowded):
-    """A new database with the table `crowd`. It is small, so without this setting the planner may read all of it."""
+@contextlib.contextmanager
+def _crowd(server, crowded):
     database = server.create(crowded)
+    # The table is small, so without this setting the planner may read all of it.
     server.execute(sql.SQL("alter database {} set enable_seqscan = off").format(sql.Identifier(database.name)))
     yield database
     server.drop(database)
 
 
+@pytest.fixture(scope="session")
+def crowd(server, crowded):
+    """One database with the table `crowd`, for tests that only read."""
+    with _crowd(server, crowded) as database:
+        yield database
+
+
 @pytest.fixture
+def own_crowd(server, crowded):
+    """A new database with the table `crowd`."""
+    with _crowd(server, crowded) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
 def run(server):
     """Runs an example, or another program with its packages, and returns the lines that it prints."""
     return Programs(server.described).run

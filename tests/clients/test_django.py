@@ -15,14 +15,29 @@ def test_the_example_prints_the_same_each_time(run, database, printed):
     printed(run("django", DATABASE_URL=database.uri), LINES)
 
 
-@pytest.fixture
-def shell(run, database):
-    """Runs Python code in the example's project, after the example. Returns what it prints."""
+@pytest.fixture(scope="module")
+def after_the_example(run, server):
+    """A template: the database that the example leaves."""
+    database = server.create()
     run("django", DATABASE_URL=database.uri)
+    yield database.name
+    server.drop(database)
 
+
+@pytest.fixture
+def project(server, after_the_example):
+    """A new database, as the example leaves it."""
+    database = server.create(after_the_example)
+    yield database
+    server.drop(database)
+
+
+@pytest.fixture
+def shell(run, project):
+    """Runs Python code in the example's project, and returns what it prints."""
     def execute(code):
         words = ["../../tests/clients/django_code.py", code]
-        return run("django", *words, DATABASE_URL=database.uri, DJANGO_SETTINGS_MODULE="settings")
+        return run("django", *words, DATABASE_URL=project.uri, DJANGO_SETTINGS_MODULE="settings")
 
     return execute
 
@@ -39,10 +54,10 @@ def test_no_migration_is_missing(shell):
     assert shell("call_command('makemigrations', check=True, dry_run=True)") == ["No changes detected"]
 
 
-def test_the_migration_can_be_reversed(shell, database):
+def test_the_migration_can_be_reversed(shell, project):
     shell("call_command('migrate', 'faq', 'zero', verbosity=0)")
-    assert database.value("select count(*) from pg_proc where proname like '%faq_question'") == 0
-    assert database.value("select to_regclass('faq_question')") is None
+    assert project.value("select count(*) from pg_proc where proname like '%faq_question'") == 0
+    assert project.value("select to_regclass('faq_question')") is None
 
 
 def test_stale_objects_saved_in_turn_have_the_vector_of_their_text(shell):

@@ -29,7 +29,7 @@ def test_the_example_prints_the_same_each_time(run, database, printed):
     printed(run("drizzle", DATABASE_URL=database.uri), LINES)
 
 
-def test_objects_saved_whole_have_the_vector_of_their_text(javascript, crowd):
+def test_objects_saved_whole_have_the_vector_of_their_text(javascript, own_crowd):
     assert javascript("drizzle", SCHEMA + """
         const save = async ({ id, ...rest }) => (await db.update(crowd).set(rest).where(eq(crowd.id, id)).returning())[0];
         const [made] = await db.insert(crowd).values({ content: 'a new row' }).returning();
@@ -42,7 +42,7 @@ def test_objects_saved_whole_have_the_vector_of_their_text(javascript, crowd):
         tell(await right(made.id));
         await save({ ...saved, content: 'another text', embedding: null });
         tell(await right(made.id));
-        """ + END, DATABASE_URL=crowd.uri) == [[384, True], [True, True], True, True]
+        """ + END, DATABASE_URL=own_crowd.uri) == [[384, True], [True, True], True, True]
 
 
 @pytest.mark.parametrize("function, uses_index", [("innerProduct", True), ("l2Distance", False), ("cosineDistance", False)])

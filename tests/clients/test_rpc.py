@@ -26,12 +26,20 @@ def roles(server):
         server.execute(f"do $$ begin create role {role}; exception when duplicate_object then null; end $$")
 
 
-@pytest.fixture
-def api(database, roles):
+@pytest.fixture(scope="module")
+def documents(server, roles):
+    """One database with the tables of the examples. The tests only read."""
+    database = server.create()
     with database.connect() as connection:
         connection.execute((CLONE / "sql" / "embeddings.sql").read_text("utf-8"))
         connection.execute((EXAMPLES / "supabase-js" / "setup.sql").read_text("utf-8"))
-    with rpc_server.serving(database) as url:
+    yield database
+    server.drop(database)
+
+
+@pytest.fixture(scope="module")
+def api(documents):
+    with rpc_server.serving(documents) as url:
         yield {"SUPABASE_URL": url, "SUPABASE_KEY": "a key"}
 
 
@@ -50,8 +58,8 @@ def contents(client, **arguments):
     return [row["content"] for row in client.rpc("query_embeddings", arguments).execute().data]
 
 
-def test_the_names_of_arguments_choose_the_form(client, api, database):
-    text = database.value("select embedding::text from embeddings where content like 'Invoices%%'")
+def test_the_names_of_arguments_choose_the_form(client, documents):
+    text = documents.value("select embedding::text from embeddings where content like 'Invoices%%'")
     for embedding in (text, json.loads(text)):
         assert contents(client, embedding=embedding, match_threshold=0.9)[0].startswith("Invoices")
         assert contents(client, embedding=embedding, match_threshold=0.9, match_count=1)[0].startswith("Invoices")
@@ -61,9 +69,9 @@ def test_the_names_of_arguments_choose_the_form(client, api, database):
     assert contents(client, search="bill", match_threshold=None, match_count=1, filter={"id": -1}) == []
 
 
-def test_no_set_of_names_fits_two_functions(database, api):
+def test_no_set_of_names_fits_two_functions(documents):
     """PostgREST answers 300 where two functions of a name take the same arguments."""
-    with database.connect() as connection:
+    with documents.connect() as connection:
         for name, given in [("query_embeddings", {"search"}), ("query_embeddings", {"embedding"}), ("search_docs", {"search"}),
                             ("hybrid_docs", {"search"}), ("query_docs", {"search", "match_threshold"}),
                             ("query_docs", {"search", "match_threshold", "match_count"}),

@@ -31,8 +31,8 @@ class Row(Base):
 
 
 @pytest.fixture
-def engine(crowd):
-    engine = create_engine(make_url(crowd.uri).set(drivername="postgresql+psycopg"), pool_size=2)
+def engine(own_crowd):
+    engine = create_engine(make_url(own_crowd.uri).set(drivername="postgresql+psycopg"), pool_size=2)
     yield engine
     engine.dispose()
 
