@@ -25,9 +25,11 @@ def prepare(connection):
     connection.execute("select enable_semantic_search('notes', 'body')")
 
 
-def write(connection):
-    with connection.cursor() as cursor:
-        cursor.executemany("insert into notes (body) values (%s) on conflict do nothing", [(note,) for note in NOTES])
+def write(connection, note):
+    """The vector that the trigger made comes back from the same statement, as a `Vector` after register_vector()."""
+    return connection.execute(
+        "insert into notes (body) values (%s) on conflict (body) do update set body = excluded.body returning embedding",
+        (note,)).fetchone()[0]
 
 
 def search(connection, text, count):
@@ -63,18 +65,15 @@ def main():
         prepare(connection)
         # After CREATE EXTENSION: it looks up the type. In a pool, call it for each new connection (`configure`).
         register_vector(connection)
-        write(connection)
+        vectors = [write(connection, note) for note in NOTES]
         backfill(connection)
 
         for body, similarity in search(connection, "when do I have to pay?", 2):
             print(f"{similarity:.2f}  {body}")
 
-        # The trigger's vector comes back from the same statement.
-        body, vector = connection.execute(
-            "update notes set body = body where body like 'Backups%%' returning body, embedding").fetchone()
-        print(f"{body} has {len(vector.to_list())} dimensions, and is nearest to:")
-        for _, nearest in similar_to(connection, vector, 2):
-            print(f"      {nearest}")
+        print(f"{len(vectors[0].to_list())} dimensions; next to: {NOTES[0]}")
+        for _, body in similar_to(connection, vectors[0], 2)[1:]:
+            print(f"      {body}")
 
         print(len(embed_all(connection, ["cat", "dog"])), "vectors of two texts")
 

@@ -8,8 +8,7 @@ from pgvector.psycopg import register_vector
 LINES = [
     "0.41  Invoices are due within thirty days.",
     "0.12  Backups run every night at two.",
-    "Backups run every night at two. has 384 dimensions, and is nearest to:",
-    "      Backups run every night at two.",
+    "384 dimensions; next to: Backups run every night at two.",
     "      The canteen serves lunch from noon to two.",
     "2 vectors of two texts",
 ]

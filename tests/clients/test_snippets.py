@@ -1,6 +1,8 @@
-"""docs/applications.md: each snippet is a part of the example that it names. Lock files name no registry of a single site."""
+"""docs/applications.md: each snippet is a part of the example that it names. The examples pin what they need."""
 
+import pathlib
 import re
+import sys
 import textwrap
 
 import pytest
@@ -33,3 +35,15 @@ def test_the_page_names_each_example():
 def test_a_lock_file_has_no_address_of_a_mirror(path):
     addresses = re.findall(r'"resolved": "(https?://[^/"]+)', path.read_text("utf-8"))
     assert set(addresses) <= {"https://registry.npmjs.org"}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="libraries need more packages on an older Python")
+def test_requirements_pin_every_package(server):
+    def plain(name):
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    for example, place in server.described["python"].items():
+        text = (EXAMPLES / example / "requirements.txt").read_text("utf-8")
+        pinned = {plain(name) for name in re.findall(r"^([\w.-]+)(?:\[\w+\])?==", text, re.MULTILINE)}
+        installed = {plain(path.name.split("-")[0]) for path in pathlib.Path(place).glob("*.dist-info")}
+        assert pinned == installed, example
