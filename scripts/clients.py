@@ -41,7 +41,8 @@ def python_packages() -> dict:
 
 def node_modules(npm: str) -> dict:
     """The directory with node_modules of each Node example, installed once for each lock file."""
-    return {path.parent.name: str(_node_modules(npm, path.parent)) for path in sorted(EXAMPLES.glob("*/package-lock.json"))}
+    with state.lock("node"):
+        return {path.parent.name: str(_node_modules(npm, path.parent)) for path in sorted(EXAMPLES.glob("*/package-lock.json"))}
 
 
 def _node_modules(npm: str, example: Path) -> Path:
