@@ -4,7 +4,7 @@ It uses a throw-away server with MiniLM and 20,000 shuffled rows of medical abst
 beside the clone, else invented texts). Each contender gets a new copy of the table with the trigger: without and with an
 HNSW index, with one and with two sessions, one thread each. The contenders run in turn. A figure is the best of the
 rounds, because other work of the machine only slows them down. Models are loaded before the time is taken. Results are
-written to target/bench/backfill.json.
+written to target/bench/backfill.json and backfill.svg.
 
     bench/backfill.py [--rows 20000] [--rounds 1] [--sessions 1,2] [--index without,with]
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import scripts_path  # noqa: F401
 
+import bars
 import model
 import peers
 import postgres
@@ -177,6 +178,15 @@ def table(found: list) -> None:
                   f"{rate / other:>8.2f}{scaling:>17}", flush=True)
 
 
+def plot(found: list) -> str:
+    panels = []
+    for index in dict.fromkeys(entry["index"] for entry in found):
+        rows = [(f"{entry['who']}, {entry['sessions']} session{'s' * (entry['sessions'] > 1)}", entry["rows_per_s"], int(entry["who"] != OURS))
+                for entry in found if entry["index"] == index]
+        panels.append((f"{index} HNSW index", "rows/s", rows))
+    return bars.svg(f"{found[0]['rows']} rows: read, embed and write", panels, found[0]["cpu"])
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20000)
@@ -204,7 +214,9 @@ def main() -> int:
         found = race(Bench(cluster, graphs / "fp32.onnx", environment), options)
     peers.RESULTS.mkdir(parents=True, exist_ok=True)
     (peers.RESULTS / "backfill.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (peers.RESULTS / "backfill.svg").write_text(plot(found), encoding="utf-8")
     table(found)
+    say(f"{peers.RESULTS / 'backfill.json'}, {peers.RESULTS / 'backfill.svg'}")
     return 0
 
 

@@ -3,6 +3,7 @@
 Two statements that would take minutes on all-MiniLM-L6-v2, embed(text[]) and a COPY whose rows the trigger embeds, are
 cancelled 200 times each, at random moments. The time is measured from the call of pg_cancel_backend in one session to
 the error in the other. The exit code says whether 99 of 100 end within a tenth of a second. TRIES=n sets another number.
+The plot is target/bench/cancel.svg.
 """
 
 import os
@@ -12,6 +13,7 @@ import time
 
 import scripts_path  # noqa: F401
 
+import bars
 import model
 import pytests
 import state
@@ -72,14 +74,19 @@ def compare(cluster, work) -> bool:
     cluster.psql((CLONE / "sql" / "embeddings.sql").read_text(encoding="utf-8"))
     print(f"{model.MINILM}, {TRIES} cancels each, milliseconds to the error, load {os.getloadavg()[0]:.1f}")
     print(f"{'':<18}{'p50':>8}{'p99':>8}{'most':>8}")
-    near = True
+    near, panels = True, []
     for name, statement in statements(work).items():
         times = measure(psycopg, cluster, statement)
         # Nearest rank: of 200, the 198th.
         p50, p99 = (times[-(-len(times) * percent // 100) - 1] for percent in (50, 99))
+        panels.append((name, "ms to the error", [("p50", p50, 0), ("p99", p99, 0), ("most", times[-1], 0), ("allowed for p99", ALLOWED_MS, 1)]))
         near &= p99 <= ALLOWED_MS
         print(f"{name:<18}{p50:>8.1f}{p99:>8.1f}{times[-1]:>8.1f}", flush=True)
     print(f"p99 {'within' if near else 'NOT within'} the {ALLOWED_MS} ms allowed")
+    plot = CLONE / "target" / "bench" / "cancel.svg"
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    plot.write_text(bars.svg(f"{TRIES} cancels each, {model.MINILM}", panels), encoding="utf-8")
+    state.say(str(plot))
     return near
 
 

@@ -3,7 +3,8 @@
 It measures on a throw-away server with MiniLM, by pgbench (median of its transaction log) and /proc/PID/smaps_rollup,
 always with `gte_small.memo_size = 0`. The server runs without fsync, synchronous commits and autovacuum, so that the
 figures do not depend on the disk. The engine runs the same texts, tokenizing included, in a process of its own
-(engine/examples/peer.rs), in turn with each round of pgbench. Results are written to target/bench/sql.json.
+(engine/examples/peer.rs), in turn with each round of pgbench. Results are written to target/bench/sql.json
+and sql.svg.
 
     bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions,searches]
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import scripts_path  # noqa: F401
 
+import bars
 import model
 import peers
 import state
@@ -263,6 +265,28 @@ def sessions(bench: Bench) -> None:
     bench.record("sessions", "two sessions of one thread", f"{gain:.2f} times the texts of one", ">= 1.8", gain >= 1.8, gain=gain)
 
 
+# The figures of each part: their names in the results, what they are, the unit. The first are of the extension.
+PLOTTED = {
+    "latency": ("one text", "ms", {"sql_ms": "SQL", "engine_ms": "engine alone"}),
+    "insert": ("INSERT", "rows/s", {"rows_per_s": "SQL", "engine_texts_per_s": "engine alone"}),
+    "array": ("embed(text[])", "texts/s", {"rows_per_s": "SQL", "engine_batch_per_s": "engine's batch", "engine_single_per_s": "one by one"}),
+    "first": ("first embed() of a connection", "ms more", {"added_ms": ""}),
+    "memory": ("private memory", "MB", {"alone_mb": "alone", "of_four_mb": "each of four"}),
+    "sessions": ("sessions", "texts/s", {"one": "1 thread", "two": "2 threads", "automatic": "automatic"}),
+    "searches": ("searches", "ms", {"ms": "", "inlined_ms": "form of 0.1.0"}),
+}
+
+
+def plot(found: list) -> str:
+    panels = []
+    for part, (heading, unit, names) in PLOTTED.items():
+        rows = [(", ".join(filter(None, [entry["what"], what])), entry[name], series)
+                for entry in found if entry["part"] == part
+                for series, (name, what) in enumerate(names.items()) if name in entry]
+        panels.append((heading, unit, rows))
+    return bars.svg("gte-small through SQL", panels, peers.cpu())
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=float, default=1.0, help="times the usual number of rounds")
@@ -301,7 +325,8 @@ def main() -> int:
             (peers.RESULTS / "sql.json").write_text(json.dumps({
                 "cpu": peers.cpu(), "kernels": engine.about["kernels"], "precision": precision,
                 "weights_sha256": state.sha256(directory / "model.safetensors"), "found": bench.found}, indent=1) + "\n")
-            say(f"load {os.getloadavg()[0]:.1f} after; {peers.RESULTS / 'sql.json'}")
+            (peers.RESULTS / "sql.svg").write_text(plot(bench.found), encoding="utf-8")
+            say(f"load {os.getloadavg()[0]:.1f} after; {peers.RESULTS / 'sql.json'}, {peers.RESULTS / 'sql.svg'}")
             return 1 if any(entry["met"] is False for entry in bench.found) else 0
         finally:
             if engine is not None:
