@@ -4,7 +4,11 @@ The texts are the descriptions of settings (pg_settings) and of functions (pg_de
 setting or function in parentheses.
 """
 
+import contextlib
 import json
+import re
+import threading
+import time
 
 from postgres import quote_literal
 from session import Progress, Session
@@ -53,14 +57,79 @@ def load(demo, session: Session) -> None:
     demo.remember(loaded=True)
 
 
-def reembed(session: Session) -> None:
-    """Embed every table again, imported tables too. An interrupted run continues where it stopped."""
+def reembed(session: Session, watcher: Session = None) -> None:
+    """Embed every table again, imported tables too. An interrupted run continues where it stopped.
+
+    `watcher` is a second session, by which the progress is shown.
+    """
     # The old vectors are useless meanwhile, because the new model embeds the searches.
     tables = session.value("select jsonb_agg(distinct tgrelid::regclass::text) from pg_trigger "
                            "where tgfoid = 'embed_trigger'::regproc and not tgisinternal and tgparentid = 0")
     for table in json.loads(tables or "[]"):
         say(f"embedding {table} again ...")
-        session.run(f"call embed_backfill({quote_literal(table)}, force => true);", tell=say)
+        statement = f"call embed_backfill({quote_literal(table)}, force => true);"
+        if watcher is None:
+            session.run(statement, tell=say)
+            continue
+        said = []
+        with Watch(session, watcher, f"embedding {table}") as watch:
+            session.run(statement, tell=said.append)
+            watch.finish()
+        for line in said:
+            if not (watch.seen and COUNTS.search(line)):
+                say(line)
+
+
+# What embed_backfill tells of its progress: in application_name, and in notices.
+PROGRESS = re.compile(r"^gte-small: .* (\d+)/(\d+)(?: [\d.]+ rows/s \d+ s left)?$", re.DOTALL)
+COUNTS = re.compile(r"NOTICE: .*: \d+ (of about \d+ rows|rows embedded in )")
+
+
+class Watch:
+    """Shows the progress of the backfill of `session` on one line, during the block."""
+
+    PAUSE = 0.5
+
+    def __init__(self, session: Session, watcher: Session, what: str):
+        self._name = f"select application_name from pg_stat_activity where pid = {session.value('select pg_backend_pid()')}"
+        self._watcher, self._what = watcher, what
+        self._progress, self._began, self._end = None, time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @property
+    def seen(self) -> bool:
+        return self._progress is not None
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._thread.join()
+        if self.seen:
+            self._progress.end()
+
+    def finish(self) -> None:
+        """The backfill has ended without an error."""
+        self._end.set()
+        self._thread.join()
+        if self.seen and self._progress.done < self._progress.total:
+            self._progress.add(self._progress.total - self._progress.done)
+
+    def _watch(self) -> None:
+        # Ctrl-C ends the watcher's psql as well.
+        with contextlib.suppress(Failure, OSError):
+            while not self._end.wait(self.PAUSE):
+                found = PROGRESS.match(self._watcher.value(self._name))
+                if not found or not int(found[2]):
+                    continue
+                rows, total = int(found[1]), int(found[2])
+                if not self.seen:
+                    self._progress = Progress(self._what, total)
+                    self._progress.began = self._began
+                if rows > self._progress.done:
+                    self._progress.add(min(rows, self._progress.total) - self._progress.done)
 
 
 def same_model(demo, session: Session) -> None:

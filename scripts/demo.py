@@ -151,8 +151,8 @@ class Demo:
         self.remember(sql=build.sql_fingerprint())
         contents.create_or_update(self.cluster, DATABASE)
         if self.memory.get("reembedding"):
-            with self.open() as session:
-                corpus.reembed(session)
+            with self.open() as session, self.open() as watcher:
+                corpus.reembed(session, watcher)
             self.remember(reembedding=False)
 
     def start(self) -> None:
@@ -236,8 +236,12 @@ def reembed() -> None:
         choice = _choose(wanted)
         # Stored before the first vector: the next run finishes an interrupted one.
         demo.remember(model=choice, reembedding=True)
-        demo.cluster.stop()
-        demo.set_up()
+        try:
+            demo.cluster.stop()
+            demo.set_up()
+        except KeyboardInterrupt:
+            raise Failure(f"interrupted; the rows embedded by {choice['name']} so far are kept, the others have vectors that "
+                          "no search can use. make reembed  goes on where it stopped; make start and make run do so too") from None
     say(f"every row is embedded by {choice['name']} now;  make run  shows the searches again")
 
 

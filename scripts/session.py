@@ -66,6 +66,7 @@ class Progress:
         self.began = time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._tenth = 0
+        self._open = False
 
     def add(self, rows: int) -> None:
         self.done += rows
@@ -76,7 +77,14 @@ class Progress:
         tenth = 10 * self.done // self.total
         if self._terminal:
             last = self.done >= self.total
+            self._open = not last
             print(f"\r{line:<76}", end="\n" if last else "", file=sys.stderr, flush=True)
         elif tenth > self._tenth:
             self._tenth = tenth
             print(line, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Ends the line of a terminal, also before the last row."""
+        if self._open:
+            self._open = False
+            print(file=sys.stderr, flush=True)
