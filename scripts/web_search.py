@@ -25,18 +25,27 @@ MOST_PIECES = 20_000
 
 # -- The catalogue --
 
-# Every table of which a trigger fills an embedding column, one row per column.
+# Every table of which a trigger fills an embedding column, one row per column. A table of chunks is named after the
+# documents that they are of, and is searched by the function of the documents.
 TABLES = """
-select c.oid, n.nspname, c.relname, c.oid::regclass::text, k.embedding, quote_ident(k.embedding), to_json(k.content),
+select c.oid, n.nspname, c.relname, coalesce(d.target, c.oid::regclass)::text, k.embedding, quote_ident(k.embedding), to_json(k.content),
        k.note ->> 'text_search', gte_small.extension_schema(), q.rows_of,
-       has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'),
+       has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')
+         and (d.target is null or has_table_privilege(d.target, 'select')),
        (select sum(greatest(p.reltuples, 0))::bigint from pg_class p
          where p.oid in (select c.oid union select t.relid from pg_partition_tree(c.oid) t)),
-       f.friendly, f.hybrid, v.operator, quote_ident(current_user), format('%%I.%%I', n.nspname, c.relname), quote_ident(n.nspname)
+       coalesce(d.function, f.friendly), f.hybrid, v.operator, quote_ident(current_user),
+       concat_ws(', ', d.target, format('%%I.%%I', n.nspname, c.relname)), quote_ident(n.nspname),
+       d.target::oid, d.rows_of, to_json(d.content)
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
  cross join lateral (select distinct on (e.embedding) e.* from gte_small.embedding_columns(c.oid) e
                       order by e.embedding, e.trigger_name desc) k
  cross join lateral gte_small.qualified(c.oid) q
+  left join lateral (
+   select g.target, r.rows_of, s.search_functions[1]::regproc::text as function, s.arguments[1]::name[] as content
+     from gte_small.document_keys(c.oid) g cross join lateral gte_small.document_search(g.target) s
+    cross join lateral gte_small.qualified(g.target) r
+    where s.chunks = c.oid) d on true
  cross join lateral (
    select min(p.oid::regproc::text) filter (where not 'item' = any (p.proargnames)) as friendly,
           min(p.oid::regproc::text) filter (where 'item' = any (p.proargnames)) as hybrid
@@ -82,18 +91,22 @@ class Table:
     role: str
     qualified: str
     schema_sql: str
+    # Where the rows are chunks: the table of the documents, its rows, and its columns that were cut into chunks.
+    documents: str
+    documents_rows_of: str
+    documents_content: list
 
     @property
     def embed_query(self) -> str:
         return "embed_query" if self.extension == "public" else f"{self.extension}.embed_query"
 
     def columns(self, session: Session) -> list:
-        """(name, quoted name, type) of its columns that hold no embedding."""
-        return session.run(COLUMNS, [self.oid]).rows
+        """(name, quoted name, type) of the columns of its rows, or of its documents, that hold no embedding."""
+        return session.run(COLUMNS, [self.documents or self.oid]).rows
 
     def described(self) -> dict:
         return {"oid": self.oid, "schema": self.schema, "name": self.name, "label": self.label, "embedding": self.embedding,
-                "content": self.content, "readable": self.readable, "rows": self.rows, "searchable": bool(self.search)}
+                "content": self.content, "readable": self.readable, "rows": self.rows, "searchable": bool(self.search), "documents": bool(self.documents)}
 
     def require_rights(self) -> None:
         if not self.readable:
@@ -127,6 +140,7 @@ def tables(session: Session, oid=None) -> list:
     for row in found:
         values = list(row)
         values[6], values[10], values[11] = json.loads(row[6]), row[10] == "t", int(row[11] or 0)
+        values[-1] = json.loads(row[-1] or "[]")
         made.append(Table(*values))
     return made
 
@@ -154,16 +168,17 @@ def filters(session: Session, chosen: Table) -> list:
     chosen.require(chosen.search)
     found = []
     for column, quoted, shown_type in chosen.columns(session):
-        if column in chosen.content:
+        if column in (chosen.documents_content if chosen.documents else chosen.content):
             continue
         try:
-            category = session.run("select category from gte_small.filter_column(%s::oid, %s)", [chosen.oid, column]).rows[0][0]
+            category = session.run("select category from gte_small.filter_column(%s::oid, %s)",
+                                   [chosen.documents or chosen.oid, column]).rows[0][0]
         except Problem as problem:
             if problem.kind in ("database", "input"):
                 continue
             raise
         values = session.run(
-            f"select v.value, count(*) from (select e.{_name(quoted)}::text as value from {_name(chosen.rows_of)} e "
+            f"select v.value, count(*) from (select e.{_name(quoted)}::text as value from {_name(chosen.documents_rows_of or chosen.rows_of)} e "
             f"tablesample system (%s) repeatable (7) limit {SAMPLE_ROWS}) v group by 1 order by 2 desc, 1 limit {MOST_CHOICES + 1}",
             [share(session, chosen)]).rows
         few = len(values) <= MOST_CHOICES and any(int(count) > 1 for _, count in values)
@@ -222,6 +237,8 @@ class Search:
 
 def by_meaning(session: Session, chosen: Table, search: Search, words) -> dict:
     """search_<table>: the nearest rows."""
+    if chosen.documents:
+        return _documents(session, chosen, search, words)
     statement = f"select * from {chosen.require(chosen.search)}(%s, %s"
     parameters = [search.text, search.count]
     if search.threshold is not None:
@@ -239,6 +256,24 @@ def by_meaning(session: Session, chosen: Table, search: Search, words) -> dict:
     return _part(session, answer, statement, parameters, rows, words)
 
 
+def _documents(session: Session, chosen: Table, search: Search, words) -> dict:
+    """query_<table> of document search: the nearest documents, each by its best chunk."""
+    function = chosen.require(chosen.search)
+    columns = [column for column in chosen.columns(session) if column[0] not in chosen.documents_content]
+    wanted = "".join(f"(d.document).{_name(quoted)}, " for _, quoted, _ in columns)
+    statement = f"select {wanted}d.ordinal, d.chunk, d.similarity\n  from {function}(%s, %s, %s"
+    parameters = [search.text, search.threshold, search.count]
+    if search.filter:
+        statement, parameters = statement + ", filter => %s", [*parameters, search.filter]
+    statement += ") d"
+    answer = session.run(statement, parameters)
+    names = [*(name for name, _, _ in columns), "chunk"]
+    rows = [{"similarity": float(row[-1]), "semantic_rank": rank, "content": [_clip(row[-2], CONTENT_SHOWN)],
+             "fields": [[name, _clip(value, VALUE_SHOWN)] for name, value in zip(names, row[:-2]) if value is not None]}
+            for rank, row in enumerate(answer.rows, 1)]
+    return _part(session, answer, statement, parameters, rows, words)
+
+
 def by_words(session: Session, chosen: Table, search: Search, words) -> dict:
     """hybrid_<table> with no weight on the meaning: the rows that have words of the search."""
     return _hybrid(session, chosen, search, words, ", semantic_weight => 0", "\n where h.full_text_rank is not null")
@@ -250,6 +285,8 @@ def by_both(session: Session, chosen: Table, search: Search, words) -> dict:
 
 
 def _hybrid(session: Session, chosen: Table, search: Search, words, weights: str, condition: str) -> dict:
+    if chosen.documents:
+        raise Problem("unsupported", "documents are searched by meaning only", "enable_document_search makes no search by words.")
     function = chosen.require(chosen.hybrid)
     columns = chosen.columns(session)
     wanted = ", ".join(f"(h.item).{_name(quoted)}" for _, quoted, _ in columns)
@@ -294,7 +331,8 @@ class Words:
     """The words of a search as the hybrid search knows them, and where they are in the rows."""
 
     def __init__(self, session: Session, chosen: Table, search: Search):
-        self._session, self._language = session, chosen.language or "simple"
+        self._session = session
+        self._language = chosen.language or session.run("select get_current_ts_config()").rows[0][0]
         self._counted, self._common, self._typed = [], [], {}
         # A term is a stem; the page shows the word as it was typed.
         as_typed = ("(select p from unnest(%s::text[]) p where gte_small.words(%s::regconfig, p) operator(gte_small.@@@) t.term limit 1) "

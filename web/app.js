@@ -68,7 +68,11 @@ function searchSoon(pause = PAUSE) {
   state.timer = setTimeout(search, pause);
 }
 
-const partsShown = () => (state.view === "all" ? PARTS : [state.view]);
+// Documents in chunks are searched by meaning only.
+function partsShown() {
+  if (state.table?.documents) return ["meaning"];
+  return state.view === "all" ? PARTS : [state.view];
+}
 
 function forget() {
   state.running?.abort();
@@ -94,7 +98,7 @@ async function search() {
   const parts = histogramOf === state.histogramOf ? wanted : [...wanted, "histogram"];
   $("results").setAttribute("aria-busy", "true");
   const answers = {};
-  let problem = null, ended = false;
+  let problem = null, ended = false, listed = false;
   try {
     const response = await post("/api/search", {
       ...chosen(), page: PAGE, serial, parts, search: text, count: Number($("rows").value),
@@ -111,6 +115,7 @@ async function search() {
       } else answers[line.part] = line;
       // The histogram may take longer than the lists.
       if (line.part === wanted.at(-1) && wanted.some((part) => answers[part].rows)) {
+        listed = true;
         state.answers = answers;
         refresh();
       }
@@ -133,7 +138,9 @@ async function search() {
   complain(problem, search);
   if (problem) state.histogramOf = null;
   state.answers = answers;
-  refresh();
+  // What is shown already stays, so that nothing moves away under a click.
+  if (listed && !problem) refreshHistogram();
+  else refresh();
 }
 
 async function* lines(body) {
@@ -155,7 +162,7 @@ function refresh() {
   const results = $("results");
   results.dataset.lists = $("statement-list").dataset.lists = parts.length;
   results.setAttribute("aria-busy", "false");
-  results.replaceChildren(...parts.map((part) => show.list(part, state.answers[part], state.terms, state.threshold)));
+  results.replaceChildren(...parts.map((part) => show.list(part, state.answers[part], state.terms, state.threshold, state.table.documents)));
   const good = parts.filter((part) => state.answers[part].rows);
   const asked = $("search").value.trim();
   $("count").textContent = good.length
@@ -199,7 +206,7 @@ function histogramNote() {
     : `${show.number(show.countAbove(histogram, threshold))} of ${of} are at least so similar.`];
   if (Object.keys(state.filter).length) parts.push("Without the filters.");
   if (state.answers.meaning?.rows?.length) parts.push("Marks below: the rows found by meaning.");
-  if (threshold != null && state.view !== "meaning") parts.push("It applies to the search by meaning; the other lists show rows below it in grey.");
+  if (threshold != null && partsShown().length > 1) parts.push("It applies to the search by meaning; the other lists show rows below it in grey.");
   return parts.join(" ");
 }
 
@@ -323,10 +330,11 @@ function chooseTable(table) {
   Object.assign(state, { table, answers: {}, histogram: null, histogramOf: null, axis: null, threshold: null, terms: null });
   clearFilters();
   $("filters").hidden = true;
+  $("view").hidden = Boolean(table?.documents);
   complain(null);
   refresh();
   if (!table) return;
-  $("search").placeholder = table.rows ? `Search ${show.counted(table.rows, "row")}` : "What are you looking for?";
+  $("search").placeholder = table.rows ? `Search ${show.counted(table.rows, table.documents ? "chunk" : "row")}` : "What are you looking for?";
   if (table.readable) loadFilters();
   if ($("status").open) loadStatus();
   if (!table.readable) {
@@ -347,7 +355,7 @@ async function start() {
   const select = $("table");
   const many = new Set(state.tables.map((table) => table.oid)).size < state.tables.length;
   select.replaceChildren(...state.tables.map((table, place) => element("option", { value: place },
-    table.label + (many ? ` (${table.embedding})` : "") + (table.readable ? "" : ", no right to read"))));
+    table.label + (table.documents ? ", documents" : many ? ` (${table.embedding})` : "") + (table.readable ? "" : ", no right to read"))));
   select.disabled = !state.tables.length;
   if (!state.tables.length) {
     complain({ message: "No table of this database has a search", detail: "",

@@ -80,7 +80,7 @@ function row(part, found, place, threshold) {
 }
 
 // The list of one kind of search: its rows, or its error.
-export function list(part, answer, terms, threshold) {
+export function list(part, answer, terms, threshold, documents) {
   const title = `list-${part}`;
   const count = answer.rows ? counted(answer.rows.length, "row") : "";
   const section = element("section", { class: "list", "aria-labelledby": title, "data-part": part },
@@ -90,14 +90,15 @@ export function list(part, answer, terms, threshold) {
     section.append(element("div", { class: "problem" }, ...problem(answer.problem)));
     return section;
   }
-  section.append(element("p", { class: "note" }, caption(part, terms, threshold)));
+  section.append(element("p", { class: "note" }, caption(part, terms, threshold, documents)));
   if (!answer.rows.length) section.append(element("p", { class: "nothing" }, nothing(part, threshold)));
   else section.append(element("ol", {}, ...answer.rows.map((found, place) => row(part, found, place + 1, threshold))));
   return section;
 }
 
-function caption(part, terms, threshold) {
-  if (part === "meaning") return threshold == null ? "The nearest rows." : `The nearest rows, from ${threshold.toFixed(3)} on.`;
+function caption(part, terms, threshold, documents) {
+  const rows = documents ? "The nearest documents, each by its best chunk" : "The nearest rows";
+  if (part === "meaning") return threshold == null ? `${rows}.` : `${rows}, from ${threshold.toFixed(3)} on.`;
   if (part === "both") return "The ranks of both lists, added up.";
   if (!terms) return "The rows that have words of the search.";
   const parts = [];

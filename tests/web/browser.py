@@ -135,9 +135,15 @@ class Page:
             self.send("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def click(self, selector: str) -> None:
-        """Clicks in the middle of an element, which must be visible there."""
-        at = self.run(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}}); "
-                      "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()")
+        """Clicks in the middle of an element, once it is at rest and nothing covers it."""
+        place = (f"(() => {{ const e = document.querySelector({json.dumps(selector)}); if (!e) return null; e.scrollIntoView({{block: 'center'}}); "
+                 "const r = e.getBoundingClientRect(), x = r.x + r.width / 2, y = r.y + r.height / 2, top = document.elementFromPoint(x, y); "
+                 "return top && (e.contains(top) || top.contains(e)) ? [x, y] : null; })()")
+        until, at, before = time.monotonic() + PATIENCE, None, 0
+        while at is None or at != before:
+            assert time.monotonic() < until, f"{selector} can't be clicked; the page says: {self.text('body')[:1500]}"
+            time.sleep(0.1)
+            before, at = at, self.run(place)
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left", clickCount=1)
 

@@ -126,3 +126,15 @@ def docs(database, connection, page):
     make_role(database)
     make_docs(connection)
     return page(reader(database))
+
+
+@pytest.fixture(scope="session")
+def shared(server):
+    """A page and its table `docs` for the tests that only read."""
+    database = server.create_database()
+    make_role(database)
+    make_docs(database.connect())
+    running = Running(reader(database), TIMEOUT_MS)
+    yield running
+    running.close()
+    database.drop()

@@ -408,3 +408,14 @@ def test_an_imported_table_beside_others_is_found(database, connection, page, op
     window.wait("!document.querySelector('#table').disabled")
     ask(window, "night")
     assert texts(window, "words") == ["A title", "all about nights"]
+
+
+def test_documents_are_shown_by_their_best_chunk_and_without_other_views(docs, connection, open_page):
+    connection.execute("drop table docs cascade; create table papers (id int primary key, body text); select enable_document_search('papers', '{body}')")
+    connection.execute("insert into papers values (1, 'a backup at night'); grant select on papers, papers_chunks to gte_web")
+    window = open_page(docs)
+    window.wait("!document.querySelector('#table').disabled")
+    assert window.text("#table") == "papers, documents" and not window.run("document.querySelector('#view').checkVisibility()")
+    ask(window, "night", lists=1)
+    assert texts(window, "meaning") == ["a backup at night"] and window.texts(".list h3") == ["By meaning"]
+    assert "documents" in window.text(".list > .note")

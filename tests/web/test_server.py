@@ -50,15 +50,15 @@ def test_results_by_meaning_are_those_of_the_search_function(docs, connection):
     assert rows[0]["similarity"] == pytest.approx(1, abs=1e-3) and dict(rows[0]["fields"]) == {"id": "6", "lang": "en", "priority": "5"}
 
 
-def test_results_by_words_have_a_word_and_its_mark(docs):
-    rows = docs.search("1042", ["words"])["words"]["rows"]
+def test_results_by_words_have_a_word_and_its_mark(shared):
+    rows = shared.search("1042", ["words"])["words"]["rows"]
     assert [plain(r) for r in rows] == [DOCS[0][0]]
     assert marked(rows[0]) == ["1042"] and rows[0]["words"] == ["1042"] and rows[0]["full_text_rank"] == 1
 
 
 @pytest.mark.parametrize("search, row, marks", [("cafe", 1, ["café"]), ("deleting", 2, ["deleted"]), ("売上", 4, ["売上"]), ("the backups", 5, ["backup"])])
-def test_marks_follow_the_dictionary_and_not_the_letters(docs, search, row, marks):
-    found = {plain(r): r for r in docs.search(search, ["words"])["words"]["rows"]}
+def test_marks_follow_the_dictionary_and_not_the_letters(shared, search, row, marks):
+    found = {plain(r): r for r in shared.search(search, ["words"])["words"]["rows"]}
     assert marked(found[DOCS[row][0]]) == marks
 
 
@@ -68,8 +68,8 @@ def test_results_by_both_have_both_ranks(docs, connection):
     assert [(plain(r), r["full_text_rank"], r["semantic_rank"], r["score"]) for r in rows] == [(*e[:3], pytest.approx(e[3])) for e in expected]
 
 
-def test_one_request_answers_several_parts(docs):
-    answer = docs.search("night", ["meaning", "words", "both", "histogram"])
+def test_one_request_answers_several_parts(shared):
+    answer = shared.search("night", ["meaning", "words", "both", "histogram"])
     assert list(answer) == ["terms", "meaning", "words", "both", "histogram", "end"]
     assert answer["terms"]["counted"] == ["night"] and answer["terms"]["common"] == []
 
@@ -81,16 +81,16 @@ def test_words_in_more_than_200_rows_are_named_and_not_marked(docs, connection):
     assert [marked(r) for r in answer["words"]["rows"]] == [["night"]]
 
 
-def test_the_threshold_is_part_of_the_search_by_meaning(docs):
-    rows = docs.search("a backup is taken every night at two", threshold=0.999)["meaning"]["rows"]
+def test_the_threshold_is_part_of_the_search_by_meaning(shared):
+    rows = shared.search("a backup is taken every night at two", threshold=0.999)["meaning"]["rows"]
     assert [plain(r) for r in rows] == [DOCS[5][0]]
 
 
-def test_a_filter_reaches_all_searches(docs):
-    answer = docs.search("night", ["meaning", "words", "both"], filter={"lang": ["en", "de"], "priority": ["5", "1"]})
+def test_a_filter_reaches_all_searches(shared):
+    answer = shared.search("night", ["meaning", "words", "both"], filter={"lang": ["en", "de"], "priority": ["5", "1"]})
     for part, texts in [("meaning", {DOCS[0][0], DOCS[5][0]}), ("words", {DOCS[5][0]}), ("both", {DOCS[0][0], DOCS[5][0]})]:
         assert {plain(r) for r in answer[part]["rows"]} == texts
-    assert [plain(r) for r in docs.search("night", filter={"priority": None})["meaning"]["rows"]] == [DOCS[3][0]]
+    assert [plain(r) for r in shared.search("night", filter={"priority": None})["meaning"]["rows"]] == [DOCS[3][0]]
 
 
 def test_the_filters_offered_are_those_the_extension_takes(docs, connection):
@@ -156,6 +156,23 @@ def test_a_very_long_text_is_cut_and_still_marked(docs, connection):
     assert len(plain(row)) < 4000 and marked(row) == ["zebra"]
 
 
+def test_documents_in_chunks_are_found_by_their_best_chunk(docs, connection):
+    connection.execute("create table papers (id int primary key, title text, body text); select enable_document_search('papers', '{body}')")
+    connection.execute("insert into papers values (1, 'one', 'a backup at night. ' || repeat('Other words follow here. ', 400)), (2, 'two', 'the kitchen opens at nine')")
+    assert {t["label"]: (t["readable"], t["documents"]) for t in docs.call("overview")["tables"]} == {"docs": (True, False), "papers": (False, True)}
+    problem = docs.search("night", label="papers")["all"]["problem"]
+    connection.execute(problem["hint"])
+    answer = docs.search("the kitchen opens at nine", ["meaning", "words", "histogram"], "papers", filter={"title": ["two", "one"]})
+    row = answer["meaning"]["rows"][0]
+    assert plain(row) == "the kitchen opens at nine" and row["similarity"] == pytest.approx(1, abs=1e-3)
+    assert row["fields"] == [["id", "2"], ["title", "two"], ["chunk", "1"]] and "kitchen" in marked(row)
+    assert len(answer["meaning"]["rows"]) == 2 and len(connection.execute(answer["meaning"]["statement"].encode()).fetchall()) == 2
+    assert answer["words"]["problem"]["kind"] == "unsupported"
+    assert answer["histogram"]["sampled"] == one(connection, "select count(*) from papers_chunks where embedding is not null") > 2
+    assert [f["column"] for f in docs.call("filters", **docs.table("papers"))["filters"]] == ["id", "title"]
+    assert docs.call("status", **docs.table("papers"))["status"][0]["missing"] == "0"
+
+
 # -- the histogram --
 
 def test_the_histogram_counts_every_row_of_a_small_table(docs, connection):
@@ -170,10 +187,12 @@ def test_the_histogram_counts_every_row_of_a_small_table(docs, connection):
 
 
 def test_the_histogram_reads_a_bounded_sample_of_a_large_table(docs, connection):
-    connection.execute("insert into docs (body, embedding) select 'nothing', d.embedding from generate_series(1, 20000), docs d where d.id = 1; analyze docs")
-    answer = docs.search("night", ["histogram"])["histogram"]
-    assert not answer["whole"] and 2000 < answer["sampled"] <= 10000 and answer["rows"] == pytest.approx(20006, rel=0.1)
-    assert answer["bins"] == docs.search("night", ["histogram"])["histogram"]["bins"]
+    connection.execute("create table large (body text); select enable_semantic_search('large', '{body}', with_index => false)")
+    connection.execute("insert into large select 'nothing', d.embedding from generate_series(1, 20000), docs d where d.id = 1")
+    connection.execute("grant select on large to gte_web; analyze large")
+    answer = docs.search("night", ["histogram"], "large")["histogram"]
+    assert not answer["whole"] and 2000 < answer["sampled"] <= 10000 and answer["rows"] == pytest.approx(20000, rel=0.1)
+    assert answer["bins"] == docs.search("night", ["histogram"], "large")["histogram"]["bins"]
 
 
 # -- status and model --
@@ -185,10 +204,10 @@ def test_the_status_has_the_hints(docs, connection):
     assert any("embed_backfill" in hint for hint in found["hints"]) and any("ENABLE TRIGGER" in hint for hint in found["hints"])
 
 
-def test_the_model_and_the_self_test_answer(docs):
-    model = dict(docs.call("model")["values"])
+def test_the_model_and_the_self_test_answer(shared):
+    model = dict(shared.call("model")["values"])
     assert model["dims"] == "384" and model["source"] is None
-    assert float(dict(docs.call("selftest")["values"])["least_cosine"]) > 0.99
+    assert float(dict(shared.call("selftest")["values"])["least_cosine"]) > 0.99
 
 
 # -- errors --
@@ -241,20 +260,20 @@ def test_a_stopped_server_is_an_error_and_a_restarted_one_answers(server, page):
     ({"count": 0}, "from 1 to"), ({"count": 101}, "from 1 to"), ({"count": True}, "from 1 to"), ({"count": "5; drop table docs"}, "from 1 to"),
     ({"threshold": 1.5}, "similarity"), ({"threshold": "0"}, "similarity"), ({"filter": []}, "JSON object"),
     ({"table": "1"}, "not there"), ({"table": "docs"}, "no table"), ({"embedding": "body"}, "not there"), ({"page": None}, "names its page")])
-def test_a_senseless_request_is_refused_in_words(docs, changed, words):
-    answer = docs.search("night", **changed) if "search" not in changed else docs.search(**changed)
+def test_a_senseless_request_is_refused_in_words(shared, changed, words):
+    answer = shared.search("night", **changed) if "search" not in changed else shared.search(**changed)
     assert words in answer["all"]["problem"]["message"]
 
 
-def test_an_unpaired_surrogate_is_refused(docs):
-    body = json.dumps(docs.question("night")).replace('"night"', '"\\ud800"').encode()
-    lines = docs.request("POST", "/api/search", body)[2].splitlines()
+def test_an_unpaired_surrogate_is_refused(shared):
+    body = json.dumps(shared.question("night")).replace('"night"', '"\\ud800"').encode()
+    lines = shared.request("POST", "/api/search", body)[2].splitlines()
     assert json.loads(lines[0])["problem"]["kind"] == "input"
 
 
 @pytest.mark.parametrize("chosen, words", [({"nothing": 1}, "nothing"), ({"priority": "x"}, "priority"), ({"lang": {"a": 1}}, "nested")])
-def test_an_error_of_a_filter_is_the_extensions_own(docs, chosen, words):
-    problem = docs.search("night", filter=chosen)["meaning"]["problem"]
+def test_an_error_of_a_filter_is_the_extensions_own(shared, chosen, words):
+    problem = shared.search("night", filter=chosen)["meaning"]["problem"]
     assert words in problem["message"] and problem["hint"]
 
 
@@ -342,8 +361,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("changed", REFUSED, ids=str)
-def test_a_call_that_is_not_from_the_page_is_refused(docs, changed):
-    status, _, answer = docs.request("POST", "/api/overview", b"{}", **changed)
+def test_a_call_that_is_not_from_the_page_is_refused(shared, changed):
+    status, _, answer = shared.request("POST", "/api/overview", b"{}", **changed)
     # A request without Host is not HTTP/1.1; http.client sends its own.
     if changed == {"Host": None}:
         assert status == 200
@@ -351,26 +370,26 @@ def test_a_call_that_is_not_from_the_page_is_refused(docs, changed):
         assert status == 403 and b"docs" not in answer
 
 
-def test_a_name_that_resolves_to_127_0_0_1_gets_no_file(docs):
-    assert docs.request("GET", "/", Host="rebound.example")[0] == 403
-    assert docs.request("GET", "/", Host=f"localhost:{docs.port}")[0] == 200
+def test_a_name_that_resolves_to_127_0_0_1_gets_no_file(shared):
+    assert shared.request("GET", "/", Host="rebound.example")[0] == 403
+    assert shared.request("GET", "/", Host=f"localhost:{shared.port}")[0] == 200
 
 
-def test_a_get_reaches_no_call(docs):
+def test_a_get_reaches_no_call(shared):
     for name in ("overview", "search", "filters", "status", "model", "selftest"):
-        assert docs.request("GET", f"/api/{name}")[0] == 405
+        assert shared.request("GET", f"/api/{name}")[0] == 405
     for method in ("PUT", "DELETE", "OPTIONS"):
-        assert docs.request(method, "/api/overview")[0] == 501
+        assert shared.request(method, "/api/overview")[0] == 501
 
 
 @pytest.mark.parametrize("path", ["/../Makefile", "/..%2fMakefile", "//etc/passwd", "/web", "/app.js/", "/%2e%2e/Makefile"])
-def test_only_the_pages_files_are_served(docs, path):
-    assert docs.request("GET", path)[0] == 404
+def test_only_the_pages_files_are_served(shared, path):
+    assert shared.request("GET", path)[0] == 404
 
 
-def test_files_carry_a_policy_without_inline_script(docs):
+def test_files_carry_a_policy_without_inline_script(shared):
     for path in ("/", "/app.js", "/results.js", "/style.css", "/icon.svg"):
-        status, headers, body = docs.request("GET", path)
+        status, headers, body = shared.request("GET", path)
         assert status == 200 and body
         policy = headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
@@ -380,13 +399,13 @@ def test_files_carry_a_policy_without_inline_script(docs):
 
 @pytest.mark.parametrize("body, status", [(b"", 400), (b"{", 400), (b"[]", 400), (b"\xff", 400), (b'{"a": ' + b"[" * 100_000, 400), (b" " * 300_000, 413)],
                          ids=["nothing", "half", "a list", "not UTF-8", "deep", "long"])
-def test_a_body_that_is_no_json_object_is_refused(docs, body, status):
-    assert docs.request("POST", "/api/overview", body)[0] == status
-    assert docs.call("overview")["role"] == web_role.ROLE
+def test_a_body_that_is_no_json_object_is_refused(shared, body, status):
+    assert shared.request("POST", "/api/overview", body)[0] == status
+    assert shared.call("overview")["role"] == web_role.ROLE
 
 
-def test_the_server_listens_on_127_0_0_1_only(docs):
-    assert docs.server.socket.getsockname()[0] == "127.0.0.1"
+def test_the_server_listens_on_127_0_0_1_only(shared):
+    assert shared.server.socket.getsockname()[0] == "127.0.0.1"
 
 
 # -- the role --
