@@ -13,6 +13,8 @@ point may differ by the page's tolerance, which is 0 if the page names none. An 
     <!-- docs-test: setup                  SQL that the reader has in another form, such as a table with rows
     ... -->
 
+A shell block with sudo, docker, apt-get or curl changes the machine or needs a network, so it is not run.
+
 A block without output passes if no statement or command of it fails. Where the output has a line with ERROR, the
 statement must fail in this way. psql's lines CONTEXT are left out.
 """
@@ -26,8 +28,9 @@ from session import Session
 from state import Failure
 
 # Languages of blocks that show something and are run by nothing here.
-SHOWN = {"conf", "css", "dockerfile", "html", "ini", "javascript", "js", "json", "log", "mermaid", "py", "python", "ts", "tsx", "toml",
+SHOWN = {"conf", "css", "dockerfile", "html", "ini", "javascript", "js", "json", "log", "mermaid", "py", "python", "rust", "ts", "tsx", "toml",
          "typescript", "yaml"}
+MACHINE = re.compile(r"\b(sudo|docker|apt-get|curl)\b")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 ANY = "..."
 
@@ -96,6 +99,9 @@ def parse(text: str):
                     raise Failure(f"line {start}: this output follows no block that prints it")
                 blocks[-1].output, blocks[-1].output_lines = "\n".join(body), (n - len(body), n)
             elif kind in ("sql", "sh"):
+                found = MACHINE.search("\n".join(body)) if kind == "sh" else None
+                if found:
+                    waiting.setdefault("not_run", f"{found[0]} changes the machine")
                 blocks.append(Block(start, kind, "\n".join(body), **waiting))
                 waiting = {}
             elif kind not in SHOWN:

@@ -22,8 +22,9 @@ import throwaway
 from state import CLONE, Failure
 from tally import report
 
-# The path that pages show in commands; the throw-away server's is used in its place.
+# Paths that pages show; those of the throw-away server are used in their place.
 SHOWN_PG_CONFIG = "/usr/lib/postgresql/18/bin/pg_config"
+SHOWN_MODELS = ("/srv/models/gte-small", "/srv/models/bge-small-en-v1.5")
 
 
 def pages(names) -> list:
@@ -55,7 +56,8 @@ def run_page(cluster, path: Path, work: Path, long: bool) -> list:
     directory = view_of_the_clone(work)
     try:
         cluster.psql(f"create database {database} template template0;\n")
-        page = docs_page.Page(cluster, database, directory, {SHOWN_PG_CONFIG: str(cluster.pg_config)}, long)
+        shown = {SHOWN_PG_CONFIG: str(cluster.pg_config), **{path: str(model.minilm()) for path in SHOWN_MODELS}}
+        page = docs_page.Page(cluster, database, directory, shown, long)
         return page.run(path.read_text(encoding="utf-8"))
     except Failure as failure:
         return [docs_page.Result(0, str(failure))]

@@ -87,6 +87,12 @@ def test_left_out_blocks_are_counted_with_their_reason(server, database):
     assert len(problems(server, database, text, long=True)) == 1
 
 
+@pytest.mark.parametrize("command", ["sudo true", "docker run x", "true && curl -O x", "apt-get install x"])
+def test_commands_that_change_the_machine_are_left_out(command):
+    [block], _ = docs_page.parse(page("sh", command))
+    assert block.not_run
+
+
 def test_hidden_statements_run_and_count(server, database):
     setup = "<!-- docs-test: setup\ncreate table t (n int);\ninsert into t values (1);\n-->\n"
     assert problems(server, database, page("sql", "select n from t;", ONE, before=setup)) == []
