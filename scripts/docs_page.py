@@ -104,6 +104,9 @@ def parse(text: str):
                     waiting.setdefault("not_run", f"{found[0]} changes the machine")
                 blocks.append(Block(start, kind, "\n".join(body), **waiting))
                 waiting = {}
+            elif kind == "" and "not_run" in waiting:
+                blocks.append(Block(start, kind, "\n".join(body), **waiting))
+                waiting = {}
             elif kind not in SHOWN:
                 raise Failure(f"line {start}: a block of language {kind!r}; sql, sh and text are run, {', '.join(sorted(SHOWN))} are shown")
             fresh = kind in ("sql", "sh")
