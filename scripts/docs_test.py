@@ -24,7 +24,7 @@ from tally import report
 
 # Paths that pages show; those of the throw-away server are used in their place.
 SHOWN_PG_CONFIG = "/usr/lib/postgresql/18/bin/pg_config"
-SHOWN_MODELS = ("/srv/models/gte-small", "/srv/models/bge-small-en-v1.5")
+SHOWN_MODELS = ("/srv/models/gte-small", "/srv/models/bge-small-en-v1.5", "/srv/models/b")
 
 
 def pages(names) -> list:
