@@ -43,6 +43,7 @@ CREATE FUNCTION gte_small.check_target(
 AS $body$
 DECLARE
   relation pg_class;
+  needed text;
   source name;
   kind record;
 BEGIN
@@ -75,6 +76,18 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege',
             DETAIL = 'The search functions stand in the table''s schema; nothing was made.',
             HINT = format('GRANT CREATE ON SCHEMA %s TO %I.', relation.relnamespace::regnamespace, current_user);
+  END IF;
+  FOREACH needed IN ARRAY ARRAY[gte_small.vector_schema(), gte_small.extension_schema()] LOOP
+    IF NOT has_schema_privilege(needed::regnamespace, 'USAGE') THEN
+      RAISE EXCEPTION 'permission denied for schema %', needed
+        USING ERRCODE = 'insufficient_privilege', DETAIL = 'The type vector or the function embed_trigger() stands in it; nothing was made.',
+              HINT = format('GRANT USAGE ON SCHEMA %s TO %I.', needed, current_user);
+    END IF;
+  END LOOP;
+  IF NOT has_function_privilege(gte_small.extension_schema() || '.embed_trigger()', 'EXECUTE') THEN
+    RAISE EXCEPTION 'permission denied for function embed_trigger()'
+      USING ERRCODE = 'insufficient_privilege', DETAIL = 'A trigger with this function fills the embedding column; nothing was made.',
+            HINT = format('GRANT EXECUTE ON FUNCTION %s.embed_trigger() TO %I.', gte_small.extension_schema(), current_user);
   END IF;
   IF gte_small.has_document_search(target) THEN
     RAISE EXCEPTION 'table % is searched by its chunks', target
@@ -371,6 +384,10 @@ BEGIN
                    || (SELECT string_agg(p, E'\n') FROM gte_small.plan_statements(target, content, embedding, text_search, index_options, plan) p);
   END IF;
   RETURN changed;
+EXCEPTION WHEN object_in_use THEN
+  RAISE EXCEPTION '%', SQLERRM
+    USING ERRCODE = 'object_in_use', DETAIL = 'This session has a cursor on the table, or deferred constraints that are to be checked; nothing was made.',
+          HINT = 'COMMIT the transaction first, and enable the search in one of its own.';
 END
 $body$;
 COMMENT ON FUNCTION gte_small.enable(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.bool, pg_catalog.name, pg_catalog.regconfig, pg_catalog.jsonb) IS

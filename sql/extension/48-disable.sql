@@ -31,8 +31,10 @@ BEGIN
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
   END IF;
   embedding := gte_small.name_today(target, embedding);
-  -- What is read from here on stays until it is done.
-  PERFORM gte_small.lock_for_change(target, 'SHARE UPDATE EXCLUSIVE', false);
+  IF relation.relkind IN ('r', 'p') THEN
+    -- What is read from here on stays until it is done.
+    PERFORM gte_small.lock_for_change(target, 'SHARE UPDATE EXCLUSIVE', false);
+  END IF;
   -- A column that was renamed: its trigger, functions and indexes have the earlier name.
   SELECT * INTO ours FROM gte_small.columns_of(target) c
    WHERE c.embedding = disable_semantic_search.embedding AND c.trigger_name = gte_small.trigger_name(c.named[1]);
@@ -75,6 +77,10 @@ BEGIN
   IF NOT undone THEN
     RAISE NOTICE 'semantic search is not enabled on column "%" of table %, nothing to undo', embedding, target;
   END IF;
+EXCEPTION WHEN object_in_use THEN
+  RAISE EXCEPTION '%', SQLERRM
+    USING ERRCODE = 'object_in_use', DETAIL = 'This session has a cursor on the table, or deferred constraints that are to be checked; nothing was dropped.',
+          HINT = 'COMMIT the transaction first, and disable the search in one of its own.';
 END
 $body$;
 COMMENT ON FUNCTION disable_semantic_search(pg_catalog.regclass, pg_catalog.name) IS

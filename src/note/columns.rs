@@ -92,7 +92,8 @@ fn column_name_now(call: Call) -> Outcome<pg_sys::Datum> {
 /// `gte_small.table_place(target regclass) → text`, STRICT: which table of which cluster.
 fn table_place(call: Call) -> Outcome<pg_sys::Datum> {
     // SAFETY: the SQL script declares a regclass.
-    let table = call.argument(0).and_then(|target| unsafe { pg_sys::Oid::from_datum(target, false) });
+    let table =
+        call.argument(0).and_then(|target| unsafe { pg_sys::Oid::from_datum(target, false) });
     let table = table.ok_or_else(|| internal("a STRICT function was called with NULL"))?;
     place(table).into_datum().ok_or_else(|| internal("no datum was made"))
 }

@@ -59,3 +59,15 @@ def test_a_parent_is_enabled_over_enabled_partitions(connection):
     assert one(connection, "select content from search_early('a cat', 1)") == "a cat"
     # Nobody knows whose the vectors of all partitions are.
     assert one(connection, "select state from embedding_status('docs')") == "unknown"
+
+
+def test_a_parent_is_enabled_over_an_enabled_partitioned_partition(connection):
+    connection.execute("create table docs (id int primary key, content text, embedding vector(384)) partition by range (id); "
+                       "create table sub partition of docs for values from (0) to (200) partition by range (id); "
+                       "create table low partition of sub for values from (0) to (100); "
+                       "select enable_semantic_search('sub'); select enable_semantic_search('docs'); insert into docs values (2, 'a dog')")
+    assert one(connection, "select count(*) from pg_trigger where tgname = 'zzz_gte_small_embedding' and tgparentid = 0") == 1
+    assert one(connection, "select content from search_docs('a dog', 1)") == "a dog"
+    assert one(connection, "select content from search_sub('a dog', 1)") == "a dog"
+    connection.execute("select disable_semantic_search('docs')")
+    assert one(connection, "select count(*) from pg_trigger where tgname = 'zzz_gte_small_embedding'") == 0

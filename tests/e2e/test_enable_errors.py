@@ -73,9 +73,9 @@ def test_no_room_for_an_index(connection, sqlstate, said, advice):
     connection.execute("drop event trigger fails; select enable_semantic_search('docs')")
 
 
-@pytest.mark.parametrize("call", ["disable_semantic_search('docs')", "disable_semantic_search('leaf')", "disable_semantic_search('v')", "disable_semantic_search('docs', 'nothing')"])
+@pytest.mark.parametrize("call", ["disable_semantic_search('docs')", "disable_semantic_search('leaf')", "disable_semantic_search('v')", "disable_semantic_search('s')", "disable_semantic_search('docs', 'nothing')"])
 def test_disabling_what_is_not_enabled_is_no_error(connection, call):
-    connection.execute("create table docs (id int, content text) partition by list (id); create table leaf partition of docs default; create view v as select 1")
+    connection.execute("create table docs (id int, content text) partition by list (id); create table leaf partition of docs default; create view v as select 1; create sequence s")
     connection.execute(f"select {call}")
 
 
@@ -83,3 +83,28 @@ def test_disabling_without_rights(database, connection):
     connection.execute(DOCS)
     state, message, detail, hint = refused(database.connect("gte_plain"), "select disable_semantic_search('docs')")
     assert state == "42501" and detail and hint
+
+
+@pytest.mark.parametrize("call", ["enable_semantic_search('docs')", "disable_semantic_search('docs')"])
+@pytest.mark.parametrize("use", ["declare reading cursor for select * from docs; fetch reading",
+                                 "insert into docs values (3, null, 7)"], ids=["cursor", "deferred constraint"])
+def test_a_table_that_this_session_uses(connection, call, use):
+    connection.execute("create table docs (id int primary key, content text, other int references docs deferrable initially deferred)")
+    if call.startswith("disable"):
+        connection.execute("select enable_semantic_search('docs')")
+    connection.execute("insert into docs values (1, 'a cat', 1)")
+    connection.execute(f"begin; {use}")
+    state, message, detail, hint = refused(connection, f"select {call}")
+    assert state == "55006" and "docs" in message and "othing was" in detail and hint.startswith("COMMIT")
+    connection.execute("rollback")
+    connection.execute(f"select {call}")
+
+
+def test_rights_that_the_trigger_needs(database, connection):
+    connection.execute("grant create on schema public to gte_owner; revoke execute on function embed_trigger() from public")
+    owner = database.connect("gte_owner")
+    owner.execute(DOCS)
+    state, message, detail, hint = refused(owner, "select enable_semantic_search('docs')")
+    assert state == "42501" and "embed_trigger" in message and "othing was made" in detail
+    connection.execute(hint)
+    owner.execute("select enable_semantic_search('docs')")
