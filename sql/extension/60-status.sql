@@ -134,9 +134,10 @@ BEGIN
     filled_with := NULL;
     index_present := EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding));
     trigger_enabled := false;
-    hints := ARRAY[format('no trigger fills column %I, and new and changed rows are not embedded: SELECT enable_semantic_search(%L, %L, %L%s)',
-                          embedding, coalesce(pg_partition_root(target), target), coalesce(ours.content, '{content}'), embedding,
-                          CASE WHEN index_present THEN '' ELSE ', with_index => false' END)];
+    hints := ARRAY[format('no trigger fills column %I, and new and changed rows are not embedded: ', embedding) ||
+      CASE WHEN gte_small.is_chunks_table(target) THEN 'SELECT refresh_semantic_search()'
+           ELSE format('SELECT enable_semantic_search(%L, %L, %L%s)', coalesce(pg_partition_root(target), target),
+                       coalesce(ours.content, '{content}'), embedding, CASE WHEN index_present THEN '' ELSE ', with_index => false' END) END];
     RETURN NEXT;
   END LOOP;
 END

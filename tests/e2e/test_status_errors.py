@@ -97,3 +97,19 @@ def test_a_dropped_embedding_column(connection):
     connection.execute(mend)
     connection.execute("insert into docs (id, content) values (9, 'new')")
     assert one(connection, "select embedding is not null from docs where id = 9")
+
+
+def test_a_standby(server):
+    """All reports work on a standby, except on tables whose rows are on the primary only."""
+    with server.another("reports", {"gte_small.model_path": str(server.tiny)}) as cluster:
+        cluster.psql("create table docs (id int, content text); select enable_semantic_search('docs'); insert into docs select i, 'text ' || i from generate_series(1, 30) i;"
+                     "create unlogged table fast (id int, content text); select enable_semantic_search('fast')")
+        cluster.stop()
+        (cluster.data / "standby.signal").touch()
+        cluster.start()
+        with psycopg.connect(cluster.dsn(dbname="postgres", user="postgres"), autocommit=True) as standby:
+            for report in REPORTS:
+                assert standby.execute(f"select * from {report}('docs')").fetchall()
+                said = refused(standby, f"select * from {report}('fast')", "55000")
+                assert "primary" in said.message_hint
+            assert standby.execute("select checked, wrong from embed_verify('docs', null)").fetchone() == (30, 0)
