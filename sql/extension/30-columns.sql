@@ -66,6 +66,8 @@ BEGIN
         JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid
                         AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
         JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'gte-small'
+        -- A table of chunks has another trigger of this extension.
+        JOIN pg_proc p ON p.oid = t.tgfoid AND p.prosrc = 'embed_trigger_gte_small'
        WHERE t.tgrelid = target AND NOT t.tgisinternal
     ), origins (oid, origin, parent) AS (
       SELECT o.oid, o.oid, o.tgparentid FROM ours o

@@ -205,3 +205,12 @@ def test_the_indexes_of_a_large_table(connection):
         assert statement.endswith(";")
         connection.execute(statement)
     assert status(connection)["index_present"] and status(connection)["hints"] == []
+
+
+def test_a_dropped_trigger_of_a_table_of_chunks(connection):
+    connection.execute("create table manuals (id int primary key, body text); select enable_document_search('manuals', 'body');"
+                       "insert into manuals values (1, 'how to open the door')")
+    chunks = one(connection, "select conrelid::regclass::text from pg_constraint where confrelid = 'manuals'::regclass")
+    connection.execute(f"drop trigger zzz_gte_small_embedding on {chunks}")
+    connection.execute(hint(connection, "no trigger fills", chunks))
+    assert status(connection, chunks)["trigger_enabled"]
