@@ -103,6 +103,8 @@ class Database:
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._lock = threading.Lock()
         self._idle = []
+        # What was read of the catalogue lately, by those who read it; forgotten after an error that may come of it.
+        self.catalogue = {}
 
     def close(self) -> None:
         with self._lock:
@@ -154,7 +156,7 @@ class Session:
 
     def __init__(self, database: Database, job: Job, connection):
         self._database, self._job, self.connection = database, job, connection
-        self.timeout_ms = database.timeout_ms
+        self.timeout_ms, self.catalogue = database.timeout_ms, database.catalogue
 
     def run(self, statement: str, parameters=()) -> Answer:
         """Runs one statement in a read-only transaction; raises Problem."""
@@ -166,13 +168,19 @@ class Session:
         except psycopg.OperationalError as error:
             # An idle connection does not notice that the server was restarted. Reading twice changes nothing.
             if not self.connection.closed:
-                raise described(error, self._job, self._database.timeout_ms) from None
+                raise self._described(error) from None
             self.connection = None
             if reused:
                 return self.run(statement, parameters)
             raise no_server(error) from None
         except (psycopg.Error, UnicodeError) as error:
-            raise described(error, self._job, self._database.timeout_ms) from None
+            raise self._described(error) from None
+
+    def _described(self, error) -> Problem:
+        problem = described(error, self._job, self.timeout_ms)
+        if problem.kind in ("database", "rights"):
+            self.catalogue.clear()
+        return problem
 
     def _run(self, statement: str, parameters) -> Answer:
         connection = self.connection

@@ -6,6 +6,7 @@ SQL is put together from names that the catalogue gives, quoted there. All that 
 import contextlib
 import json
 import re
+import time
 from dataclasses import dataclass
 
 from web_database import Problem, Session
@@ -22,6 +23,7 @@ CONTENT_SHOWN, VALUE_SHOWN = 3_000, 300
 # The model's tokenizer separates at punctuation and around each of these characters, so a row is marked in these pieces.
 PIECES = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]|[^\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 MOST_PIECES = 20_000
+KEPT_SECONDS = 10
 
 # -- The catalogue --
 
@@ -149,13 +151,20 @@ def table(session: Session, oid, embedding) -> Table:
     """The embedding column that the page names; raises Problem if there is none."""
     if not (isinstance(oid, str) and re.fullmatch(r"[0-9]{1,10}", oid)):
         raise Problem("input", "no table is chosen")
+    # One look at the catalogue takes longer than a search, and a search comes with each letter.
+    kept = session.catalogue.get((oid, embedding))
+    if kept and kept[0] > time.monotonic():
+        return kept[1]
     for found in tables(session, oid):
         if found.embedding == embedding:
+            if found.readable:
+                session.catalogue[oid, embedding] = (time.monotonic() + KEPT_SECONDS, found)
             return found
     raise Problem("gone", "the table is not there any more, or its search was disabled", "", "Load the page again.")
 
 
 def overview(session: Session) -> dict:
+    session.catalogue.clear()
     role, database, server, extension = session.run(ROLE).rows[0]
     return {"role": role, "database": database, "server": server.split(" ")[0], "extension": extension,
             "timeout": session.timeout_ms / 1000, "tables": [found.described() for found in tables(session)]}

@@ -142,6 +142,24 @@ def test_a_row_without_text_has_no_similarity_and_no_mark(docs, connection):
     assert docs.search("night", ["both"], filter={"lang": "xx"})["both"]["rows"] == []
 
 
+def test_a_table_that_changed_since_the_last_search_is_looked_up_again(docs, connection):
+    question = docs.question("night")
+
+    def rows():
+        answer = [json.loads(line) for line in docs.request("POST", "/api/search", json.dumps(question).encode())[2].splitlines()]
+        return next((line["rows"] for line in answer if "rows" in line), None) or next(line["problem"] for line in answer if "problem" in line)
+
+    assert len(rows()) == 5
+    connection.execute("select enable_semantic_search('docs', '{body}', search_function => 'query_other'); drop function if exists search_docs")
+    # The first one meets the name that is gone.
+    assert rows()["kind"] == "database"
+    assert len(rows()) == 5
+    connection.execute("revoke select on docs from gte_web")
+    assert rows()["kind"] == "rights"
+    connection.execute("drop table docs cascade")
+    assert rows()["kind"] == "gone"
+
+
 def test_a_partitioned_table_is_searched(docs, connection):
     connection.execute("create table parts (id int, body text) partition by range (id); create table p1 partition of parts for values from (0) to (10); "
                        "create table p2 partition of parts for values from (10) to (20); select enable_semantic_search('parts', '{body}')")
