@@ -72,7 +72,9 @@ def accept(path: Path, results: list) -> None:
     for result in reversed(results):
         if result.problem and result.output_lines:
             first, after = result.output_lines
-            lines[first:after] = [line.rstrip() for line in result.printed.split("\n")]
+            # As far from the margin as its fence.
+            indent = lines[first - 1][:len(lines[first - 1]) - len(lines[first - 1].lstrip())]
+            lines[first:after] = [(indent + line).rstrip() for line in result.printed.split("\n")]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 import docs_page
+import docs_test
 from state import Failure
 
 
@@ -107,3 +108,12 @@ def test_hidden_statements_run_and_count(server, database):
 def test_a_page_with_a_block_that_would_be_overlooked_is_refused(text):
     with pytest.raises(Failure):
         docs_page.parse(text)
+
+
+def test_accepted_output_stands_where_the_old_one_stood(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("1. A step\n\n   ```sql\n   select 1;\n   ```\n   ```text\n   old\n   ```\n\n```sql\nselect 2;\n```\n```text\nkept\n```\n")
+    blocks, _ = docs_page.parse(path.read_text())
+    docs_test.accept(path, [docs_page.Result(block.line, problem, printed="a\n\nb ", output_lines=block.output_lines)
+                            for block, problem in zip(blocks, ["differs", ""])])
+    assert path.read_text() == "1. A step\n\n   ```sql\n   select 1;\n   ```\n   ```text\n   a\n\n   b\n   ```\n\n```sql\nselect 2;\n```\n```text\nkept\n```\n"

@@ -114,5 +114,6 @@ def test_every_sqlstate_is_documented_and_no_other(server):
 
 def test_every_state_is_documented():
     status = (CLONE / "sql" / "extension" / "60-status.sql").read_text(encoding="utf-8")
-    found = set(re.findall(r"(?:THEN|ELSE|state :=) '([a-z-]+)'(?= END|;|\n)", status))
+    assigned = re.findall(r"\bstate := (CASE.*?END|'[^']+');", status, re.DOTALL)
+    found = {state for value in assigned for state in re.findall(r"(?:THEN |ELSE |^)'([^']+)'", value)}
     assert {row[0].strip("`") for row in cells(section("States")) if row[0].startswith("`")} == found
