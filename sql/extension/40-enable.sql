@@ -75,19 +75,19 @@ BEGIN
     RAISE EXCEPTION 'permission denied for schema %', relation.relnamespace::regnamespace
       USING ERRCODE = 'insufficient_privilege',
             DETAIL = 'The search functions stand in the table''s schema; nothing was made.',
-            HINT = format('GRANT CREATE ON SCHEMA %s TO %I.', relation.relnamespace::regnamespace, current_user);
+            HINT = format('GRANT CREATE ON SCHEMA %s TO %I;', relation.relnamespace::regnamespace, current_user);
   END IF;
   FOREACH needed IN ARRAY ARRAY[gte_small.vector_schema(), gte_small.extension_schema()] LOOP
     IF NOT has_schema_privilege(needed::regnamespace, 'USAGE') THEN
       RAISE EXCEPTION 'permission denied for schema %', needed
         USING ERRCODE = 'insufficient_privilege', DETAIL = 'The type vector or the function embed_trigger() stands in it; nothing was made.',
-              HINT = format('GRANT USAGE ON SCHEMA %s TO %I.', needed, current_user);
+              HINT = format('GRANT USAGE ON SCHEMA %s TO %I;', needed, current_user);
     END IF;
   END LOOP;
   IF NOT has_function_privilege(gte_small.extension_schema() || '.embed_trigger()', 'EXECUTE') THEN
     RAISE EXCEPTION 'permission denied for function embed_trigger()'
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'A trigger with this function fills the embedding column; nothing was made.',
-            HINT = format('GRANT EXECUTE ON FUNCTION %s.embed_trigger() TO %I.', gte_small.extension_schema(), current_user);
+            HINT = format('GRANT EXECUTE ON FUNCTION %s.embed_trigger() TO %I;', gte_small.extension_schema(), current_user);
   END IF;
   IF gte_small.has_document_search(target) THEN
     RAISE EXCEPTION 'table % is searched by its chunks', target

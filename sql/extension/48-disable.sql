@@ -77,10 +77,6 @@ BEGIN
   IF NOT undone THEN
     RAISE NOTICE 'semantic search is not enabled on column "%" of table %, nothing to undo', embedding, target;
   END IF;
-EXCEPTION WHEN object_in_use THEN
-  RAISE EXCEPTION '%', SQLERRM
-    USING ERRCODE = 'object_in_use', DETAIL = 'This session has a cursor on the table, or deferred constraints that are to be checked; nothing was dropped.',
-          HINT = 'COMMIT the transaction first, and disable the search in one of its own.';
 END
 $body$;
 COMMENT ON FUNCTION disable_semantic_search(pg_catalog.regclass, pg_catalog.name) IS

@@ -85,19 +85,16 @@ def test_disabling_without_rights(database, connection):
     assert state == "42501" and detail and hint
 
 
-@pytest.mark.parametrize("call", ["enable_semantic_search('docs')", "disable_semantic_search('docs')"])
 @pytest.mark.parametrize("use", ["declare reading cursor for select * from docs; fetch reading",
                                  "insert into docs values (3, null, 7)"], ids=["cursor", "deferred constraint"])
-def test_a_table_that_this_session_uses(connection, call, use):
+def test_a_table_that_this_session_uses(connection, use):
     connection.execute("create table docs (id int primary key, content text, other int references docs deferrable initially deferred)")
-    if call.startswith("disable"):
-        connection.execute("select enable_semantic_search('docs')")
     connection.execute("insert into docs values (1, 'a cat', 1)")
     connection.execute(f"begin; {use}")
-    state, message, detail, hint = refused(connection, f"select {call}")
-    assert state == "55006" and "docs" in message and "othing was" in detail and hint.startswith("COMMIT")
+    state, message, detail, hint = refused(connection, "select enable_semantic_search('docs')")
+    assert state == "55006" and "docs" in message and "othing was made" in detail and hint.startswith("COMMIT")
     connection.execute("rollback")
-    connection.execute(f"select {call}")
+    connection.execute("select enable_semantic_search('docs')")
 
 
 def test_rights_that_the_trigger_needs(database, connection):

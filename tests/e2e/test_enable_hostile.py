@@ -169,7 +169,7 @@ def test_no_right_to_create_in_the_schema(database, connection):
     connection.execute("create schema shop; create table shop.docs (content text); alter table shop.docs owner to gte_owner; grant usage on schema shop to gte_owner")
     with pytest.raises(psycopg.errors.InsufficientPrivilege) as raised:
         database.connect("gte_owner").execute("select enable_semantic_search('shop.docs')")
-    assert raised.value.diag.message_hint == "GRANT CREATE ON SCHEMA shop TO gte_owner."
+    assert raised.value.diag.message_hint == "GRANT CREATE ON SCHEMA shop TO gte_owner;"
 
 
 def test_inheritance_children_are_warned_of_and_left_out(connection):
