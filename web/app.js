@@ -206,7 +206,11 @@ function histogramNote() {
     : `${show.number(show.countAbove(histogram, threshold))} of ${of} are at least so similar.`];
   if (Object.keys(state.filter).length) parts.push("Without the filters.");
   if (state.answers.meaning?.rows?.length) parts.push("Marks below: the rows found by meaning.");
-  if (threshold != null && partsShown().length > 1) parts.push("It applies to the search by meaning; the other lists show rows below it in grey.");
+  const shown = partsShown();
+  if (threshold != null && shown.some((part) => part !== "meaning")) {
+    parts.push("The threshold applies to the search by meaning; "
+      + (shown.length > 1 ? "the other lists show rows below it in grey." : "this list shows rows below it in grey."));
+  }
   return parts.join(" ");
 }
 

@@ -138,6 +138,17 @@ def test_the_slider_moves_by_arrow_keys_and_searches(page_of_docs):
     assert page_of_docs.text("#threshold-shown") == "any"
 
 
+def test_rows_below_the_threshold_are_grey_where_no_threshold_applies(page_of_docs):
+    ask(page_of_docs, "a backup is taken every night at two")
+    page_of_docs.click('input[value="both"]')
+    page_of_docs.wait("document.querySelectorAll('.list').length === 1 && document.querySelectorAll('#histogram .bar').length")
+    page_of_docs.run("document.querySelector('#threshold').focus()")
+    page_of_docs.press("End")
+    page_of_docs.press("ArrowLeft", times=3)
+    page_of_docs.wait(f"document.querySelectorAll('.row.below').length === {len(DOCS) - 1}")
+    assert len(texts(page_of_docs, "both")) == len(DOCS) and "this list shows rows below it in grey" in page_of_docs.text("#histogram-note")
+
+
 def test_a_threshold_without_rows_says_so(page_of_docs):
     ask(page_of_docs, "night")
     page_of_docs.wait("document.querySelectorAll('#histogram .bar').length")
