@@ -33,6 +33,7 @@ extension_sql_file!("../sql/extension/25-values.sql", name = "values");
 extension_sql_file!("../sql/extension/26-words.sql", name = "words");
 extension_sql_file!("../sql/extension/28-filter.sql", name = "filter");
 extension_sql_file!("../sql/extension/30-columns.sql", name = "columns");
+extension_sql_file!("../sql/extension/31-citus.sql", name = "citus");
 extension_sql_file!("../sql/extension/35-locks.sql", name = "locks");
 extension_sql_file!("../sql/extension/40-enable.sql", name = "enable");
 extension_sql_file!("../sql/extension/42-functions.sql", name = "functions");
@@ -58,7 +59,10 @@ extension_sql_file!("../sql/extension/72-documents.sql", name = "documents");
 extension_sql_file!("../sql/extension/74-document-search.sql", name = "document_search");
 extension_sql_file!("../sql/extension/76-enable-documents.sql", name = "enable_documents");
 extension_sql_file!("../sql/extension/80-info.sql", name = "info");
-extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest", finalize);
+extension_sql_file!("../sql/extension/85-selftest.sql", name = "selftest");
+extension_sql_file!("../sql/extension/91-citus-search.sql", name = "citus_search");
+extension_sql_file!("../sql/extension/92-citus-backfill.sql", name = "citus_backfill");
+extension_sql_file!("../sql/extension/93-citus-status.sql", name = "citus_status", finalize);
 
 /// Called by Postgres when the library is loaded. Defines the settings, raises the default of
 /// pgvector's iterative scan, installs the hook of searches without LIMIT, and in the postmaster

@@ -37,9 +37,13 @@ use crate::version::EXTENSION;
 
 pub mod columns;
 pub mod foreign;
+mod shard;
 
 /// The column that a trigger without arguments fills.
 pub const DEFAULT_TARGET: &CStr = c"embedding";
+
+/// The trigger function that fills a column.
+const EMBED_TRIGGER: &CStr = c"embed_trigger";
 
 /// The beginning of a comment that is a note; JSON follows.
 const PREFIX: &str = "gte-small ";
@@ -205,8 +209,12 @@ unsafe fn triggers_for(relation: pg_sys::Relation, column: &CStr) -> Vec<*const 
         (0..descriptor.numtriggers as usize)
             .map(|i| descriptor.triggers.add(i).cast_const())
             .filter(|&trigger| {
-                pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, (*trigger).tgfoid)
-                    == extension
+                // The extension has other trigger functions, which fill no column.
+                let name = pg_sys::get_func_name((*trigger).tgfoid);
+                !name.is_null()
+                    && CStr::from_ptr(name) == EMBED_TRIGGER
+                    && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, (*trigger).tgfoid)
+                        == extension
             })
             .filter(|&trigger| {
                 let target = match (*trigger).tgnargs {
@@ -334,7 +342,7 @@ impl Origin {
         unsafe {
             let comment = pg_sys::GetComment(self.trigger, pg_sys::TriggerRelationId, 0);
             if comment.is_null() {
-                return None;
+                return shard::is_shard(self.table).then(|| Note(Map::new()));
             }
             let note = Note::parse(CStr::from_ptr(comment).to_bytes());
             pg_sys::pfree(comment.cast());

@@ -202,8 +202,10 @@ DECLARE
   no_model text;
   filled boolean;
   lacking boolean;
+  of_citus text[];
   changed text[] := '{}';
 BEGIN
+  of_citus := gte_small.citus_settings(target);
   embedding := gte_small.name_today(target, embedding);
   IF array_ndims(content) = 1 THEN
     content := ARRAY(SELECT gte_small.name_today(target, c) FROM unnest(content) WITH ORDINALITY AS u (c, n) ORDER BY n);
@@ -324,7 +326,7 @@ BEGIN
   IF NOT is_clone THEN
     filled := false;
     IF NOT is_new THEN
-      EXECUTE format('SELECT EXISTS (SELECT FROM %s %s WHERE %I IS NOT NULL)', CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END,
+      EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s %s WHERE %I IS NOT NULL)', CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END,
                      target, embedding) INTO filled;
       -- Under policies that hold for the owner too, rows he can't see may have vectors.
       filled := filled OR row_security_active(target);
@@ -369,7 +371,7 @@ BEGIN
     RAISE WARNING 'rows of tables that inherit from % are neither embedded nor searched', target
       USING DETAIL = 'A trigger has the rows of its own table only.', HINT = 'Enable the search on each of them.';
   END IF;
-  EXECUTE format('SELECT EXISTS (SELECT FROM %s %s AS t WHERE t.%I IS NULL AND (%s))',
+  EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s %s AS t WHERE t.%I IS NULL AND (%s))',
                  CASE relation.relkind WHEN 'r' THEN 'ONLY' ELSE '' END, target, embedding, gte_small.has_text(content)) INTO lacking;
   IF lacking THEN
     RAISE NOTICE 'table % has rows without an embedding', target
@@ -382,6 +384,12 @@ BEGIN
             HINT = CASE WHEN lacking THEN 'Embed the rows first, which is faster without an index. ' ELSE '' END
                    || E'Then run these statements, each by itself, outside of a transaction block:\n'
                    || (SELECT string_agg(p, E'\n') FROM gte_small.plan_statements(target, content, embedding, text_search, index_options, plan) p);
+  END IF;
+  PERFORM gte_small.citus_settings_back(of_citus);
+  IF gte_small.on_citus() AND changed <> '{}' AND NOT relation.relispartition AND NOT gte_small.is_distributed(target) THEN
+    RAISE NOTICE 'table % can be distributed', target
+      USING DETAIL = 'Citus distributes tables with triggers when a setting allows it.',
+            HINT = format('SET citus.enable_unsafe_triggers = on; SELECT create_distributed_table(%L, ...); and enable the search again, so that workers get the search functions.', target);
   END IF;
   RETURN changed;
 EXCEPTION WHEN object_in_use THEN

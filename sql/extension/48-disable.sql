@@ -19,6 +19,7 @@ DECLARE
   is_clone boolean;
   undone boolean := false;
   of_chunks boolean;
+  of_citus text[];
 BEGIN
   SELECT * INTO relation FROM pg_class WHERE oid = target;
   IF relation.relowner IS NULL OR embedding IS NULL THEN
@@ -71,7 +72,9 @@ BEGIN
     undone := true;
   END LOOP;
   IF ours.trigger_name IS NOT NULL AND NOT is_clone AND NOT of_chunks THEN
+    of_citus := gte_small.citus_settings(target);
     EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, target);
+    PERFORM gte_small.citus_settings_back(of_citus);
     undone := true;
   END IF;
   IF NOT undone THEN

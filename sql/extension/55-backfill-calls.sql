@@ -39,7 +39,12 @@ BEGIN
                     WHEN 'i' THEN 'an index' WHEN 'I' THEN 'an index' WHEN 'S' THEN 'a sequence' WHEN 'c' THEN 'a composite type' ELSE 'a TOAST table' END AS kind,
          pg_is_other_temp_schema(c.relnamespace) AS elsewhere
     INTO relation FROM pg_class c WHERE c.oid = target;
-  IF NOT FOUND THEN
+  IF NOT FOUND AND gte_small.on_citus() THEN
+    -- Citus hides shards from sessions that are not its own.
+    RAISE EXCEPTION '% is a shard, or does not exist', target
+      USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'This session can''t see its rows. Nothing was embedded.',
+            HINT = 'Call it on the coordinator, with the name of the distributed table.';
+  ELSIF NOT FOUND THEN
     RAISE EXCEPTION 'table with OID % does not exist', target::oid
       USING ERRCODE = 'undefined_table', DETAIL = 'Nothing was embedded.', HINT = 'Name a table that exists: embed_backfill(''documents'').';
   ELSIF relation.relkind NOT IN ('r', 'p') THEN
@@ -226,6 +231,10 @@ BEGIN
     END IF;
   END;
 
+  IF gte_small.is_distributed(target) THEN
+    CALL gte_small.backfill_shards(target, batch_size, force, embedding);
+    RETURN;
+  END IF;
   jobs := gte_small.backfill_jobs(target, batch_size, force, embedding);
   FOR i IN 1 .. pg_catalog.cardinality(jobs) LOOP
     job := jobs[i];
@@ -238,7 +247,10 @@ BEGIN
         PERFORM gte_small.backfill_force_lock(job);
       END IF;
       job := gte_small.backfill_tell(job);
-      PERFORM pg_catalog.set_config('application_name', job.progress, true);
+      -- Citus knows its own sessions by this name; other sessions on a worker don't see the shards.
+      IF NOT pg_catalog.starts_with(pg_catalog.current_setting('application_name'), 'citus_') THEN
+        PERFORM pg_catalog.set_config('application_name', job.progress, true);
+      END IF;
       job := gte_small.backfill_batch(job);
       COMMIT;
       EXIT WHEN job.phase IS NULL;
@@ -266,10 +278,14 @@ CREATE FUNCTION embed_backfill_step(target pg_catalog.regclass, batch_size pg_ca
   LANGUAGE plpgsql
 AS $body$
 DECLARE
-  jobs gte_small.backfill_job[] := gte_small.backfill_jobs(target, batch_size, false, embedding);
+  jobs gte_small.backfill_job[];
   job gte_small.backfill_job;
   until pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '0.75 seconds'::pg_catalog.interval;
 BEGIN
+  IF gte_small.is_distributed(target) THEN
+    RETURN gte_small.backfill_shards_step(target, batch_size, embedding);
+  END IF;
+  jobs := gte_small.backfill_jobs(target, batch_size, false, embedding);
   FOR i IN 1 .. pg_catalog.cardinality(jobs) LOOP
     job := gte_small.backfill_anywhere(jobs[i]);
     -- One pass, up to the first rows; small batches of them until a second or batch_size is reached.

@@ -23,6 +23,8 @@ DECLARE
   only_named text;
   gone name[];
   not_unit int8;
+  -- Of a table of Citus.
+  of_nodes text := gte_small.nodes_hint(target);
 BEGIN
   -- SELECT ... FROM pg_class, embedding_status(oid) passes views as well, so they are no error.
   IF kind IS NULL THEN
@@ -43,6 +45,7 @@ BEGIN
      ORDER BY c.embedding, c.trigger_name DESC
   LOOP
     embedding := ours.embedding;
+    ours.note := gte_small.note_of_all_nodes(target, embedding, ours.note);
     filled_with := ours.note ->> 'fingerprint';
     gone := gte_small.columns_gone(target, embedding || ours.content);
     IF gone IS NOT NULL THEN
@@ -67,7 +70,7 @@ BEGIN
       -- "empty": vectors came while the trigger was off, as from a subscription.
       WHEN filled_with IS NULL OR loaded IS NULL OR ours.note -> 'empty' = 'true' THEN 'unknown'
       WHEN filled_with <> loaded THEN 'stale'
-      WHEN ours.note -> 'foreign' = 'true' OR not_unit > 0 THEN 'unknown'
+      WHEN ours.note -> 'foreign' = 'true' OR not_unit > 0 OR of_nodes IS NOT NULL OR ours.note ? 'unreachable' THEN 'unknown'
       ELSE 'current' END;
     stale := CASE WHEN state IN ('stale', 'mixed', 're-embedding') THEN embedded
                   WHEN state <> 'unknown' THEN 0 END;
@@ -84,6 +87,9 @@ BEGIN
     only_named := CASE WHEN (SELECT count(DISTINCT c.embedding) FROM gte_small.embedding_columns(target) c) > 1
                        THEN format(', embedding => %L', embedding) ELSE '' END;
     hints := array_remove(ARRAY[
+      of_nodes,
+      CASE WHEN ours.note ? 'unreachable' THEN
+        format('node %s can''t be asked which model wrote its rows', ours.note ->> 'unreachable') END,
       CASE WHEN row_security_active(target) THEN
         format('row-level security applies, and only the rows that %I may see were counted', current_user) END,
       CASE WHEN loaded IS NULL THEN 'no model could be loaded: SELECT * FROM embed_model() says why' END,

@@ -152,6 +152,10 @@ BEGIN
     RAISE NOTICE 'row-level security applies to table %', target
       USING DETAIL = format('Only rows that %I may see are checked.', current_user);
   END IF;
+  IF gte_small.is_distributed(target) THEN
+    RETURN QUERY SELECT * FROM gte_small.verify_shards(target, sample, embedding);
+    RETURN;
+  END IF;
   FOR ours IN SELECT * FROM gte_small.backfill_columns(target, embedding) LOOP
     embedding := ours.embedding;
     since := pg_snapshot_xmin(pg_current_snapshot())::xid;

@@ -213,6 +213,11 @@ BEGIN
   ELSIF relation.relnamespace IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace, 'information_schema'::regnamespace) THEN
     RAISE EXCEPTION '% is a system table', target
       USING ERRCODE = 'wrong_object_type', DETAIL = 'Nothing was made.', HINT = 'Use a table of your own.';
+  ELSIF gte_small.is_distributed(target) THEN
+    RAISE EXCEPTION 'table % is distributed by Citus', target
+      USING ERRCODE = 'feature_not_supported',
+            DETAIL = 'Document search knows a document by its place, which is not unique over shards; nothing was made.',
+            HINT = 'Store the parts that chunk_text() makes in a distributed table of their own, and call enable_semantic_search() with that table.';
   ELSIF relation.relispartition THEN
     RAISE EXCEPTION 'table % is a partition', target
       USING ERRCODE = 'wrong_object_type', DETAIL = 'A row that moves to another partition keeps its chunks only if all partitions have the same; nothing was made.',

@@ -154,7 +154,10 @@ DECLARE
   owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = target);
 BEGIN
   EXECUTE format('COMMENT ON FUNCTION %s IS %L', func, gte_small.document_mark() || ': ' || description);
-  EXECUTE format('ALTER FUNCTION %s DEPENDS ON EXTENSION "gte-small"', func);
+  -- Citus refuses it.
+  IF NOT gte_small.on_citus() THEN
+    EXECUTE format('ALTER FUNCTION %s DEPENDS ON EXTENSION "gte-small"', func);
+  END IF;
   IF owner <> (SELECT p.proowner FROM pg_proc p WHERE p.oid = func) THEN
     EXECUTE format('ALTER FUNCTION %s OWNER TO %s', func, owner::regrole);
   END IF;
@@ -210,6 +213,7 @@ DECLARE
   func regprocedure;
   partitioned bool;
   lacking bool;
+  of_citus text[] := gte_small.citus_settings(target);
   changed text[] := '{}';
 BEGIN
   context := coalesce(context, '{}');
@@ -348,6 +352,7 @@ BEGIN
   IF lacking THEN
     RAISE NOTICE 'table % has chunks without an embedding', chunks USING HINT = format('CALL embed_backfill(%L);', chunks);
   END IF;
+  PERFORM gte_small.citus_settings_back(of_citus);
   RETURN changed;
 END
 $body$;

@@ -1,0 +1,268 @@
+-- A backfill of a distributed table: each shard is filled on the server that has it, by embed_backfill_step(), or with
+-- force by embed_backfill(). The workers work side by side, on a few shards of each at a time: each shard has a
+-- session of its own there, which loads the model.
+
+-- The shards of a table. The nodes take turns in the order. The shard of a partitioned table is a partitioned table.
+CREATE FUNCTION gte_small.shards(target pg_catalog.regclass) RETURNS pg_catalog.int8[]
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  RETURN coalesce((
+    SELECT array_agg(p.shardid ORDER BY p.turn, p.groupid, p.shardid)
+      FROM (SELECT s.shardid, min(l.groupid) AS groupid, row_number() OVER (PARTITION BY min(l.groupid) ORDER BY s.shardid) AS turn
+              FROM pg_dist_shard s JOIN pg_dist_placement l ON l.shardid = s.shardid
+             WHERE s.logicalrelid = target
+             GROUP BY s.shardid) p), '{}');
+END
+$body$;
+COMMENT ON FUNCTION gte_small.shards(pg_catalog.regclass) IS
+  'part of embed_backfill: the shards of a distributed table';
+
+-- Runs a statement on shards, on each server that has one: of a reference table, all nodes have a copy. The first %s in it
+-- stands for the shard.
+CREATE FUNCTION gte_small.run_on_shards(shards pg_catalog.int8[], statement pg_catalog.text)
+  RETURNS TABLE (shard pg_catalog.int8, place pg_catalog.text, success pg_catalog.bool, result pg_catalog.text)
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+#variable_conflict use_column
+DECLARE
+  chosen record;
+BEGIN
+  SELECT array_agg(s.id ORDER BY s.n, s.nodename, s.nodeport) AS ids, array_agg(s.nodename ORDER BY s.n, s.nodename, s.nodeport) AS names, array_agg(s.nodeport ORDER BY s.n, s.nodename, s.nodeport) AS ports,
+         array_agg(format(statement, quote_literal(s.named)) ORDER BY s.n, s.nodename, s.nodeport) AS statements, array_agg(s.named ORDER BY s.n, s.nodename, s.nodeport) AS named
+    INTO chosen
+    FROM (SELECT u.n, u.id, d.nodename::text, d.nodeport, shard_name(h.logicalrelid, h.shardid, false) AS named
+            FROM unnest(shards) WITH ORDINALITY AS u (id, n)
+            JOIN pg_dist_shard h ON h.shardid = u.id
+            JOIN pg_dist_placement l ON l.shardid = u.id
+            JOIN pg_dist_node d ON d.groupid = l.groupid AND d.noderole = 'primary') s;
+  RETURN QUERY SELECT u.id, u.id::text, false, 'no node has it' FROM unnest(shards) u (id) WHERE chosen.ids IS NULL OR u.id <> ALL (chosen.ids);
+  IF chosen.ids IS NOT NULL THEN
+    -- It answers in the order of its arguments.
+    RETURN QUERY SELECT chosen.ids[r.n], format('%s on %s:%s', chosen.named[r.n], r.node_name, r.node_port), r.success, r.result
+      FROM (SELECT m.*, row_number() OVER () AS n FROM master_run_on_worker(chosen.names, chosen.ports, chosen.statements, true) m) r;
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.run_on_shards(pg_catalog.int8[], pg_catalog.text) IS
+  'part of embed_backfill: runs a statement on shards of a distributed table, side by side';
+
+-- The shards of one turn: four of each node.
+CREATE FUNCTION gte_small.shards_of_a_turn(shards pg_catalog.int8[]) RETURNS pg_catalog.int8[]
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  RETURN shards[1 : 4 * (SELECT count(DISTINCT l.groupid)::int FROM pg_dist_placement l WHERE l.shardid = ANY (shards))];
+END
+$body$;
+COMMENT ON FUNCTION gte_small.shards_of_a_turn(pg_catalog.int8[]) IS
+  'part of embed_backfill: the shards that are filled at the same time';
+
+-- The models of the nodes. NULL for a node without a model, or one that can't be reached.
+CREATE FUNCTION gte_small.models_of_nodes(OUT place pg_catalog.text, OUT fingerprint pg_catalog.text)
+  RETURNS SETOF pg_catalog.record
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  RETURN QUERY SELECT format('%s:%s', n.nodename, n.nodeport), CASE WHEN r.success THEN r.result END
+    FROM run_command_on_all_nodes('SELECT m.fingerprint FROM gte_small.embed_model() m', true, false) r
+    JOIN pg_dist_node n ON n.nodeid = r.nodeid
+   ORDER BY n.nodeid;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.models_of_nodes() IS
+  'part of embedding_status: the model of each node of Citus';
+
+CREATE FUNCTION gte_small.require_one_model() RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  models text[] := ARRAY(SELECT DISTINCT coalesce(m.fingerprint, '') FROM gte_small.models_of_nodes() m);
+BEGIN
+  IF cardinality(models) > 1 OR models = '{""}' THEN
+    RAISE EXCEPTION 'the nodes do not have one model'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = format('%s. Nothing was embedded.', (SELECT string_agg(format('%s: %s', m.place, coalesce(left(m.fingerprint, 12), 'none')), ', ')
+                                                            FROM gte_small.models_of_nodes() m)),
+            HINT = 'Set gte_small.model_path to the same model on all nodes. SELECT * FROM run_command_on_all_nodes(''SELECT fingerprint FROM embed_model()'') shows them.';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.require_one_model() IS
+  'part of embed_backfill: refuses a backfill on nodes with different models';
+
+-- One batch for each shard of a turn, in sessions of their own. Returns the number of rows, and the shards that may have more.
+CREATE FUNCTION gte_small.backfill_turn(INOUT shards pg_catalog.int8[], batch_size pg_catalog.int4, embedding pg_catalog.name,
+    INOUT failures pg_catalog.text[], OUT embedded pg_catalog.int8)
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+#variable_conflict use_variable
+DECLARE
+  turn int8[] := gte_small.shards_of_a_turn(shards);
+  again int8[] := '{}';
+  one record;
+BEGIN
+  embedded := 0;
+  FOR one IN SELECT * FROM gte_small.run_on_shards(turn, format('SELECT %s.embed_backfill_step(%%s, %s, %L)',
+               gte_small.extension_schema(), batch_size, embedding)) LOOP
+    IF NOT one.success THEN
+      failures := failures || format('%s: %s', one.place, one.result);
+    ELSIF one.result::int8 > 0 THEN
+      -- A row of a reference table counts once for each copy.
+      embedded := embedded + one.result::int8;
+      again := again || one.shard;
+    END IF;
+  END LOOP;
+  -- Once more, after the others.
+  shards := ARRAY(SELECT s FROM unnest(shards) WITH ORDINALITY AS u (s, n) WHERE s <> ALL (turn) ORDER BY n)
+            || ARRAY(SELECT DISTINCT s FROM unnest(again) s);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_turn(pg_catalog.int8[], pg_catalog.int4, pg_catalog.name, pg_catalog.text[]) IS
+  'part of embed_backfill: one batch for each of some shards';
+
+CREATE FUNCTION gte_small.shards_failed(target pg_catalog.regclass, failures pg_catalog.text[]) RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  IF cardinality(failures) > 0 THEN
+    RAISE EXCEPTION 'shard %', failures[1]
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = format('%s shards of %s were left out for such a reason, this is the first. The others are done.', cardinality(failures), target),
+            HINT = 'Mend it on that node, and call it again.';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.shards_failed(pg_catalog.regclass, pg_catalog.text[]) IS
+  'part of embed_backfill: raises the error of the first shard that failed';
+
+CREATE FUNCTION gte_small.backfill_missing(job gte_small.backfill_job) RETURNS pg_catalog.int8
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  missing int8;
+BEGIN
+  EXECUTE format('SELECT count(*) FROM %s AS t WHERE %s', job.target, gte_small.backfill_condition('missing', job.embedding, job.content))
+    INTO missing;
+  RETURN missing;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_missing(gte_small.backfill_job) IS
+  'part of embed_backfill: the rows of a distributed table that have a text and no embedding';
+
+-- What remains after a backfill of the shards.
+CREATE FUNCTION gte_small.backfill_shards_end(job gte_small.backfill_job, failures pg_catalog.text[]) RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  missing int8;
+BEGIN
+  RAISE NOTICE '%.%: % rows embedded in % s', job.target, quote_ident(job.embedding), job.rows,
+    round(extract(epoch FROM clock_timestamp() - job.began)::numeric, 1);
+  PERFORM gte_small.shards_failed(job.target, failures);
+  missing := gte_small.backfill_missing(job);
+  IF missing > 0 THEN
+    RAISE WARNING '% rows of % have no embedding', missing, job.target
+      USING DETAIL = 'Other sessions have them locked, or wrote them meanwhile.', HINT = 'Call it again.';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_shards_end(gte_small.backfill_job, pg_catalog.text[]) IS
+  'part of embed_backfill: what a backfill of shards did and what it left';
+
+-- No SET clause: the user's triggers and policies run in it, and it commits.
+CREATE PROCEDURE gte_small.backfill_shards(target pg_catalog.regclass, batch_size pg_catalog.int4, force pg_catalog.bool, embedding pg_catalog.name)
+  LANGUAGE plpgsql
+AS $body$
+DECLARE
+  jobs gte_small.backfill_job[];
+  job gte_small.backfill_job;
+  waiting pg_catalog.int8[];
+  turn pg_catalog.int8[];
+  failures pg_catalog.text[];
+  embedded pg_catalog.int8;
+  one pg_catalog.record;
+  by_call pg_catalog.bool;
+BEGIN
+  jobs := gte_small.backfill_jobs(target, batch_size, force, embedding);
+  PERFORM gte_small.require_one_model();
+  FOREACH job IN ARRAY jobs LOOP
+    IF force THEN
+      -- Until it is done, the column's state is "re-embedding".
+      job := gte_small.backfill_force_begin(job);
+      COMMIT;
+    END IF;
+    job.began := pg_catalog.clock_timestamp();
+    job.told := job.began;
+    job.rows := 0;
+    failures := '{}';
+    by_call := force;
+    LOOP
+      waiting := gte_small.shards(target);
+      WHILE pg_catalog.cardinality(waiting) OPERATOR(pg_catalog.>) 0 LOOP
+        IF by_call THEN
+          turn := gte_small.shards_of_a_turn(waiting);
+          FOR one IN SELECT * FROM gte_small.run_on_shards(turn, pg_catalog.format('CALL %s.embed_backfill(%%s, %s, %L, %L)',
+                       gte_small.extension_schema(), batch_size, force, job.embedding)) LOOP
+            IF NOT one.success THEN
+              failures := failures OPERATOR(pg_catalog.||) pg_catalog.format('%s: %s', one.place, one.result);
+            END IF;
+          END LOOP;
+          waiting := waiting[pg_catalog.cardinality(turn) OPERATOR(pg_catalog.+) 1 :];
+          IF force THEN
+            EXECUTE pg_catalog.format('SELECT pg_catalog.count(t.%I) FROM %s AS t', job.embedding, target) INTO job.rows;
+          END IF;
+        ELSE
+          SELECT t.shards, t.failures, t.embedded INTO waiting, failures, embedded
+            FROM gte_small.backfill_turn(waiting, batch_size, job.embedding, failures) t;
+          job.rows := job.rows OPERATOR(pg_catalog.+) embedded;
+        END IF;
+        IF (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) job.told) OPERATOR(pg_catalog.>) '10 seconds'::pg_catalog.interval THEN
+          job.told := pg_catalog.clock_timestamp();
+          RAISE NOTICE '%.%: % rows, % shards to go', target, pg_catalog.quote_ident(job.embedding), job.rows, pg_catalog.cardinality(waiting);
+        END IF;
+        COMMIT;
+      END LOOP;
+      -- Rows that a step left out: the call says which and why.
+      EXIT WHEN by_call OR pg_catalog.cardinality(failures) OPERATOR(pg_catalog.>) 0
+        OR gte_small.backfill_missing(job) OPERATOR(pg_catalog.=) 0;
+      by_call := true;
+    END LOOP;
+    IF force AND pg_catalog.cardinality(failures) OPERATOR(pg_catalog.=) 0 THEN
+      PERFORM gte_small.backfill_note(job, NULL, '0');
+      COMMIT;
+    END IF;
+    PERFORM gte_small.backfill_shards_end(job, failures);
+  END LOOP;
+END
+$body$;
+COMMENT ON PROCEDURE gte_small.backfill_shards(pg_catalog.regclass, pg_catalog.int4, pg_catalog.bool, pg_catalog.name) IS
+  'part of embed_backfill: the backfill of a distributed table';
+
+CREATE FUNCTION gte_small.backfill_shards_step(target pg_catalog.regclass, batch_size pg_catalog.int4, embedding pg_catalog.name)
+  RETURNS pg_catalog.int8
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  job gte_small.backfill_job;
+  turn record;
+  waiting int8[];
+BEGIN
+  FOREACH job IN ARRAY gte_small.backfill_jobs(target, batch_size, false, embedding) LOOP
+    PERFORM gte_small.require_one_model();
+    waiting := gte_small.shards(target);
+    turn := NULL;
+    WHILE cardinality(waiting) > 0 LOOP
+      SELECT * INTO turn FROM gte_small.backfill_turn(waiting, batch_size, job.embedding, '{}');
+      IF turn.embedded > 0 THEN
+        RETURN turn.embedded;
+      END IF;
+      PERFORM gte_small.shards_failed(target, turn.failures);
+      waiting := turn.shards;
+    END LOOP;
+  END LOOP;
+  RETURN 0;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_shards_step(pg_catalog.regclass, pg_catalog.int4, pg_catalog.name) IS
+  'part of embed_backfill_step: one batch for each of some shards of a distributed table';
