@@ -22,7 +22,7 @@ endif
 export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE LONG PORT TIMEOUT DSN
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test test-clients web web-screenshot
+.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test test-clients test-citus web web-screenshot
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -104,6 +104,9 @@ test-debian:    ## packages and every test in Debian 12's PostgreSQL 15 or Debia
 
 test-clients:   ## the examples with their client libraries, from PyPI, npm and crates.io; node is optional
 	@$(PYTHON) scripts/clients.py
+
+test-citus:     ## distributed tables on private clusters, with your PG_CONFIG's PostgreSQL, Citus, pgvector and gte-small
+	@$(PYTHON) scripts/citus.py
 
 test-long:      ## every test, with 200,000 calls, longer concurrency tests and many more random cases
 	@$(PYTHON) scripts/test.py --long

@@ -140,6 +140,7 @@ class Cluster:
         self.pg_config = Path(pg_config)
         self.directory = Path(directory)
         self.settings = dict(settings or {})
+        self.port = self.settings.get("port", PORT)
         self.data = self.directory / "data"
         self.log = self.directory / "server.log"
         self.bin = Path(config(self.pg_config, "--bindir"))
@@ -248,11 +249,11 @@ class Cluster:
     # -- clients --
 
     def dsn(self, dbname: str = "postgres", user: str = "postgres") -> str:
-        return f"host={self.socket_dir} port={PORT} dbname={_libpq(dbname)} user={_libpq(user)}"
+        return f"host={self.socket_dir} port={self.port} dbname={_libpq(dbname)} user={_libpq(user)}"
 
     def environment(self) -> dict:
         """Variables that make libpq connect to this cluster. Text in the scripts is UTF-8 in any locale and database."""
-        return {**state.environment(), "PGHOST": str(self.socket_dir), "PGPORT": PORT, "PGUSER": "postgres",
+        return {**state.environment(), "PGHOST": str(self.socket_dir), "PGPORT": self.port, "PGUSER": "postgres",
                 "PGCLIENTENCODING": "UTF8"}
 
     def psql(self, sql, dbname: str = "postgres", user: str = "postgres", check: bool = True, args=(), env=None):
@@ -352,7 +353,7 @@ class Cluster:
     def _write_settings(self) -> None:
         settings = {
             "listen_addresses": "",
-            "port": PORT,
+            "port": self.port,
             "unix_socket_directories": str(self.socket_dir),
             "unix_socket_permissions": "0700",
             **self.settings,
