@@ -67,25 +67,28 @@ begin
 
   -- Functions with the arguments of those to be made. One that returns rows of the table gets the mark of this
   -- extension, so that it is replaced as an older one of its own is, and passes on its privileges.
-  for one in
-    select p.oid::regprocedure as func, p.prorettype = c.reltype as of_rows, pg_has_role(p.proowner, 'USAGE') as may
-      from pg_class c cross join gte_small.search_functions(c.oid, '{content}', 'embedding', 'simple', 'query_embeddings') f
-      join pg_proc p on p.oid = to_regprocedure(format('%s.%I(%s)', here, f.name, f.types))
-     where c.oid = target and c.relkind in ('r', 'p') and p.oid not in (select gte_small.made_functions(c.oid, 'embedding'))
-  loop
-    if not one.of_rows or not replace then
-      raise exception 'function % exists and is not gte-small''s for this table', one.func
-        using errcode = 'duplicate_function', detail = 'It was left as it is; nothing was made.',
-              hint = case when one.of_rows then 'To have it replaced, run SET embeddings.replace = on; and this script again in the same session. Its privileges stay.'
-                     else format('It returns something else. Run DROP FUNCTION %s; and this script again.', one.func) end;
-    elsif not one.may then
-      raise exception 'must be owner of function %', one.func
-        using errcode = 'insufficient_privilege', detail = 'It was left as it is; nothing was made.',
-              hint = format('Run this script as its owner, or ALTER FUNCTION %s OWNER TO %I; first.', one.func, current_user);
-    end if;
-    raise notice 'function % is replaced', one.func using detail = 'It was: ' || pg_get_functiondef(one.func);
-    execute format('comment on function %s is %L', one.func, gte_small.mark('embedding') || ': to be replaced');
-  end loop;
+  -- Version 0.1.0 of the extension refuses them itself.
+  if to_regnamespace('gte_small') is not null then
+    for one in
+      select p.oid::regprocedure as func, p.prorettype = c.reltype as of_rows, pg_has_role(p.proowner, 'USAGE') as may
+        from pg_class c cross join gte_small.search_functions(c.oid, '{content}', 'embedding', 'simple', 'query_embeddings') f
+        join pg_proc p on p.oid = to_regprocedure(format('%s.%I(%s)', here, f.name, f.types))
+       where c.oid = target and c.relkind in ('r', 'p') and p.oid not in (select gte_small.made_functions(c.oid, 'embedding'))
+    loop
+      if not one.of_rows or not replace then
+        raise exception 'function % exists and is not gte-small''s for this table', one.func
+          using errcode = 'duplicate_function', detail = 'It was left as it is; nothing was made.',
+                hint = case when one.of_rows then 'To have it replaced, run SET embeddings.replace = on; and this script again in the same session. Its privileges stay.'
+                       else format('It returns something else. Run DROP FUNCTION %s; and this script again.', one.func) end;
+      elsif not one.may then
+        raise exception 'must be owner of function %', one.func
+          using errcode = 'insufficient_privilege', detail = 'It was left as it is; nothing was made.',
+                hint = format('Run this script as its owner, or ALTER FUNCTION %s OWNER TO %I; first.', one.func, current_user);
+      end if;
+      raise notice 'function % is replaced', one.func using detail = 'It was: ' || pg_get_functiondef(one.func);
+      execute format('comment on function %s is %L', one.func, gte_small.mark('embedding') || ': to be replaced');
+    end loop;
+  end if;
 
   -- Webhooks: the first argument is the address, others may have keys and are not shown.
   for one in
@@ -106,13 +109,15 @@ begin
   end loop;
 
   execute format('select %s.enable_semantic_search(%L)', gte, here || '.embeddings');
-  if replace then
+  if replace and to_regnamespace('gte_small') is not null then
     execute format('select exists (select from only %s e where e.embedding is not null)', here || '.embeddings') into filled;
   end if;
-  if filled and exists (select from gte_small.embedding_columns(target) c where c.embedding = 'embedding' and c.note ->> 'fingerprint' is null) then
-    raise notice 'nothing is known of the model of the embeddings that are there'
-      using hint = format('SELECT * FROM %1$s.embed_verify(%2$L, NULL); compares each with its text. If it counts wrong ones: CALL %1$s.embed_backfill(%2$L, force => true);',
-                          gte, target);
+  if filled then
+    if exists (select from gte_small.embedding_columns(target) c where c.embedding = 'embedding' and c.note ->> 'fingerprint' is null) then
+      raise notice 'nothing is known of the model of the embeddings that are there'
+        using hint = format('SELECT * FROM %1$s.embed_verify(%2$L, NULL); compares each with its text. If it counts wrong ones: CALL %1$s.embed_backfill(%2$L, force => true);',
+                            gte, target);
+    end if;
   end if;
   perform set_config('search_path', searched, true);
 end

@@ -123,10 +123,7 @@ def test_a_walk_over_other_columns_is_not_gone_on_with(database, connection):
 # --- dropped columns ---
 
 
-@pytest.mark.parametrize("change, named", [
-    ("rename embedding to e", "embedding"), ("drop embedding", "embedding"),
-    ("rename content to body", "content"), ("drop content", "content"), ('rename content to "Body"', "content"),
-])
+@pytest.mark.parametrize("change, named", [("drop embedding", "embedding"), ("drop content", "content")])
 def test_a_column_that_is_gone_is_reported(connection, change, named):
     make(connection, 20)
     connection.execute("call embed_backfill('docs')")
@@ -137,15 +134,16 @@ def test_a_column_that_is_gone_is_reported(connection, change, named):
         "select embedding, state, rows, embedded, missing, stale, index_present, hints from embedding_status('docs')")}
     assert told["of_title"][:2] == ("empty", 20), "other columns are reported as ever"
     assert told["embedding"][:6] == ("broken", None, None, None, None, False)
-    hint, = told["embedding"][6]
-    assert f"no column {named}:" in hint and "enable_semantic_search" in hint
+    mending, ending = told["embedding"][6]
+    assert f"no column {named}," in mending and "enable_semantic_search" in mending
     for statement in ("call embed_backfill('docs')", "select embed_backfill_step('docs')", FORCE, "select * from embed_verify('docs')",
                       "select suggest_threshold('docs', 'embedding')"):
         diag = refused(connection, statement, "42703")
         assert f"column {named} " in diag.message_primary and "enable_semantic_search" in diag.message_hint
     connection.execute("call embed_backfill('docs', embedding => 'of_title')")
-    connection.execute("drop trigger" + hint.partition("DROP TRIGGER")[2])
-    assert [row[0] for row in connection.execute("select embedding from embedding_status('docs')")] == ["of_title"]
+    connection.execute("drop trigger" + ending.partition("DROP TRIGGER")[2])
+    left = dict(connection.execute("select embedding, state from embedding_status('docs')").fetchall())
+    assert left == ({"of_title": "current"} if named == "embedding" else {"of_title": "current", "embedding": "no trigger"})
 
 
 # --- a superuser and the table of another role ---
