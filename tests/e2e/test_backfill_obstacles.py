@@ -143,7 +143,7 @@ def test_a_column_that_is_gone_is_reported(connection, change, named):
     connection.execute("call embed_backfill('docs', embedding => 'of_title')")
     connection.execute("drop trigger" + ending.partition("DROP TRIGGER")[2])
     left = dict(connection.execute("select embedding, state from embedding_status('docs')").fetchall())
-    assert left == ({"of_title": "current"} if named == "embedding" else {"of_title": "current", "embedding": "no trigger"})
+    assert left == ({"of_title": "empty"} if named == "embedding" else {"of_title": "empty", "embedding": "no trigger"})
 
 
 # --- a superuser and the table of another role ---
