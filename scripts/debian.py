@@ -1,4 +1,5 @@
-"""`make test-debian`: the packages in Debian's own PostgreSQL, and every test there, with those of pg_cron.
+"""`make test-debian`: the packages in Debian's own PostgreSQL, and every test there, with those of pg_cron,
+pgbouncer and the search page in chromium.
 
     PG=15    Debian 12 (the default)
     PG=17    Debian 13
@@ -23,6 +24,7 @@ import build
 import debian_package
 import debian_pgvector
 import debian_root
+import pgbouncer
 import postgres
 import state
 from debian_package import status
@@ -107,7 +109,13 @@ class Test:
                 self.made.install_search_upgrade()
             if every_test:
                 with self.tally.step("make installcheck"):
-                    self.installcheck()
+                    self.counted(["make", "--no-print-directory", "installcheck", f"PG_CONFIG={self.pg_config}", "PG="])
+                # Neither depends on the version of PostgreSQL.
+                if self.version == 15:
+                    pgbouncer.run(self.tally, self.pg_config)
+                    with self.tally.step("the search page in chromium"):
+                        debian_package.apt("install", "chromium")
+                        self.counted([sys.executable, "scripts/test.py", "installcheck", "--only", "browser"], PG_CONFIG=str(self.pg_config))
             with self.tally.step("remove and purge"):
                 self.made.purge()
         finally:
@@ -153,12 +161,12 @@ class Test:
         self.ours.will_add(self.made.name)
         self.ours.will_add(self.made.model_name)
 
-    def installcheck(self) -> None:
-        """Regression and end-to-end tests on the installed package, counted from the verb's last line."""
-        _, said = run(["make", "--no-print-directory", "installcheck", f"PG_CONFIG={self.pg_config}", "PG="])
+    def counted(self, command: list, **variables) -> None:
+        """Tests on the installed package, counted from the last line of a command."""
+        _, said = run(command, {**os.environ, **variables})
         counts = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", said, re.MULTILINE)
         if not counts:
-            raise Failure("make installcheck ended without counting its tests")
+            raise Failure(f"{command[-1]} ended without counting its tests")
         self.tally.add(*map(int, counts[-1]))
 
 

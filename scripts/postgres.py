@@ -110,7 +110,7 @@ def require_pgvector(pg_config: Path) -> None:
     """Fails with a clear error if `CREATE EXTENSION vector` would fail."""
     if not has_pgvector(pg_config):
         raise Failure(f"pgvector is not installed in the PostgreSQL of {pg_config}, and gte-small's vectors are of its "
-                      "type; install pgvector (0.8.2 or newer) there, or leave PG_CONFIG out to use the embedded "
+                      "type; install pgvector (0.8.0 or newer, better 0.8.4) there, or leave PG_CONFIG out to use the embedded "
                       "PostgreSQL, which carries it")
 
 

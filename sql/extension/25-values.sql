@@ -37,6 +37,12 @@ CREATE FUNCTION gte_small.note_lock(target pg_catalog.regclass, embedding pg_cat
 COMMENT ON FUNCTION gte_small.note_lock(pg_catalog.regclass, pg_catalog.name) IS
   'part of embed_verify: keeps foreign vectors out until the end of the transaction; false if some are being written';
 
+CREATE FUNCTION gte_small.note_wrong(target pg_catalog.regclass, embedding pg_catalog.name) RETURNS pg_catalog.bool
+  AS 'MODULE_PATHNAME', 'note_wrong_gte_small'
+  LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION gte_small.note_wrong(pg_catalog.regclass, pg_catalog.name) IS
+  'part of embed_verify: notes that a column has vectors which the model in use did not make; false if another session is changing the note';
+
 CREATE FUNCTION gte_small.note_settle(target pg_catalog.regclass, embedding pg_catalog.name, verified pg_catalog.bool)
   RETURNS pg_catalog.bool
   AS 'MODULE_PATHNAME', 'note_settle_gte_small'

@@ -179,6 +179,11 @@ BEGIN
     IF found_so.whole AND wrong = 0 AND checked > missing AND NOT note ? 'force'
        AND (note -> 'foreign' = 'true' OR note -> 'empty' = 'true' OR note ->> 'fingerprint' IS NULL) THEN
       PERFORM gte_small.settle(target, embedding, ours.content, since);
+    ELSIF wrong > 0 AND note ->> 'fingerprint' = (SELECT m.fingerprint FROM gte_small.embed_model() m)
+       AND note -> 'foreign' IS DISTINCT FROM 'true' AND NOT current_setting('transaction_read_only')::bool
+       AND (has_any_column_privilege(target, 'INSERT') OR has_any_column_privilege(target, 'UPDATE')) THEN
+      -- So that the status does not call the column current any more.
+      PERFORM gte_small.note_wrong(target, embedding);
     END IF;
     RETURN NEXT;
   END LOOP;

@@ -1,6 +1,7 @@
 //! Foreign vectors: those that a statement brought along and the model in use did not make. The
 //! first one sets `foreign` in the note of its column, and nobody knows then whose the column's
-//! vectors are. `embed_verify()` compares all of them with their texts, and removes `foreign`.
+//! vectors are. `embed_verify()` compares all of them with their texts, and removes `foreign`. It sets
+//! `foreign` where it finds a vector that is not its text's.
 //!
 //! A transaction notes it once for each table. What it remembers of that holds for one
 //! subtransaction, so it does not survive a ROLLBACK TO SAVEPOINT that takes the note back.
@@ -27,6 +28,7 @@ use crate::pg::transaction::SubTransaction;
 
 export!(note_lock_gte_small, pg_finfo_note_lock_gte_small, note_lock);
 export!(note_settle_gte_small, pg_finfo_note_settle_gte_small, note_settle);
+export!(note_wrong_gte_small, pg_finfo_note_wrong_gte_small, note_wrong);
 
 /// The key in the note.
 const FOREIGN: &str = "foreign";
@@ -98,6 +100,36 @@ pub unsafe fn record(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger
 /// if the table's rows are a part of those that the note is about.
 fn note_lock(call: Call) -> Outcome<pg_sys::Datum> {
     on_note(call, |origin| Ok(origin.acquire(PART, pg_sys::ExclusiveLock, false)))
+}
+
+/// `gte_small.note_wrong(target regclass, embedding name) → bool`, STRICT: sets `foreign`, because a
+/// comparison found vectors that the model in use did not make. False if another transaction is
+/// changing the note.
+fn note_wrong(call: Call) -> Outcome<pg_sys::Datum> {
+    let (Some(target), Some(column)) = (call.argument(0), call.argument(1)) else {
+        return Err(internal("a STRICT function was called with NULL"));
+    };
+    let mut noted = false;
+    // SAFETY: the SQL script declares a regclass and a name. The relation is open in the closure,
+    // and the trigger is one of its triggers.
+    unsafe {
+        for_each_trigger(target, column, |relation, trigger, _| {
+            let Some(origin) = Origin::of(relation, trigger) else {
+                return Ok(());
+            };
+            if !origin.lock() {
+                return Ok(());
+            }
+            if let Some(mut note) = origin.note() {
+                if note.0.insert(FOREIGN.to_owned(), Value::from(true)) != Some(Value::from(true)) {
+                    origin.store(&note)?;
+                }
+                noted = true;
+            }
+            Ok(())
+        })?;
+    }
+    noted.into_datum().ok_or_else(|| internal("no datum was made"))
 }
 
 /// `gte_small.note_settle(target regclass, embedding name, verified bool) → bool`, STRICT: takes
