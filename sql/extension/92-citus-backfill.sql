@@ -18,9 +18,9 @@ $body$;
 COMMENT ON FUNCTION gte_small.shards(pg_catalog.regclass) IS
   'part of embed_backfill: the shards of a distributed table';
 
--- Runs a statement on shards, on each server that has one: of a reference table, all nodes have a copy. The first %s in it
--- stands for the shard.
-CREATE FUNCTION gte_small.run_on_shards(shards pg_catalog.int8[], statement pg_catalog.text)
+-- Runs a call on shards, on each server that has one: of a reference table, all nodes have a copy. The name of the shard, as
+-- a literal, comes between "head" and "tail": a format of the whole would take a % in a column's name for its own.
+CREATE FUNCTION gte_small.run_on_shards(shards pg_catalog.int8[], head pg_catalog.text, tail pg_catalog.text)
   RETURNS TABLE (shard pg_catalog.int8, place pg_catalog.text, success pg_catalog.bool, result pg_catalog.text)
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -29,7 +29,7 @@ DECLARE
   chosen record;
 BEGIN
   SELECT array_agg(s.id ORDER BY s.n, s.nodename, s.nodeport) AS ids, array_agg(s.nodename ORDER BY s.n, s.nodename, s.nodeport) AS names, array_agg(s.nodeport ORDER BY s.n, s.nodename, s.nodeport) AS ports,
-         array_agg(format(statement, quote_literal(s.named)) ORDER BY s.n, s.nodename, s.nodeport) AS statements, array_agg(s.named ORDER BY s.n, s.nodename, s.nodeport) AS named
+         array_agg(head || quote_literal(s.named) || tail ORDER BY s.n, s.nodename, s.nodeport) AS statements, array_agg(s.named ORDER BY s.n, s.nodename, s.nodeport) AS named
     INTO chosen
     FROM (SELECT u.n, u.id, d.nodename::text, d.nodeport, shard_name(h.logicalrelid, h.shardid, false) AS named
             FROM unnest(shards) WITH ORDINALITY AS u (id, n)
@@ -44,7 +44,7 @@ BEGIN
   END IF;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.run_on_shards(pg_catalog.int8[], pg_catalog.text) IS
+COMMENT ON FUNCTION gte_small.run_on_shards(pg_catalog.int8[], pg_catalog.text, pg_catalog.text) IS
   'part of embed_backfill: runs a statement on shards of a distributed table, side by side';
 
 -- The shards of one turn: four of each node.
@@ -103,8 +103,8 @@ DECLARE
   one record;
 BEGIN
   embedded := 0;
-  FOR one IN SELECT * FROM gte_small.run_on_shards(turn, format('SELECT %s.embed_backfill_step(%%s, %s, %L)',
-               gte_small.extension_schema(), batch_size, embedding)) LOOP
+  FOR one IN SELECT * FROM gte_small.run_on_shards(turn, format('SELECT %s.embed_backfill_step(', gte_small.extension_schema()),
+               format(', %s, %L)', batch_size, embedding)) LOOP
     IF NOT one.success THEN
       failures := failures || format('%s: %s', one.place, one.result);
     ELSIF one.result::int8 > 0 THEN
@@ -202,8 +202,8 @@ BEGIN
       WHILE pg_catalog.cardinality(waiting) OPERATOR(pg_catalog.>) 0 LOOP
         IF by_call THEN
           turn := gte_small.shards_of_a_turn(waiting);
-          FOR one IN SELECT * FROM gte_small.run_on_shards(turn, pg_catalog.format('CALL %s.embed_backfill(%%s, %s, %L, %L)',
-                       gte_small.extension_schema(), batch_size, force, job.embedding)) LOOP
+          FOR one IN SELECT * FROM gte_small.run_on_shards(turn, pg_catalog.format('CALL %s.embed_backfill(', gte_small.extension_schema()),
+                       pg_catalog.format(', %s, %L, %L)', batch_size, force, job.embedding)) LOOP
             IF NOT one.success THEN
               failures := failures OPERATOR(pg_catalog.||) pg_catalog.format('%s: %s', one.place, one.result);
             END IF;

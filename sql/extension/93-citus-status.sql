@@ -120,8 +120,8 @@ BEGIN
     WHILE cardinality(waiting) > 0 LOOP
       turn := gte_small.shards_of_a_turn(waiting);
       waiting := waiting[cardinality(turn) + 1 :];
-      FOR one IN SELECT * FROM gte_small.run_on_shards(turn, format('SELECT pg_catalog.to_jsonb(v) FROM %s.embed_verify(%%s, %s, %L) v',
-                   gte_small.extension_schema(), coalesce(share::text, 'NULL'), embedding)) LOOP
+      FOR one IN SELECT * FROM gte_small.run_on_shards(turn, format('SELECT pg_catalog.to_jsonb(v) FROM %s.embed_verify(', gte_small.extension_schema()),
+                   format(', %s, %L) v', coalesce(share::text, 'NULL'), embedding)) LOOP
         IF NOT one.success THEN
           RAISE EXCEPTION 'shard %: %', one.place, one.result
             USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Nothing is known about the table as a whole.',

@@ -116,6 +116,25 @@ def test_searches_run_from_a_worker(owner, nodes):
             assert connection.execute("select id from search_on_worker(%s, 3)", [QUESTION]).fetchall()[0] == (100,)
 
 
+def test_odd_names(db):
+    db.run("""create schema "on %s" """)
+    db.run("""create table "on %s"."docs ' %I" (id int primary key, "text %L" text)""")
+    db.run("""select create_distributed_table('"on %s"."docs '' %I"', 'id', shard_count => 4)""")
+    db.run("""select enable_semantic_search('"on %s"."docs '' %I"', '{text %L}', 'vec %s')""")
+    db.run("set citus.propagate_set_commands = 'local'")
+    db.run("begin")
+    db.run("set local gte_small.defer = on")
+    db.run("""insert into "on %s"."docs ' %I" values (1, 'Invoices are due within thirty days.')""")
+    db.run("commit")
+    db.run("""call embed_backfill('"on %s"."docs '' %I"')""")
+    db.run("""call embed_backfill('"on %s"."docs '' %I"', force => true)""")
+    assert db.rows("""select state, hints from embedding_status('"on %s"."docs '' %I"')""") == [("current", [])]
+    assert db.value("""select checked from embed_verify('"on %s"."docs '' %I"', null)""") == 1
+    assert db.column("""select id from "on %s"."search_docs ' %I"('when do I have to pay?', 3)""") == [1]
+    assert db.column("""select (item).id from "on %s"."hybrid_docs ' %I"('thirty', 3)""") == [1]
+    db.run("""select disable_semantic_search('"on %s"."docs '' %I"', 'vec %s')""")
+
+
 def test_hybrid_without_a_primary_key_says_what_to_do(db):
     db.run("create table on_keyless (tenant int, id int, content text)")
     db.run("select create_distributed_table('on_keyless', 'tenant', shard_count => 4)")
