@@ -1,7 +1,12 @@
 """Document search in a database with Citus: local tables as everywhere, distributed ones are refused before anything is made."""
 
+import pathlib
+import re
+
 import psycopg
 import pytest
+
+SCALING = pathlib.Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
 
 
 def test_local_documents_are_searched(owner):
@@ -22,3 +27,18 @@ def test_distributed_documents_are_refused(owner):
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="distributed by Citus"):
         owner.run("select enable_document_search('citus_books', '{body}')")
     assert owner.value("select count(*) from pg_class where relname like 'citus_books_chunks%'") == 0
+
+
+def test_long_texts_by_the_statements_of_the_page(db):
+    section = SCALING.read_text(encoding="utf-8").partition("### Long texts")[2]
+    statements = re.search(r"```sql\n(.*?)```", section, re.DOTALL)[1].partition("insert into manuals")[0]
+    # Each in a transaction of its own, as in psql.
+    for statement in re.split(r";\n(?=create |select |set |$)", statements):
+        db.run(statement)
+    db.run("insert into manuals values (7, 1, 'Invoices are due within thirty days.'), (8, 2, repeat('The office dog is called Ada. ', 200))")
+    assert db.rows("select tenant, id from search_parts('when do I have to pay?', 1)") == [(7, 1)]
+    assert db.value("select count(*) from parts where id = 2") > 2
+    db.run("update manuals set body = 'Bills are paid in May.' where tenant = 8 and id = 2")
+    assert db.rows("select ordinal, content, embedding is not null from parts where id = 2") == [(1, "Bills are paid in May.", True)]
+    db.run("delete from manuals where tenant = 7")
+    assert db.column("select distinct id from parts") == [2]
