@@ -5,7 +5,7 @@
 -- nDCG@10 .97; OR with ts_rank_cd has .88, and AND has .28. It reads at most 201 rows per word from the index;
 -- ts_rank would read and parse every row with a common word. A word in more than 200 rows does not count. If
 -- more than 200 rows have all words, only those count that are among the nearest vectors. Rows with the same
--- words are ordered by similarity.
+-- words are ordered by similarity: their weights are added in one order, so that the sums are equal.
 --
 -- A row is identified by tableoid and ctid, which do not change within one statement. So the table needs no
 -- key.
@@ -74,7 +74,7 @@ hits as (
   where t.is_whole and %3$s operator(gte_small.@@@) t.term
     and exists (select from found f where f.is_whole and f.n operator(pg_catalog.>) 200)),
 full_text as (
-  select h.part, h.place, pg_catalog.row_number() over (order by pg_catalog.sum(h.weight) desc, pg_catalog.min(h.d), h.part, h.place) as position
+  select h.part, h.place, pg_catalog.row_number() over (order by pg_catalog.sum(h.weight order by h.weight) desc, pg_catalog.min(h.d), h.part, h.place) as position
   from hits h group by h.part, h.place order by position limit $6)
 select r.part, r.place, pg_catalog.max(r.full_text), pg_catalog.max(r.semantic), pg_catalog.sum(r.score)
 from (

@@ -157,7 +157,7 @@ with semantic as (
   select s.k, pg_catalog.rank() over (order by s.d) as position
     from rows from (pg_catalog.unnest($1), pg_catalog.unnest($2)) s (k, d) where s.d is not null),
 full_text as (
-  select h.k, pg_catalog.row_number() over (order by pg_catalog.sum(h.w) desc, pg_catalog.min(h.d), h.k) as position
+  select h.k, pg_catalog.row_number() over (order by pg_catalog.sum(h.w order by h.w) desc, pg_catalog.min(h.d), h.k) as position
     from rows from (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) h (k, d, w) group by h.k order by position limit $6),
 fused as materialized (
   select r.k, pg_catalog.max(r.full_text) as full_text, pg_catalog.max(r.semantic) as semantic, pg_catalog.sum(r.score) as score from (
