@@ -48,13 +48,13 @@ def _source(pg_config: Path) -> Path:
     command(*apt, "source", f"pgvector/{SUITE}", cwd=work)
     unpacked = next(path for path in work.glob("pgvector-*") if path.is_dir())
     # Without OPTFLAGS it would be built for this CPU only.
-    command("make", "-s", f"PG_CONFIG={pg_config}", "OPTFLAGS=", "with_llvm=no", cwd=unpacked)
+    command("make", "-s", "PROFILE=", f"PG_CONFIG={pg_config}", "OPTFLAGS=", "with_llvm=no", cwd=unpacked)
     return unpacked
 
 
 def install(pg_config: Path) -> None:
-    command("make", "-s", f"PG_CONFIG={pg_config}", "with_llvm=no", "install", cwd=_source(pg_config))
+    command("make", "-s", "PROFILE=", f"PG_CONFIG={pg_config}", "with_llvm=no", "install", cwd=_source(pg_config))
 
 
 def uninstall(pg_config: Path) -> None:
-    command("make", "-s", f"PG_CONFIG={pg_config}", "with_llvm=no", "uninstall", cwd=_source(pg_config))
+    command("make", "-s", "PROFILE=", f"PG_CONFIG={pg_config}", "with_llvm=no", "uninstall", cwd=_source(pg_config))

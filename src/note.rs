@@ -4,7 +4,7 @@
 //! Partitions share the note of their parent's trigger. What a write does to the note:
 //!
 //! - `fingerprint` is absent, or `empty` is true: there were no vectors. `fingerprint` becomes the
-//!   model that wrote.
+//!   model that wrote, and `began` tells when (see [`began`]).
 //! - `fingerprint` is the model that wrote, or null (the column had vectors of unknown models):
 //!   nothing changes.
 //! - `fingerprint` is another model: `mixed` becomes true. A warning is raised, once per session
@@ -35,6 +35,7 @@ use crate::pg::encoding::database_keeps_utf8;
 use crate::pg::text::{readable, to_utf8};
 use crate::version::EXTENSION;
 
+pub mod began;
 pub mod columns;
 pub mod foreign;
 mod shard;
@@ -273,6 +274,9 @@ impl Note {
             _ => &mut note.0,
         };
         let empty = !forced && part.remove("empty") == Some(Value::from(true));
+        if empty {
+            part.insert(began::BEGAN.to_owned(), began::now());
+        }
         let known = part.get("fingerprint").and_then(Value::as_str).filter(|_| !empty);
         let (key, value) = match known {
             None if !forced => ("fingerprint", Value::from(fingerprint)),

@@ -24,6 +24,19 @@ $body$;
 COMMENT ON FUNCTION gte_small.is_distributed(pg_catalog.regclass) IS
   'part of enable_semantic_search: whether Citus plans the statements on a table';
 
+CREATE FUNCTION gte_small.is_shard(target pg_catalog.regclass) RETURNS pg_catalog.bool
+  LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  IF NOT gte_small.on_citus() THEN
+    RETURN false;
+  END IF;
+  RETURN relation_is_a_known_shard(target);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.is_shard(pg_catalog.regclass) IS
+  'part of embed_verify: whether a table is a shard of a distributed table';
+
 -- Sets for this transaction what Citus asks for before it changes triggers and several shards at once, and returns
 -- the earlier values for citus_settings_back(). What is made for a table that is not distributed stays on this node:
 -- Citus would warn for each function that workers don't have the table. NULL in a database without Citus.

@@ -342,7 +342,7 @@ BEGIN
     END IF;
     IF NOT filled THEN
       -- The model of today is only what is to be expected: the first row that is embedded decides.
-      note := note - ARRAY['mixed', 'outdated', 'force', 'fingerprint', 'foreign'] || '{"empty": true}';
+      note := note - ARRAY['mixed', 'outdated', 'force', 'fingerprint', 'foreign', 'began'] || '{"empty": true}';
       IF loaded IS NULL AND no_model IS NULL THEN
         BEGIN
           SELECT m.fingerprint INTO loaded FROM gte_small.embed_model() m;

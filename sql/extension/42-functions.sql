@@ -429,7 +429,8 @@ BEGIN
       acl := (SELECT p.proacl
                 FROM pg_proc p
                WHERE p.oid = ANY (ours)
-               ORDER BY CASE WHEN 'item' = ANY (p.proargnames) THEN 'hybrid' WHEN p.prorettype = 'record'::regtype THEN 'search' ELSE 'query' END
+               -- A function of another role in this schema could have any privileges.
+               ORDER BY p.proowner <> owner, CASE WHEN 'item' = ANY (p.proargnames) THEN 'hybrid' WHEN p.prorettype = 'record'::regtype THEN 'search' ELSE 'query' END
                           <> CASE WHEN wanted.result LIKE 'table (item %' THEN 'hybrid' WHEN wanted.result LIKE 'table %' THEN 'search' ELSE 'query' END,
                         p.proargtypes[0] IS DISTINCT FROM to_regtype(split_part(wanted.types, ', ', 1))::oid,
                         ('match_count' = ANY (p.proargnames)) <> (wanted.arguments LIKE '%, match_count %'), p.oid
@@ -475,6 +476,10 @@ BEGIN
   -- Under an earlier name, with arguments of an earlier version, or in the schema the table was in.
   FOREACH one IN ARRAY ours LOOP
     CONTINUE WHEN one = ANY (kept) OR NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = one);
+    IF NOT pg_has_role((SELECT p.proowner FROM pg_proc p WHERE p.oid = one), 'USAGE') THEN
+      RAISE NOTICE 'function % belongs to another role and was left', one USING HINT = 'Its owner or a superuser can drop it.';
+      CONTINUE;
+    END IF;
     changed := changed || format('function %s (dropped)', one);
     PERFORM gte_small.drop_function(one);
   END LOOP;

@@ -73,7 +73,7 @@ BEGIN
         WHEN note #>> '{force,fingerprint}' = force ->> 'fingerprint' AND note #> '{force,mixed}' IS NOT NULL
         THEN jsonb_build_object('mixed', note #> '{force,mixed}') ELSE '{}' END);
     ELSE
-      note := note - ARRAY['mixed', 'force', 'outdated', CASE WHEN job.rows > 0 THEN 'empty' END] || jsonb_build_object('fingerprint', job.fingerprint)
+      note := note - ARRAY['mixed', 'force', 'outdated', 'began', CASE WHEN job.rows > 0 THEN 'empty' END] || jsonb_build_object('fingerprint', job.fingerprint)
            || CASE WHEN note #> '{force,mixed}' = 'true' THEN '{"mixed": true}'::jsonb ELSE '{}' END;
     END IF;
     EXECUTE command || quote_literal('gte-small ' || note::text);

@@ -1,5 +1,19 @@
 -- The state of a table's embedding columns.
 
+-- The condition for rows t that are older than the first vector that was written here. Such vectors came while the
+-- trigger was off. In another cluster the note says nothing, and after 1.5 billion transactions xmin says nothing.
+CREATE FUNCTION gte_small.before_the_first(note pg_catalog.jsonb) RETURNS pg_catalog.text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT CASE WHEN note #>> '{began,cluster}' = split_part(gte_small.table_place('pg_class'::regclass), '/', 1)
+                   AND note #>> '{began,xid}' ~ '^\d{1,18}$'
+                   AND pg_snapshot_xmax(pg_current_snapshot())::text::numeric - (note #>> '{began,xid}')::numeric BETWEEN 0 AND 1500000000
+              THEN format('age(t.xmin) > age(%L::xid)', (note #>> '{began,xid}')::numeric % 4294967296)
+              ELSE 'false' END
+$body$;
+COMMENT ON FUNCTION gte_small.before_the_first(pg_catalog.jsonb) IS
+  'part of embedding_status: SQL condition for rows that are older than the first vector of a column';
+
 CREATE FUNCTION embedding_status(
     target pg_catalog.regclass,
     OUT embedding pg_catalog.name,
@@ -23,6 +37,7 @@ DECLARE
   only_named text;
   gone name[];
   not_unit int8;
+  earlier int8;
   -- Of a table of Citus.
   of_nodes text := gte_small.nodes_hint(target);
 BEGIN
@@ -47,7 +62,9 @@ BEGIN
     embedding := ours.embedding;
     ours.note := gte_small.note_of_all_nodes(target, embedding, ours.note);
     filled_with := ours.note ->> 'fingerprint';
-    gone := gte_small.columns_gone(target, embedding || ours.content);
+    -- The triggers of shards know the columns by the names of then: they don't follow a rename.
+    gone := gte_small.columns_gone(target, CASE WHEN gte_small.is_distributed(target)
+      THEN (SELECT c.named FROM gte_small.columns_of(target) c WHERE c.trigger_name = ours.trigger_name LIMIT 1) ELSE embedding || ours.content END);
     IF gone IS NOT NULL THEN
       rows := NULL; embedded := NULL; missing := NULL; stale := NULL;
       state := 'broken';
@@ -59,9 +76,11 @@ BEGIN
     END IF;
     PERFORM gte_small.check_readable(target, 'embedding_status', embedding || ours.content);
     EXECUTE format('SELECT count(*), count(t.%1$I), count(*) FILTER (WHERE t.%1$I IS NULL AND (%2$s)), '
-                   '       count(*) FILTER (WHERE NOT gte_small.is_unit(t.%1$I)) FROM %3$s %4$s AS t',
-                   embedding, gte_small.has_text(ours.content), CASE kind WHEN 'p' THEN '' ELSE 'ONLY' END, target)
-       INTO rows, embedded, missing, not_unit;
+                   '       count(*) FILTER (WHERE NOT gte_small.is_unit(t.%1$I)), count(t.%1$I) FILTER (WHERE %5$s) FROM %3$s %4$s AS t',
+                   embedding, gte_small.has_text(ours.content), CASE kind WHEN 'p' THEN '' ELSE 'ONLY' END, target,
+                   -- With privileges on columns only, xmin can't be read.
+                   CASE WHEN has_table_privilege(target, 'SELECT') THEN gte_small.before_the_first(ours.note) ELSE 'false' END)
+       INTO rows, embedded, missing, not_unit, earlier;
     state := CASE
       WHEN ours.note ? 'force' THEN 're-embedding'
       WHEN embedded = 0 THEN 'empty'
@@ -70,7 +89,7 @@ BEGIN
       -- "empty": vectors came while the trigger was off, as from a subscription.
       WHEN filled_with IS NULL OR loaded IS NULL OR ours.note -> 'empty' = 'true' THEN 'unknown'
       WHEN filled_with <> loaded THEN 'stale'
-      WHEN ours.note -> 'foreign' = 'true' OR not_unit > 0 OR of_nodes IS NOT NULL OR ours.note ? 'unreachable' THEN 'unknown'
+      WHEN ours.note -> 'foreign' = 'true' OR not_unit > 0 OR earlier > 0 OR of_nodes IS NOT NULL OR ours.note ? 'unreachable' THEN 'unknown'
       ELSE 'current' END;
     stale := CASE WHEN state IN ('stale', 'mixed', 're-embedding') THEN embedded
                   WHEN state <> 'unknown' THEN 0 END;
@@ -110,7 +129,8 @@ BEGIN
                here, only_named)
            WHEN state = 'unknown' AND loaded IS NOT NULL THEN
         format('%s; to compare all of them with their texts: SELECT * FROM embed_verify(%s, NULL%s)',
-               CASE WHEN ours.note -> 'foreign' = 'true' THEN 'vectors came along with rows, and nobody noted whose they are'
+               CASE WHEN earlier > 0 THEN format('%s vectors are older than the first that the trigger made, and nobody noted whose they are', earlier)
+                    WHEN ours.note -> 'foreign' = 'true' THEN 'vectors came along with rows, and nobody noted whose they are'
                     ELSE 'nobody noted which model the embeddings are of' END, here, only_named) END,
       -- After re-embedding nothing is missing.
       CASE WHEN missing > 0 AND state NOT IN ('stale', 'mixed', 're-embedding') THEN

@@ -176,8 +176,11 @@ BEGIN
     END IF;
     SELECT c.note INTO note FROM gte_small.embedding_columns(target) c
      WHERE c.embedding = ours.embedding ORDER BY c.trigger_name DESC LIMIT 1;
+    IF note IS NULL AND gte_small.is_shard(target) THEN
+      note := '{}';
+    END IF;
     IF found_so.whole AND wrong = 0 AND checked > missing AND NOT note ? 'force'
-       AND (note -> 'foreign' = 'true' OR note -> 'empty' = 'true' OR note ->> 'fingerprint' IS NULL) THEN
+       AND (note -> 'foreign' = 'true' OR note -> 'empty' = 'true' OR note ? 'began' OR note ->> 'fingerprint' IS NULL) THEN
       PERFORM gte_small.settle(target, embedding, ours.content, since);
     ELSIF wrong > 0 AND note ->> 'fingerprint' = (SELECT m.fingerprint FROM gte_small.embed_model() m)
        AND note -> 'foreign' IS DISTINCT FROM 'true' AND NOT current_setting('transaction_read_only')::bool

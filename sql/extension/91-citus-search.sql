@@ -4,28 +4,30 @@
 -- The nearest rows of a table. "attempt" counts the statements that were run: only the rows of the last one count.
 -- Rows beyond "bound" may be among them. See nearest_places() on the order of the statements, search_path and SET.
 --
--- On a distributed table the first statement uses the index of each shard. The workers don't say whether they did. So
--- the exact statement follows where the first one comes back short, unless it met a row beyond the bound.
+-- On a distributed table the first statement uses the index of each shard. The workers don't say whether they did, and one
+-- shard's scan can end short while another's meets a row beyond the bound. So the exact statement follows wherever the first
+-- one comes back short.
 CREATE FUNCTION gte_small.nearest_rows(
     target pg_catalog.regclass, embedding pg_catalog.name, key pg_catalog.name[], half pg_catalog.bool,
     wanted vector, most pg_catalog.int4, bound pg_catalog.float8, filter pg_catalog.jsonb, of_kind anyelement,
     OUT hit anyelement, OUT d pg_catalog.float8, OUT attempt pg_catalog.int4)
   RETURNS SETOF pg_catalog.record
-  LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 10 SET plan_cache_mode = force_custom_plan
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE ROWS 10 SET plan_cache_mode = force_custom_plan
 AS $body$
 DECLARE
   -- $1 is the vector, $2 the number of rows.
   statement CONSTANT pg_catalog.text :=
-    'select e as hit, gte_small.exact_distance(e.%1$I, $1) as d from %2$s e where e.%1$I is not null%3$s '
+    'select (e.*)::%6$s as hit, gte_small.exact_distance(e.%1$I, $1) as d from %2$s e where e.%1$I is not null%3$s '
      'order by gte_small.%4$s(e.%1$I, $1)%5$s limit $2';
   rows_of CONSTANT pg_catalog.text := (SELECT q.rows_of FROM gte_small.qualified(target) q);
+  -- "e" alone would be a column of this name.
+  row_type CONSTANT pg_catalog.text := (SELECT q.tbl FROM gte_small.qualified(target) q);
   conditions CONSTANT pg_catalog.text := gte_small.conditions(target, filter);
   and_key CONSTANT pg_catalog.text := (SELECT pg_catalog.string_agg(pg_catalog.format(', e.%I', k.name), '' ORDER BY k.n)
                                          FROM ROWS FROM (pg_catalog.unnest(key)) WITH ORDINALITY AS k (name, n));
   nearest pg_catalog.record;
   one pg_catalog.record;
   seen pg_catalog.int4 := 0;
-  passing pg_catalog.int4 := 0;
 BEGIN
   attempt := 1;
   IF most OPERATOR(pg_catalog.=) 0 OR wanted IS NULL THEN
@@ -33,24 +35,21 @@ BEGIN
   ELSIF NOT gte_small.is_distributed(target) THEN
     SELECT * INTO nearest FROM gte_small.nearest_places(target, embedding, key, half, wanted, most, bound, filter, false);
     RETURN QUERY EXECUTE pg_catalog.format(
-      'select e, u.d, 1 from rows from (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) u (part, place, d) '
-      'join %s e on e.ctid operator(pg_catalog.=) u.place and e.tableoid operator(pg_catalog.=) u.part', rows_of)
+      'select (e.*)::%s, u.d, 1 from rows from (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) u (part, place, d) '
+      'join %s e on e.ctid operator(pg_catalog.=) u.place and e.tableoid operator(pg_catalog.=) u.part', row_type, rows_of)
       USING nearest.parts, nearest.places, nearest.distances;
     RETURN;
   END IF;
   FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, CASE WHEN half THEN 'half_distance' ELSE 'distance' END,
-      CASE WHEN gte_small.sorts_by_index_and_key() THEN and_key ELSE '' END) USING wanted, most LOOP
+      CASE WHEN gte_small.sorts_by_index_and_key() THEN and_key ELSE '' END, row_type) USING wanted, most LOOP
     seen := seen OPERATOR(pg_catalog.+) 1;
-    IF one.d OPERATOR(pg_catalog.<) bound THEN
-      passing := passing OPERATOR(pg_catalog.+) 1;
-    END IF;
     hit := one.hit;
     d := one.d;
     RETURN NEXT;
   END LOOP;
-  IF seen OPERATOR(pg_catalog.<) most AND passing OPERATOR(pg_catalog.=) seen THEN
+  IF seen OPERATOR(pg_catalog.<) most THEN
     attempt := 2;
-    FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, 'exact_distance', and_key) USING wanted, most LOOP
+    FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, 'exact_distance', and_key, row_type) USING wanted, most LOOP
       hit := one.hit;
       d := one.d;
       RETURN NEXT;
@@ -69,7 +68,7 @@ CREATE FUNCTION gte_small.hybrid_rows(
     full_text_weight pg_catalog.float8, semantic_weight pg_catalog.float8, rrf_k pg_catalog.int4, filter pg_catalog.jsonb,
     OUT hit anyelement, OUT full_text_rank pg_catalog.int8, OUT semantic_rank pg_catalog.int8, OUT score pg_catalog.float8)
   RETURNS SETOF pg_catalog.record
-  LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100 SET plan_cache_mode = force_custom_plan
+  LANGUAGE plpgsql STABLE PARALLEL UNSAFE ROWS 100 SET plan_cache_mode = force_custom_plan
 AS $body$
 #variable_conflict use_column
 DECLARE
@@ -78,6 +77,8 @@ DECLARE
   vector_weight CONSTANT pg_catalog.float8 := COALESCE(semantic_weight, 1);
   k CONSTANT pg_catalog.int4 := GREATEST(COALESCE(rrf_k, 60), 0);
   rows_of CONSTANT pg_catalog.text := (SELECT q.rows_of FROM gte_small.qualified(target) q);
+  -- "e" alone would be a column of this name.
+  row_type CONSTANT pg_catalog.text := (SELECT q.tbl FROM gte_small.qualified(target) q);
   conditions CONSTANT pg_catalog.text := gte_small.conditions(target, filter);
   words CONSTANT pg_catalog.text := gte_small.words_expression(target, content, language, true);
   -- The key of a row e as JSON, and its columns of a key u.k.
@@ -104,8 +105,8 @@ BEGIN
     RETURN;
   ELSIF NOT gte_small.is_distributed(target) THEN
     RETURN QUERY EXECUTE pg_catalog.format(
-      'select e, u.full_text_rank, u.semantic_rank, u.score from gte_small.hybrid_places($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) u '
-      'join %s e on e.ctid operator(pg_catalog.=) u.place and e.tableoid operator(pg_catalog.=) u.part', rows_of)
+      'select (e.*)::%s, u.full_text_rank, u.semantic_rank, u.score from gte_small.hybrid_places($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) u '
+      'join %s e on e.ctid operator(pg_catalog.=) u.place and e.tableoid operator(pg_catalog.=) u.part', row_type, rows_of)
       USING target, embedding, key, half, content, language, search, wanted, most, text_weight, vector_weight, k, filter;
     RETURN;
   ELSIF 'ctid' OPERATOR(pg_catalog.=) ANY (key) THEN
@@ -166,7 +167,7 @@ fused as materialized (
     union all
     select s.k, null, s.position, $8 operator(pg_catalog./) ($9 operator(pg_catalog.+) s.position)::pg_catalog.float8 from semantic s) r
   group by r.k order by score desc, semantic, full_text, k limit $10)
-select e, u.full_text, u.semantic, u.score from fused u join %s e on %s$sql$, rows_of, by_key)
+select (e.*)::%s, u.full_text, u.semantic, u.score from fused u join %s e on %s$sql$, row_type, rows_of, by_key)
     USING near_keys, near_distances, hit_keys, hit_distances, weights, depth, text_weight, vector_weight, k, most;
 END
 $body$;
@@ -198,7 +199,7 @@ DECLARE
 BEGIN
   FOR form IN SELECT * FROM gte_small.search_functions_local(target, content, embedding, language, query_function) LOOP
     name := form.name; arguments := form.arguments; types := form.types; result := form.result; description := form.description;
-    attributes := 'language plpgsql stable parallel safe rows 10 cost 100000';
+    attributes := 'language plpgsql stable parallel unsafe rows 10 cost 100000';
     IF form.result LIKE 'table (item %' THEN
       body := format($sql$
 #variable_conflict use_column
@@ -230,8 +231,9 @@ begin
 end
 $sql$, nearest, CASE WHEN starts_with(form.types, 'pg_catalog.text') THEN 'gte_small.embed_query($1)' ELSE 'gte_small.unit($1)' END, here.tbl, key);
     ELSE
-      attributes := 'language plpgsql stable parallel safe';
+      attributes := 'language plpgsql stable parallel unsafe';
       body := format($sql$
+#variable_conflict use_variable
 declare
   v constant %s.vector := %s;
   bound constant pg_catalog.float8 := gte_small.bound($2);

@@ -18,15 +18,21 @@ $body$;
 COMMENT ON FUNCTION gte_small.shards(pg_catalog.regclass) IS
   'part of embed_backfill: the shards of a distributed table';
 
--- Runs a call on shards, on each server that has one: of a reference table, all nodes have a copy. The name of the shard, as
--- a literal, comes between "head" and "tail": a format of the whole would take a % in a column's name for its own.
-CREATE FUNCTION gte_small.run_on_shards(shards pg_catalog.int8[], head pg_catalog.text, tail pg_catalog.text)
+-- Runs a call on shards, on each server that has one: of a reference table, all nodes have a copy. "number" is the size
+-- of a batch or of a sample.
+CREATE FUNCTION gte_small.run_on_shards(
+    shards pg_catalog.int8[], task pg_catalog.text, embedding pg_catalog.name, number pg_catalog.int4)
   RETURNS TABLE (shard pg_catalog.int8, place pg_catalog.text, success pg_catalog.bool, result pg_catalog.text)
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 #variable_conflict use_column
 DECLARE
   chosen record;
+  head CONSTANT text := format(CASE task WHEN 'step' THEN 'SELECT %s.embed_backfill_step('
+    WHEN 'verify' THEN 'SELECT pg_catalog.to_jsonb(v) FROM %s.embed_verify(' ELSE 'CALL %s.embed_backfill(' END, gte_small.extension_schema());
+  tail CONSTANT text := format(', %s', coalesce(number::text, 'NULL'))
+    || CASE task WHEN 'fill' THEN ', false' WHEN 'force' THEN ', true' ELSE '' END
+    || format(', %L)', embedding) || CASE task WHEN 'verify' THEN ' v' ELSE '' END;
 BEGIN
   SELECT array_agg(s.id ORDER BY s.n, s.nodename, s.nodeport) AS ids, array_agg(s.nodename ORDER BY s.n, s.nodename, s.nodeport) AS names, array_agg(s.nodeport ORDER BY s.n, s.nodename, s.nodeport) AS ports,
          array_agg(head || quote_literal(s.named) || tail ORDER BY s.n, s.nodename, s.nodeport) AS statements, array_agg(s.named ORDER BY s.n, s.nodename, s.nodeport) AS named
@@ -44,8 +50,8 @@ BEGIN
   END IF;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.run_on_shards(pg_catalog.int8[], pg_catalog.text, pg_catalog.text) IS
-  'part of embed_backfill: runs a statement on shards of a distributed table, side by side';
+COMMENT ON FUNCTION gte_small.run_on_shards(pg_catalog.int8[], pg_catalog.text, pg_catalog.name, pg_catalog.int4) IS
+  'part of embed_backfill: runs a call on shards of a distributed table, side by side';
 
 -- The shards of one turn: four of each node.
 CREATE FUNCTION gte_small.shards_of_a_turn(shards pg_catalog.int8[]) RETURNS pg_catalog.int8[]
@@ -65,7 +71,7 @@ CREATE FUNCTION gte_small.models_of_nodes(OUT place pg_catalog.text, OUT fingerp
 AS $body$
 BEGIN
   RETURN QUERY SELECT format('%s:%s', n.nodename, n.nodeport), CASE WHEN r.success THEN r.result END
-    FROM run_command_on_all_nodes('SELECT m.fingerprint FROM gte_small.embed_model() m', true, false) r
+    FROM run_command_on_all_nodes('SELECT m.fingerprint FROM gte_small.embed_model() m', true, true) r
     JOIN pg_dist_node n ON n.nodeid = r.nodeid
    ORDER BY n.nodeid;
 END
@@ -91,6 +97,20 @@ $body$;
 COMMENT ON FUNCTION gte_small.require_one_model() IS
   'part of embed_backfill: refuses a backfill on nodes with different models';
 
+-- Other sessions read and write the shards. They would wait for the locks of this transaction, and it for them.
+CREATE FUNCTION gte_small.require_no_changes(target pg_catalog.regclass) RETURNS pg_catalog.void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+    RAISE EXCEPTION 'this transaction has changed something, and other sessions work on the shards of %', target
+      USING ERRCODE = 'active_sql_transaction', DETAIL = 'They would wait for this one without end; nothing was done.', HINT = 'COMMIT first.';
+  END IF;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.require_no_changes(pg_catalog.regclass) IS
+  'part of embed_backfill_step and embed_verify: refuses to wait for shards that this transaction may have locked';
+
 -- One batch for each shard of a turn, in sessions of their own. Returns the number of rows, and the shards that may have more.
 CREATE FUNCTION gte_small.backfill_turn(INOUT shards pg_catalog.int8[], batch_size pg_catalog.int4, embedding pg_catalog.name,
     INOUT failures pg_catalog.text[], OUT embedded pg_catalog.int8)
@@ -103,8 +123,7 @@ DECLARE
   one record;
 BEGIN
   embedded := 0;
-  FOR one IN SELECT * FROM gte_small.run_on_shards(turn, format('SELECT %s.embed_backfill_step(', gte_small.extension_schema()),
-               format(', %s, %L)', batch_size, embedding)) LOOP
+  FOR one IN SELECT * FROM gte_small.run_on_shards(turn, 'step', embedding, batch_size) LOOP
     IF NOT one.success THEN
       failures := failures || format('%s: %s', one.place, one.result);
     ELSIF one.result::int8 > 0 THEN
@@ -202,8 +221,7 @@ BEGIN
       WHILE pg_catalog.cardinality(waiting) OPERATOR(pg_catalog.>) 0 LOOP
         IF by_call THEN
           turn := gte_small.shards_of_a_turn(waiting);
-          FOR one IN SELECT * FROM gte_small.run_on_shards(turn, pg_catalog.format('CALL %s.embed_backfill(', gte_small.extension_schema()),
-                       pg_catalog.format(', %s, %L, %L)', batch_size, force, job.embedding)) LOOP
+          FOR one IN SELECT * FROM gte_small.run_on_shards(turn, CASE WHEN force THEN 'force' ELSE 'fill' END, job.embedding, batch_size) LOOP
             IF NOT one.success THEN
               failures := failures OPERATOR(pg_catalog.||) pg_catalog.format('%s: %s', one.place, one.result);
             END IF;
@@ -229,7 +247,13 @@ BEGIN
       by_call := true;
     END LOOP;
     IF force AND pg_catalog.cardinality(failures) OPERATOR(pg_catalog.=) 0 THEN
-      PERFORM gte_small.backfill_note(job, NULL, '0');
+      IF EXISTS (SELECT FROM gte_small.notes_of_shards(target, job.embedding) s
+                  WHERE NOT s.success OR pg_catalog.jsonb_path_exists(s.result::pg_catalog.jsonb, '$[*].force')) THEN
+        RAISE WARNING 'rows of % kept their former embeddings', target
+          USING DETAIL = 'Other sessions have them locked.', HINT = 'Call it again.';
+      ELSE
+        PERFORM gte_small.backfill_note(job, NULL, '0');
+      END IF;
       COMMIT;
     END IF;
     PERFORM gte_small.backfill_shards_end(job, failures);
@@ -248,6 +272,7 @@ DECLARE
   turn record;
   waiting int8[];
 BEGIN
+  PERFORM gte_small.require_no_changes(target);
   FOREACH job IN ARRAY gte_small.backfill_jobs(target, batch_size, false, embedding) LOOP
     PERFORM gte_small.require_one_model();
     waiting := gte_small.shards(target);

@@ -2,7 +2,8 @@
 -- trigger (see src/note.rs). The note on the coordinator tells what was known when search was enabled, and after
 -- a backfill.
 
--- The notes on the shards' triggers, one statement for each node.
+-- The notes on the shards' triggers, one statement for each node. Citus does not move a note with its shard: a shard that
+-- has vectors and no note counts as one with vectors of unknown origin.
 CREATE FUNCTION gte_small.notes_of_shards(target pg_catalog.regclass, embedding pg_catalog.name)
   RETURNS TABLE (place pg_catalog.text, success pg_catalog.bool, result pg_catalog.text)
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -13,13 +14,15 @@ DECLARE
 BEGIN
   SELECT array_agg(n.nodename) AS names, array_agg(n.nodeport) AS ports, array_agg(n.statement) AS statements
     INTO nodes
-    FROM (SELECT d.nodename::text, d.nodeport, format(
-                   'SELECT coalesce(pg_catalog.jsonb_agg(c.note), ''[]'') FROM pg_catalog.unnest(%L::pg_catalog.regclass[]) s '
-                   'CROSS JOIN LATERAL gte_small.embedding_columns(s) c WHERE c.embedding OPERATOR(pg_catalog.=) %L AND c.note IS NOT NULL',
-                   array_agg(shard_name(h.logicalrelid, h.shardid, false)), embedding) AS statement
+    FROM (SELECT d.nodename::text, d.nodeport,
+                 'SELECT coalesce(pg_catalog.jsonb_agg(n.note), ''[]'') FROM (' || string_agg(format(
+                   'SELECT coalesce((SELECT c.note FROM gte_small.embedding_columns(%1$L) c WHERE c.embedding OPERATOR(pg_catalog.=) %3$L LIMIT 1), '
+                   'CASE WHEN EXISTS (SELECT 1 FROM %2$s t WHERE t.%4$I IS NOT NULL) THEN ''{"foreign": true}''::pg_catalog.jsonb END) AS note',
+                   s.named, s.named, embedding, embedding), ' UNION ALL ') || ') n WHERE n.note IS NOT NULL' AS statement
             FROM pg_dist_shard h
             JOIN pg_dist_placement l ON l.shardid = h.shardid
             JOIN pg_dist_node d ON d.groupid = l.groupid AND d.noderole = 'primary'
+            CROSS JOIN LATERAL (SELECT shard_name(h.logicalrelid, h.shardid, false)) AS s (named)
            WHERE h.logicalrelid = target
            GROUP BY d.nodename, d.nodeport) n;
   IF nodes.names IS NOT NULL THEN
@@ -54,6 +57,9 @@ BEGIN
     FOR one IN SELECT n FROM jsonb_array_elements(node.result::jsonb) n LOOP
       IF one -> 'mixed' = 'true' OR one #> '{force,mixed}' = 'true' THEN
         note := note || '{"mixed": true}';
+      END IF;
+      IF one ? 'force' THEN
+        note := note || jsonb_build_object('force', one -> 'force');
       END IF;
       IF one -> 'foreign' = 'true' THEN
         note := note || '{"foreign": true}';
@@ -109,6 +115,7 @@ DECLARE
   found_so jsonb;
   share int4;
 BEGIN
+  PERFORM gte_small.require_no_changes(target);
   FOR ours IN SELECT * FROM gte_small.backfill_columns(target, embedding) LOOP
     embedding := ours.embedding;
     checked := 0;
@@ -120,8 +127,7 @@ BEGIN
     WHILE cardinality(waiting) > 0 LOOP
       turn := gte_small.shards_of_a_turn(waiting);
       waiting := waiting[cardinality(turn) + 1 :];
-      FOR one IN SELECT * FROM gte_small.run_on_shards(turn, format('SELECT pg_catalog.to_jsonb(v) FROM %s.embed_verify(', gte_small.extension_schema()),
-                   format(', %s, %L) v', coalesce(share::text, 'NULL'), embedding)) LOOP
+      FOR one IN SELECT * FROM gte_small.run_on_shards(turn, 'verify', embedding, share) LOOP
         IF NOT one.success THEN
           RAISE EXCEPTION 'shard %: %', one.place, one.result
             USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Nothing is known about the table as a whole.',
@@ -141,6 +147,9 @@ BEGIN
     IF sample IS NULL AND wrong = 0 AND checked > missing AND NOT row_security_active(target) AND NOT current_setting('transaction_read_only')::bool
        AND NOT EXISTS (SELECT FROM gte_small.embedding_columns(target) c WHERE c.embedding = ours.embedding AND c.note ? 'force') THEN
       PERFORM gte_small.note_settle(target, embedding, true);
+    ELSIF wrong > 0 AND NOT current_setting('transaction_read_only')::bool
+       AND (has_any_column_privilege(target, 'INSERT') OR has_any_column_privilege(target, 'UPDATE')) THEN
+      PERFORM gte_small.note_wrong(target, embedding);
     END IF;
     RETURN NEXT;
   END LOOP;

@@ -153,7 +153,7 @@ fn note_settle(call: Call) -> Outcome<pg_sys::Datum> {
         if verified {
             let model = Model::current()?;
             let identity = model.encoder()?.identity().map_err(|e| from_engine(&e))?;
-            for key in ["mixed", "outdated", "empty"] {
+            for key in ["mixed", "outdated", "empty", super::began::BEGAN] {
                 changed |= note.0.remove(key).is_some();
             }
             let fingerprint = Value::from(identity.fingerprint.as_str());

@@ -7,6 +7,7 @@
 use pgrx::pg_sys;
 
 const CITUS: &std::ffi::CStr = c"citus";
+const CATALOG: &std::ffi::CStr = c"pg_catalog";
 const KNOWS_SHARDS: &std::ffi::CStr = c"relation_is_a_known_shard";
 
 /// Whether a table is a shard. False where Citus is not installed.
@@ -18,8 +19,10 @@ pub(super) fn is_shard(table: pg_sys::Oid) -> bool {
         if citus == pg_sys::InvalidOid {
             return false;
         }
-        let name = pg_sys::makeString(KNOWS_SHARDS.as_ptr().cast_mut());
-        let names = pg_sys::lappend(std::ptr::null_mut(), name.cast());
+        let names =
+            [CATALOG, KNOWS_SHARDS].into_iter().fold(std::ptr::null_mut(), |names, part| {
+                pg_sys::lappend(names, pg_sys::makeString(part.as_ptr().cast_mut()).cast())
+            });
         let argument = pg_sys::REGCLASSOID;
         let function = pg_sys::LookupFuncName(names, 1, &raw const argument, true);
         function != pg_sys::InvalidOid

@@ -54,6 +54,20 @@ def test_force_replaces_every_vector(owner):
     assert state(owner, "fill_force") == (0, "current")
 
 
+def test_a_row_that_is_locked_keeps_the_column_from_being_current(owner, nodes):
+    prepare(owner, "fill_locked", rows=10)
+    owner.run("call embed_backfill('fill_locked')")
+    with nodes.coordinator.connect(user="citus_owner") as other:
+        other.execute("begin")
+        other.execute("select * from fill_locked where tenant = 3 and id = 3 for update")
+        owner.run("call embed_backfill('fill_locked', force => true)")
+        assert any(severity == "WARNING" and "former" in text for severity, text, _ in owner.notices)
+        assert state(owner, "fill_locked")[1] == "re-embedding"
+        other.execute("rollback")
+    owner.run("call embed_backfill('fill_locked', force => true)")
+    assert state(owner, "fill_locked") == (0, "current")
+
+
 def test_a_step_embeds_until_it_returns_zero(owner):
     prepare(owner, "fill_step", rows=120)
     embedded = []

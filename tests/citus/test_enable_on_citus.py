@@ -135,6 +135,19 @@ def test_odd_names(db):
     db.run("""select disable_semantic_search('"on %s"."docs '' %I"', 'vec %s')""")
 
 
+@pytest.mark.parametrize("distribute", [None, "select create_distributed_table('on_letters', 'id', shard_count => 4)"])
+def test_columns_named_like_variables(db, distribute):
+    db.run("drop table if exists on_letters cascade")
+    db.run("create table on_letters (id int primary key, content text, e text, v text, bound text, d float8, hit int)")
+    if distribute:
+        db.run(distribute)
+    db.run("select enable_semantic_search('on_letters')")
+    db.run("insert into on_letters (id, content, e) values (1, 'Invoices are due within thirty days.', 'ee')")
+    for statement in ("query_on_letters('invoices', 0.1)", "query_on_letters('invoices', 0.1, 3)", "search_on_letters('invoices', 3)"):
+        assert db.rows(f"select id, e from {statement}") == [(1, "ee")], statement
+    assert db.rows("select (item).id, (item).e from hybrid_on_letters('invoices', 3)") == [(1, "ee")]
+
+
 def test_hybrid_without_a_primary_key_says_what_to_do(db):
     db.run("create table on_keyless (tenant int, id int, content text)")
     db.run("select create_distributed_table('on_keyless', 'tenant', shard_count => 4)")

@@ -1,5 +1,8 @@
 """embedding_status of a distributed table tells what the shards know."""
 
+import psycopg
+import pytest
+
 
 def prepare(db, name):
     db.run(f"create table {name} (tenant int, id int, content text, primary key (tenant, id))")
@@ -23,6 +26,47 @@ def test_a_vector_that_comes_along_makes_the_column_unknown_until_it_is_verified
     db.run("delete from state_foreign where id = 1001")
     assert db.value("select wrong from embed_verify('state_foreign', null)") == 0
     assert state(db, "state_foreign") == "current"
+
+
+def test_a_shard_that_moved_is_unknown_until_it_is_verified(db, nodes):
+    prepare(db, "state_moved")
+    shard, name, port = db.rows("select shardid, nodename, nodeport from citus_shards where table_name = 'state_moved'::regclass order by 1 limit 1")[0]
+    other = next(worker.port for worker in nodes.workers if worker.port != port)
+    db.run("select citus_move_shard_placement(%s, %s, %s, %s, %s, 'block_writes')", shard, name, port, name, other)
+    assert state(db, "state_moved") == "unknown"
+    assert db.value("select wrong from embed_verify('state_moved', null)") == 0
+    assert state(db, "state_moved") == "current"
+
+
+def test_a_wrong_vector_that_is_found_makes_the_column_unknown(db):
+    prepare(db, "state_wrong")
+    db.run("set citus.propagate_set_commands = 'local'")
+    db.run("begin")
+    db.run("set local gte_small.own_vectors = on")
+    db.run("update state_wrong set embedding = embed('something else') where id = 3")
+    db.run("commit")
+    assert db.value("select wrong from embed_verify('state_wrong', null)") == 1
+    assert state(db, "state_wrong") == "unknown"
+
+
+def test_a_renamed_column_is_said_with_the_statement_that_mends_it(db):
+    prepare(db, "state_renamed")
+    db.run("alter table state_renamed rename column content to body")
+    told, hints = db.rows("select state, hints from embedding_status('state_renamed')")[0]
+    assert told == "broken"
+    db.run(next(hint for hint in hints if "enable_semantic_search" in hint).partition(": ")[2].replace("'{content}'", "'{body}'"))
+    db.run("insert into state_renamed values (1, 900, 'A new row.')")
+    assert db.value("select embedding is not null from state_renamed where id = 900")
+
+
+def test_a_transaction_that_changed_something_does_not_wait_for_itself(db):
+    prepare(db, "state_busy")
+    for statement in ("select embed_backfill_step('state_busy')", "select * from embed_verify('state_busy')"):
+        db.run("begin")
+        db.run("alter table state_busy add column if not exists more int")
+        with pytest.raises(psycopg.errors.ActiveSqlTransaction):
+            db.run(statement)
+        db.run("rollback")
 
 
 def test_the_examples_of_verify_can_be_found(db, nodes):

@@ -213,4 +213,8 @@ def test_searches_and_status_through_the_users_functions(docs):
     assert missed <= 4
     # Copies and others together, each once, in the order of distance and key.
     found = docs.execute("select id from query_docs((select embedding from docs where id = 1), null, 3100)").fetchall()
-    assert len(found) == len(set(found)) == 3100 and [row[0] for row in found[:3000]] == list(range(1, 3001))
+    assert len(found) == len(set(found)) == 3100
+    ids = [row[0] for row in found]
+    first = [number for number in ids if number <= 3000]
+    # The index is approximate: it may lose a copy.
+    assert len(first) >= 2990 and ids[:len(first)] == first == sorted(first)

@@ -260,7 +260,7 @@ def right(database, docs):
 def test_it_settles_what_is_right(right):
     before = note(right)
     assert verified(right) == CLEAN, "the table has fewer rows than the sample"
-    assert state(right) == "current" and note(right) == {**{k: v for k, v in before.items() if k not in ("foreign", "empty")}, "fingerprint": fingerprint(right)}
+    assert state(right) == "current" and note(right) == {**{k: v for k, v in before.items() if k not in ("foreign", "empty", "began")}, "fingerprint": fingerprint(right)}
 
 
 @pytest.mark.parametrize("sample, settles", [("3", False), ("5", False), ("6", True), ("null", True)])
@@ -412,4 +412,52 @@ def test_a_vector_of_the_model_in_use_is_its_first_write(docs):
     describe(docs, {"empty": True, "fingerprint": "f" * 64})
     docs.execute("update docs set embedding = embed(content)")
     docs.execute("insert into docs (id, content) values (6, 'a cat')")
-    assert note(docs) == {"fingerprint": fingerprint(docs)}
+    assert {**note(docs), "began": None} == {"fingerprint": fingerprint(docs), "began": None}
+
+
+# --- vectors of before the first own one ---
+
+ENABLED = "create table docs (id int primary key, content text); select enable_semantic_search('docs', with_index => false)"
+
+
+def test_vectors_that_came_while_the_trigger_was_off_are_not_current_after_an_own_write(connection):
+    connection.execute(ENABLED)
+    connection.execute("set session_replication_role = replica")
+    connection.execute("insert into docs (id, content, embedding) select i, 'text ' || i, %s from generate_series(1, 3) i", [FOREIGN])
+    connection.execute("reset session_replication_role")
+    assert state(connection) == "unknown"
+    connection.execute("insert into docs (id, content) values (4, 'an own one')")
+    assert state(connection) == "unknown"
+    assert any("3 vectors are older" in hint and "embed_verify" in hint for hint in status(connection)["hints"])
+    connection.execute("call embed_backfill('docs', force => true)")
+    assert state(connection) == "current"
+
+
+def test_right_vectors_of_before_are_settled_by_a_comparison(connection):
+    connection.execute(ENABLED)
+    connection.execute("set session_replication_role = replica")
+    connection.execute("insert into docs (id, content, embedding) select i, 'text ' || i, embed('text ' || i) from generate_series(1, 3) i")
+    connection.execute("reset session_replication_role")
+    connection.execute("insert into docs (id, content) values (4, 'an own one')")
+    assert state(connection) == "unknown"
+    assert verify_all(connection)
+    assert state(connection) == "current"
+
+
+def test_rows_without_a_vector_of_before_are_not_counted(connection):
+    connection.execute("create table docs (id int primary key, content text); insert into docs select i, 'text ' || i from generate_series(1, 5) i;")
+    connection.execute("select enable_semantic_search('docs')")
+    connection.execute("call embed_backfill('docs')")
+    connection.execute("insert into docs (id, content) values (9, 'another')")
+    assert state(connection) == "current"
+
+
+def test_a_wrong_vector_that_is_found_makes_the_column_unknown(docs):
+    docs.execute("set session_replication_role = replica")
+    docs.execute("update docs set embedding = %s where id = 3", [FOREIGN])
+    docs.execute("reset session_replication_role")
+    assert state(docs) == "current", "nobody has looked"
+    assert one(docs, "select wrong from embed_verify('docs')") == 1
+    assert state(docs) == "unknown"
+    docs.execute("call embed_backfill('docs', force => true)")
+    assert state(docs) == "current"
