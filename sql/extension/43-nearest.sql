@@ -127,8 +127,9 @@ BEGIN
   -- A scan that met a row beyond the threshold has met the rows above it. Only under a filter or a policy: there a
   -- scan ends short often, otherwise because the index has no more to give.
   IF seen OPERATOR(pg_catalog.<) most AND (everything OR NOT was_exact)
-     -- Partitions have a scan each: one can end short while another meets a row beyond the threshold.
-     AND (passing OPERATOR(pg_catalog.=) seen OR only_own OPERATOR(pg_catalog.=) '' OR conditions OPERATOR(pg_catalog.=) '' AND NOT pg_catalog.row_security_active(target))
+     -- Partitions have a scan each, and so has the second index: one can end short while another meets a row beyond the
+     -- threshold.
+     AND (passing OPERATOR(pg_catalog.=) seen OR only_own OPERATOR(pg_catalog.=) '' OR second IS NOT NULL OR conditions OPERATOR(pg_catalog.=) '' AND NOT pg_catalog.row_security_active(target))
      OR reach OPERATOR(pg_catalog.>) most
         AND gte_small.ends_in_a_tie(distances, most, reach, bound, CASE WHEN half THEN 0.0002 ELSE 0 END) THEN
     EXECUTE pg_catalog.format(summary, pg_catalog.format(statement, embedding, only_own, target,

@@ -14,6 +14,24 @@ $body$;
 COMMENT ON FUNCTION gte_small.before_the_first(pg_catalog.jsonb) IS
   'part of embedding_status: SQL condition for rows that are older than the first vector of a column';
 
+CREATE FUNCTION gte_small.has_earlier_vectors(target pg_catalog.regclass, embedding pg_catalog.name, note pg_catalog.jsonb)
+  RETURNS pg_catalog.bool
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+DECLARE
+  condition text := gte_small.before_the_first(note);
+  found_one bool := false;
+BEGIN
+  IF condition <> 'false' AND has_table_privilege(target, 'SELECT') THEN
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s AS t WHERE t.%I IS NOT NULL AND %s)',
+                   (SELECT q.rows_of FROM gte_small.qualified(target) q), embedding, condition) INTO found_one;
+  END IF;
+  RETURN found_one;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.has_earlier_vectors(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb) IS
+  'part of embed_verify: whether a column has vectors from before the first that was written here';
+
 CREATE FUNCTION embedding_status(
     target pg_catalog.regclass,
     OUT embedding pg_catalog.name,

@@ -180,7 +180,8 @@ BEGIN
       note := '{}';
     END IF;
     IF found_so.whole AND wrong = 0 AND checked > missing AND NOT note ? 'force'
-       AND (note -> 'foreign' = 'true' OR note -> 'empty' = 'true' OR note ? 'began' OR note ->> 'fingerprint' IS NULL) THEN
+       AND (note -> 'foreign' = 'true' OR note -> 'empty' = 'true' OR note ->> 'fingerprint' IS NULL
+            OR gte_small.has_earlier_vectors(target, embedding, note)) THEN
       PERFORM gte_small.settle(target, embedding, ours.content, since);
     ELSIF wrong > 0 AND note ->> 'fingerprint' = (SELECT m.fingerprint FROM gte_small.embed_model() m)
        AND note -> 'foreign' IS DISTINCT FROM 'true' AND NOT current_setting('transaction_read_only')::bool
