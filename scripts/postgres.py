@@ -253,8 +253,9 @@ class Cluster:
 
     def environment(self) -> dict:
         """Variables that make libpq connect to this cluster. Text in the scripts is UTF-8 in any locale and database."""
+        # With RUST_BACKTRACE in a server's environment, the DETAIL of a cancelled statement is a backtrace.
         return {**state.environment(), "PGHOST": str(self.socket_dir), "PGPORT": self.port, "PGUSER": "postgres",
-                "PGCLIENTENCODING": "UTF8"}
+                "PGCLIENTENCODING": "UTF8", "RUST_BACKTRACE": "0"}
 
     def psql(self, sql, dbname: str = "postgres", user: str = "postgres", check: bool = True, args=(), env=None):
         """Run SQL or psql commands by `psql -X -v ON_ERROR_STOP=1`; CompletedProcess with stdout and stderr as text."""
