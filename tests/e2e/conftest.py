@@ -19,6 +19,7 @@ CLONE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CLONE / "scripts"))
 
 import postgres  # noqa: E402  scripts/postgres.py
+from measure import SOUND_PGVECTOR  # noqa: E402
 
 TEMPLATE = "gte_template"
 
@@ -119,8 +120,7 @@ def server():
     server.execute(f"drop database if exists {TEMPLATE} with (force)")
     server.execute(f"create database {TEMPLATE} template template0")
     server.execute('create extension "gte-small" cascade', TEMPLATE)
-    # Debian's pgvector is 0.8.0, which the status warns of. test_status_hints.py has the tests of that hint.
-    server.execute("update pg_extension set extversion = '0.8.4' where extname = 'vector' and extversion ~ '^0[.]8[.][0-3]$'", TEMPLATE)
+    server.execute(SOUND_PGVECTOR, TEMPLATE)
     return server
 
 

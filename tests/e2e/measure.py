@@ -34,6 +34,10 @@ def counting(connection):
     (counted.calls, counted.memo_hits, counted.model_runs, counted.texts, counted.tokens, counted.truncated_texts) = moved
 
 
+# Debian's pgvector is 0.8.0, which the status warns of. test_status_hints.py has the tests of that hint.
+SOUND_PGVECTOR = "update pg_extension set extversion = '0.8.4' where extname = 'vector' and extversion ~ '^0[.]8[.][0-3]$'"
+
+
 def one(connection, statement, parameters=None):
     """The single value of a statement's single row."""
     row = connection.execute(statement, parameters).fetchone()

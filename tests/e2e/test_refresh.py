@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from measure import one
+from measure import SOUND_PGVECTOR, one
 
 FUNCTIONS = ("select array_agg(p.oid::regprocedure::text order by 1) from pg_proc p "
              "where p.pronamespace = 'public'::regnamespace and p.proname ~ '_(docs|parts)$'")
@@ -23,6 +23,7 @@ def updated(server):
                        "create trigger fills before insert or update on by_hand for each row execute function embed_trigger();"
                        "insert into docs values (1, 'a', 'cat'), (2, 'a', 'dog'); insert into parts values (1, 'a cat')")
     connection.execute('alter extension "gte-small" update')
+    connection.execute(SOUND_PGVECTOR)
     yield database
     database.drop()
 

@@ -1,5 +1,7 @@
 """scripts/versions.py: what an installation has of each version, and how a version is frozen."""
 
+import re
+
 import pytest
 
 import versions
@@ -77,3 +79,11 @@ def test_a_release(tree):
         versions.contents()
     (tree / "update" / "0.10.0--0.11.0.sql").write_text(GUARD)
     assert versions.scripts().keys() == {"gte-small--0.11.0.sql", "gte-small--0.10.0--0.11.0.sql"}
+
+
+def test_cargo_pgrx_joins_the_files_in_the_order_of_their_names():
+    """cargo pgrx orders files by `requires` alone; its script is the one that `make install` installs."""
+    source = (versions.CLONE / "src" / "lib.rs").read_text(encoding="utf-8")
+    listed = re.findall(r'extension_sql_file!\(\s*"\.\./sql/extension/([^"]+)",\s*name = "(\w+)"(?:,\s*requires = \["(\w+)"\])?', source)
+    assert [file for file, _, _ in listed] == sorted(path.name for path in versions.EXTENSION.glob("*.sql"))
+    assert [required for _, _, required in listed] == ["", *[name for _, name, _ in listed[:-1]]]
