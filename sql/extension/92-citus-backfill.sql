@@ -268,13 +268,16 @@ CREATE FUNCTION gte_small.backfill_shards_step(target pg_catalog.regclass, batch
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
+  jobs gte_small.backfill_job[];
   job gte_small.backfill_job;
   turn record;
   waiting int8[];
 BEGIN
   PERFORM gte_small.require_no_changes(target);
-  FOREACH job IN ARRAY gte_small.backfill_jobs(target, batch_size, false, embedding) LOOP
-    PERFORM gte_small.require_one_model();
+  jobs := gte_small.backfill_jobs(target, batch_size, false, embedding);
+  -- Once for all columns: it asks every node.
+  PERFORM gte_small.require_one_model();
+  FOREACH job IN ARRAY jobs LOOP
     waiting := gte_small.shards(target);
     turn := NULL;
     WHILE cardinality(waiting) > 0 LOOP

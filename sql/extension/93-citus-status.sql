@@ -16,9 +16,9 @@ BEGIN
     INTO nodes
     FROM (SELECT d.nodename::text, d.nodeport,
                  'SELECT coalesce(pg_catalog.jsonb_agg(n.note), ''[]'') FROM (' || string_agg(format(
-                   'SELECT coalesce((SELECT c.note FROM gte_small.embedding_columns(%1$L) c WHERE c.embedding OPERATOR(pg_catalog.=) %3$L LIMIT 1), '
-                   'CASE WHEN EXISTS (SELECT 1 FROM %2$s t WHERE t.%4$I IS NOT NULL) THEN ''{"foreign": true}''::pg_catalog.jsonb END) AS note',
-                   s.named, s.named, embedding, embedding), ' UNION ALL ') || ') n WHERE n.note IS NOT NULL' AS statement
+                   'SELECT coalesce((SELECT c.note FROM gte_small.embedding_columns(%1$L) c WHERE c.embedding OPERATOR(pg_catalog.=) %2$L LIMIT 1), '
+                   'CASE WHEN EXISTS (SELECT 1 FROM %1$s t WHERE t.%2$I IS NOT NULL) THEN ''{"foreign": true}''::pg_catalog.jsonb END) AS note',
+                   s.named, embedding), ' UNION ALL ') || ') n WHERE n.note IS NOT NULL' AS statement
             FROM pg_dist_shard h
             JOIN pg_dist_placement l ON l.shardid = h.shardid
             JOIN pg_dist_node d ON d.groupid = l.groupid AND d.noderole = 'primary'
@@ -35,7 +35,7 @@ COMMENT ON FUNCTION gte_small.notes_of_shards(pg_catalog.regclass, pg_catalog.na
   'part of embedding_status: the notes of a distributed table''s shards, by node';
 
 -- The note of the column over all nodes: that of the coordinator with what the shards tell. It is "mixed" if
--- shards were written by another model, also where a node can't be asked: then nobody knows.
+-- shards were written by another model. "unreachable" is a node that can't be asked: then nobody knows.
 CREATE FUNCTION gte_small.note_of_all_nodes(
     target pg_catalog.regclass, embedding pg_catalog.name, note pg_catalog.jsonb)
   RETURNS pg_catalog.jsonb
