@@ -540,12 +540,3 @@ END
 $body$;
 COMMENT ON FUNCTION gte_small.functions_wrong(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.jsonb) IS
   'part of embedding_status: why the search functions of a column are to be renewed';
-
-CREATE FUNCTION gte_small.functions_outdated(
-    target pg_catalog.regclass, content pg_catalog.name[], embedding pg_catalog.name, note pg_catalog.jsonb)
-  RETURNS pg_catalog.bool
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
-  SET quote_all_identifiers = off
-  AS $body$ SELECT gte_small.functions_wrong(target, content, embedding, note) IS NOT NULL $body$;
-COMMENT ON FUNCTION gte_small.functions_outdated(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name, pg_catalog.jsonb) IS
-  'part of embedding_status: whether the search functions of a column are to be renewed';
