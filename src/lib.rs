@@ -129,7 +129,12 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/extension/93-citus-status.sql",
     name = "citus_status",
-    requires = ["citus_backfill"],
+    requires = ["citus_backfill"]
+);
+extension_sql_file!(
+    "../sql/extension/94-citus-documents.sql",
+    name = "citus_documents",
+    requires = ["citus_status"],
     finalize
 );
 

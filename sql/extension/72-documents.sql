@@ -215,11 +215,9 @@ BEGIN
   ELSIF relation.relnamespace IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace, 'information_schema'::regnamespace) THEN
     RAISE EXCEPTION '% is a system table', target
       USING ERRCODE = 'wrong_object_type', DETAIL = 'Nothing was made.', HINT = 'Use a table of your own.';
-  ELSIF gte_small.is_distributed(target) THEN
-    RAISE EXCEPTION 'table % is distributed by Citus', target
-      USING ERRCODE = 'feature_not_supported',
-            DETAIL = 'Document search knows a document by its place, which is not unique over shards; nothing was made.',
-            HINT = 'Store the parts that chunk_text() makes in a distributed table of their own, and call enable_semantic_search() with that table.';
+  ELSIF gte_small.is_shard(target) THEN
+    RAISE EXCEPTION 'table % is a shard of a distributed table', target
+      USING ERRCODE = 'wrong_object_type', DETAIL = 'Nothing was made.', HINT = 'Enable the search on the distributed table.';
   ELSIF relation.relispartition THEN
     RAISE EXCEPTION 'table % is a partition', target
       USING ERRCODE = 'wrong_object_type', DETAIL = 'A row that moves to another partition keeps its chunks only if all partitions have the same; nothing was made.',
@@ -228,6 +226,14 @@ BEGIN
     RAISE EXCEPTION 'must be owner of table %', target
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'Nothing was made.',
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
+  ELSIF gte_small.is_distributed(target) AND NOT (current_user = pg_get_userbyid(relation.relowner)) THEN
+    RAISE EXCEPTION 'role % is not the owner of the distributed table %', quote_ident(current_user), target
+      USING ERRCODE = 'insufficient_privilege', DETAIL = 'The chunks of its rows are made on the workers as one role, the owner; nothing was made.',
+            HINT = format('SET ROLE %s; enable the search again; RESET ROLE;', relation.relowner::regrole);
+  ELSIF gte_small.distribution(target) = 'other' THEN
+    RAISE EXCEPTION 'table % is distributed by append or by range', target
+      USING ERRCODE = 'feature_not_supported', DETAIL = 'Chunks are on the server of their document, which takes a distribution by hash; nothing was made.',
+            HINT = 'Distribute it by hash: create_distributed_table() does so.';
   ELSIF NOT has_schema_privilege(relation.relnamespace, 'CREATE') THEN
     RAISE EXCEPTION 'permission denied for schema %', relation.relnamespace::regnamespace
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'The chunks and the search stand in the table''s schema; nothing was made.',
@@ -342,7 +348,8 @@ BEGIN
                    UNION ALL SELECT NULL WHERE EXISTS (SELECT FROM pg_class c WHERE c.oid = made.chunks AND NOT pg_has_role(c.relowner, 'USAGE')) LOOP
     RAISE EXCEPTION 'must be owner of %', coalesce('function ' || existing::regprocedure, 'table ' || made.chunks)
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'The table of the documents has changed its owner since; nothing was made.',
-            HINT = 'A superuser enables the search again.';
+            HINT = CASE WHEN gte_small.is_distributed(target) THEN 'A superuser gives them to the owner of the documents: ALTER TABLE ... OWNER TO, ALTER FUNCTION ... OWNER TO.'
+                        ELSE 'A superuser enables the search again.' END;
   END LOOP;
 END
 $body$;

@@ -50,10 +50,11 @@ COMMENT ON FUNCTION gte_small.names_hold(pg_catalog.regclass, pg_catalog.text, p
 -- "texts" reads text and heading of a row $1. "present" tells whether the document has chunks. "removal" deletes
 -- them. "replacement" makes the chunks of the row $1 with the text $2, the heading $3 and at most $4 tokens: a part that
 -- stays where and what it was is not touched, and one that only moved keeps its vector. All CTEs see the chunks
--- as they were before; the subquery on "gone" makes the DELETE come before the INSERT.
+-- as they were before; the subquery on "gone" makes the DELETE come before the INSERT. "place" stands for the table
+-- of the chunks where that is known only when the trigger fires.
 CREATE FUNCTION gte_small.chunk_statements(
     target pg_catalog.regclass, owner pg_catalog.name, content pg_catalog.text, context pg_catalog.text,
-    parameters pg_catalog.text[] DEFAULT '{($1),$2,$3,$4}',
+    parameters pg_catalog.text[] DEFAULT '{($1),$2,$3,$4}', place pg_catalog.text DEFAULT NULL,
     OUT chunks pg_catalog.regclass, OUT texts pg_catalog.text, OUT present pg_catalog.text, OUT removal pg_catalog.text,
     OUT replacement pg_catalog.text)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -98,7 +99,7 @@ BEGIN
     JOIN pg_operator o ON o.oid = u.equals JOIN pg_namespace s ON s.oid = o.oprnamespace
    WHERE f.conrelid = chunks AND f.contype = 'f' AND f.confrelid = target
    GROUP BY f.oid ORDER BY f.oid LIMIT 1;
-  tbl := (SELECT q.tbl FROM gte_small.qualified(chunks) q);
+  tbl := coalesce(place, (SELECT q.tbl FROM gte_small.qualified(chunks) q));
   with_heading := contexts <> '{}';
   texts := format('select %s, gte_small.heading(%s)', gte_small.text_of(parameters[1], contents), gte_small.text_of(parameters[1], contexts));
   present := format('select exists (select from %s c where %s)', tbl, k.of_document);
@@ -121,7 +122,7 @@ select %7$s, n.ordinal, n.start, n.chunk%8$s, v.embedding
     k.chunk_keys, CASE WHEN with_heading THEN ', heading' END, k.keys, CASE WHEN with_heading THEN ', ' || parameters[3] END, parameters[2], parameters[4]);
 END
 $body$;
-COMMENT ON FUNCTION gte_small.chunk_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+COMMENT ON FUNCTION gte_small.chunk_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text[], pg_catalog.text) IS
   'part of document search: the statements of the trigger that keeps the chunks';
 
 -- The body of the trigger function. It is SECURITY DEFINER and belongs to the table's owner, so that a role that
@@ -137,10 +138,22 @@ DECLARE
   s record;
   former record;
   owner name := (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = chunks);
+  columns CONSTANT name[] := ARRAY(SELECT DISTINCT u.c FROM unnest(content || context) AS u (c) ORDER BY u.c);
+  named text;
+  of_row text := 'gte_small.chunk_statements(tg_relid, current_user, tg_argv[0], tg_argv[1])';
+  constants text;
+  key_changed text;
 BEGIN
   SELECT * INTO k FROM gte_small.document_keys(chunks);
   SELECT * INTO s FROM gte_small.chunk_statements(k.target, owner, content::text, context::text, '{new,body,head,gte_small.room_below(head)}');
   SELECT * INTO former FROM gte_small.chunk_statements(k.target, owner, content::text, context::text, '{old,body,head,room}');
+  named := format('gte_small.names_hold(tg_relid, null, %L, %L, %L, %L, current_user)',
+                  (SELECT q.tbl FROM gte_small.qualified(chunks) q), k.keys, k.chunk_keys, columns);
+  IF gte_small.is_distributed(k.target) THEN
+    named := 'false';
+    SELECT * INTO constants, of_row FROM gte_small.call_of_shard_statements(chunks, content, context);
+    key_changed := gte_small.moves_chunks(chunks);
+  END IF;
   RETURN format($sql$
 #variable_conflict use_variable
 declare
@@ -150,10 +163,10 @@ declare
   former_body text;
   former_head text;
   present bool;
-  named bool := gte_small.names_hold(tg_relid, null, %1$L, %2$L, %3$L, %4$L, current_user);
+  named bool := %2$s;%10$s
 begin
   if not named then
-    select * into s from gte_small.chunk_statements(tg_relid, current_user, tg_argv[0], tg_argv[1]);
+    select * into s from %3$s;
   end if;
   -- A row that moves to another partition is a DELETE and an INSERT. The foreign key would change the key of its
   -- chunks, but only after the INSERT has made them.
@@ -170,7 +183,7 @@ begin
   else
     execute s.texts into body, head using new;
   end if;
-  if tg_op = 'UPDATE' then
+  if tg_op = 'UPDATE' then%4$s
     if named then
       %7$s into former_body, former_head;
     else
@@ -199,8 +212,7 @@ begin
   perform gte_small.own_write_end();
   return null;
 end
-$sql$, (SELECT q.tbl FROM gte_small.qualified(chunks) q), k.keys, k.chunk_keys,
-    ARRAY(SELECT DISTINCT u.c FROM unnest(content || context) AS u (c) ORDER BY u.c), former.removal, s.texts, former.texts, s.present, s.replacement);
+$sql$, (SELECT q.tbl FROM gte_small.qualified(chunks) q), named, of_row, key_changed, former.removal, s.texts, former.texts, s.present, s.replacement, constants);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.chunk_body(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name[]) IS
@@ -307,7 +319,15 @@ CREATE FUNCTION gte_small.query_body(chunks pg_catalog.regclass) RETURNS pg_cata
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
-  SELECT format($sql$
+  SELECT CASE WHEN gte_small.is_distributed(k.target) THEN $sql$
+#variable_conflict use_column
+begin
+  -- In the place of gte_small.documents_query(regtype), which reads rows by their places.
+  return query select n.document, n.ordinal, n.start, n.chunk, least(1, operator(pg_catalog.-) n.d)
+    from gte_small.documents_of_shards(document, gte_small.embed_query($1), gte_small.count_of($3), gte_small.bound($2), $4) n;
+end
+$sql$
+  ELSE format($sql$
 #variable_conflict use_column
 begin
   if gte_small.names_hold(gte_small.table_of_rows(pg_catalog.pg_typeof(document)), %1$L, %2$L, %3$L, %4$L, '{}', null) then
@@ -317,7 +337,7 @@ begin
     return query execute gte_small.documents_query(pg_catalog.pg_typeof(document)) using $1, $2, $3, $4;
   end if;
 end
-$sql$, d.tbl, c.tbl, k.keys, k.chunk_keys, gte_small.documents_query(d.reltype))
+$sql$, d.tbl, c.tbl, k.keys, k.chunk_keys, gte_small.documents_query(d.reltype)) END
     FROM gte_small.document_keys(chunks) k CROSS JOIN LATERAL (
       SELECT q.tbl, r.reltype FROM gte_small.qualified(k.target) q, pg_class r WHERE r.oid = k.target) d
     CROSS JOIN gte_small.qualified(chunks) c

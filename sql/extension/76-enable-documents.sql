@@ -26,9 +26,10 @@ BEGIN
             FROM unnest(gte_small.key_columns(target)) WITH ORDINALITY AS u (key, n)) AS u
     JOIN pg_attribute a ON a.attrelid = target AND a.attname = u.key;
   EXECUTE format('CREATE %sTABLE %s (%s, ordinal int not null, start int not null, content text not null, embedding %s.vector(384), '
-                 'primary key (%s, ordinal), foreign key (%s) references %s (%s) on update cascade on delete cascade)',
-                 CASE relation.relpersistence WHEN 'u' THEN 'UNLOGGED ' ELSE '' END, chunks, k.definitions, gte_small.vector_schema(),
-                 k.names, k.names, here.tbl, k.keys);
+                 'primary key (%s, ordinal))',
+                 CASE relation.relpersistence WHEN 'u' THEN 'UNLOGGED ' ELSE '' END, chunks, k.definitions, gte_small.vector_schema(), k.names);
+  PERFORM gte_small.distribute_chunks(target, chunks);
+  EXECUTE format('ALTER TABLE %s ADD FOREIGN KEY (%s) REFERENCES %s (%s) %s', chunks, k.names, here.tbl, k.keys, gte_small.chunks_follow(target));
   FOR granted IN SELECT DISTINCT a.grantee FROM pg_class c CROSS JOIN aclexplode(c.relacl) a WHERE c.oid = chunks::regclass AND a.grantee <> c.relowner LOOP
     EXECUTE format('REVOKE ALL ON %s FROM %s CASCADE', chunks, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
   END LOOP;
@@ -60,10 +61,12 @@ BEGIN
     EXECUTE format('DROP POLICY of_visible_documents ON %s', chunks);
   END IF;
   IF NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = chunks AND p.polname = 'of_visible_documents') THEN
-    EXECUTE format('CREATE POLICY of_visible_documents ON %1$s AS PERMISSIVE FOR SELECT TO PUBLIC USING (EXISTS (SELECT FROM %2$s e WHERE %3$s))',
-                   chunks, (SELECT q.rows_of FROM gte_small.qualified(k.target) q),
-                   (SELECT string_agg(format('e.%I %s %I.%I', u.key, u.equals, c.relname, u.chunk_key), ' AND ' ORDER BY n)
-                      FROM unnest(k.keys, k.chunk_keys, k.operators) WITH ORDINALITY AS u (key, chunk_key, equals, n), pg_class c WHERE c.oid = chunks));
+    EXECUTE format('CREATE POLICY of_visible_documents ON %s AS PERMISSIVE FOR SELECT TO PUBLIC USING (%s)', chunks,
+                   CASE WHEN gte_small.is_distributed(chunks) THEN gte_small.visible_on_shard(chunks)
+                        ELSE (SELECT format('EXISTS (SELECT FROM %s e WHERE %s)', (SELECT q.rows_of FROM gte_small.qualified(k.target) q),
+                                            string_agg(format('e.%I %s %I.%I', u.key, u.equals, c.relname, u.chunk_key), ' AND ' ORDER BY n))
+                                FROM unnest(k.keys, k.chunk_keys, k.operators) WITH ORDINALITY AS u (key, chunk_key, equals, n), pg_class c
+                               WHERE c.oid = chunks) END);
     changed := changed || format('policy of_visible_documents on %s', chunks);
   END IF;
   IF owner <> (SELECT c.relowner FROM pg_class c WHERE c.oid = chunks) THEN
@@ -93,14 +96,19 @@ DECLARE
   statements text;
   filler text;
   heading bool := context <> '{}';
+  distributed CONSTANT bool := gte_small.is_distributed(chunks);
   deferred CONSTANT text := current_setting('gte_small.defer', true);
 BEGIN
   SELECT * INTO k FROM gte_small.document_keys(chunks);
   rows_of := (SELECT q.rows_of FROM gte_small.qualified(k.target) q);
-  parts := format('CROSS JOIN LATERAL (SELECT gte_small.heading(%s) AS heading OFFSET 0) h '
+  -- A function that is joined runs once for each row.
+  parts := format('CROSS JOIN LATERAL gte_small.heading(%s) AS h (heading) '
                   'CROSS JOIN LATERAL gte_small.chunk_text(%s, gte_small.room_below(h.heading)) n',
                   gte_small.text_of('e', context), gte_small.text_of('e', content));
-  IF everything THEN
+  IF everything AND distributed THEN
+    -- Their texts would travel to the coordinator to be compared.
+    statements := format('DELETE FROM %s c;', chunks);
+  ELSIF everything THEN
     statements := format('WITH e AS MATERIALIZED (SELECT %1$s, n.ordinal AS "gte ordinal", n.start AS "gte start", n.chunk AS "gte chunk", '
                          'h.heading AS "gte heading" FROM %2$s e %3$s) '
                          'DELETE FROM %4$s c WHERE NOT EXISTS (SELECT FROM e WHERE %5$s AND (e."gte ordinal", e."gte start") = (c.ordinal, c.start) '
@@ -114,12 +122,19 @@ BEGIN
   END IF;
   statements := concat(statements, format(
     'INSERT INTO %1$s (%2$s, ordinal, start, content%3$s) SELECT %4$s, n.ordinal, n.start, n.chunk%5$s FROM %6$s e %7$s '
-    'WHERE NOT EXISTS (SELECT FROM %1$s c WHERE %8$s%9$s);',
+    'WHERE NOT EXISTS (SELECT 1 FROM %1$s c WHERE %8$s%9$s)%10$s;',
     chunks, (SELECT string_agg(quote_ident(u.c), ', ' ORDER BY n) FROM unnest(k.chunk_keys) WITH ORDINALITY AS u (c, n)),
     CASE WHEN heading THEN ', heading' END,
     (SELECT string_agg(format('e.%I', u.c), ', ' ORDER BY n) FROM unnest(k.keys) WITH ORDINALITY AS u (c, n)),
-    CASE WHEN heading THEN ', h.heading' END, rows_of, parts, k.joined, CASE WHEN everything THEN ' AND c.ordinal = n.ordinal' END));
+    CASE WHEN heading THEN ', h.heading' END, rows_of, parts, k.joined, CASE WHEN everything THEN ' AND c.ordinal = n.ordinal' END,
+    -- Without a distribution column, Citus 14 makes this statement with a syntax error, unless it collects the rows on
+    -- the coordinator. A volatile function makes it do so.
+    CASE WHEN gte_small.distribution(chunks) = 'single' THEN ' AND random() >= 0' END));
 
+  IF distributed THEN
+    PERFORM gte_small.fill_shards(statements);
+    RETURN;
+  END IF;
   filler := format('%s.%I', (SELECT q.schema_name FROM gte_small.qualified(chunks) q), 'gte_small_fill_' || chunks::oid);
   EXECUTE format('CREATE FUNCTION %s() RETURNS pg_catalog.void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
                  filler, 'begin ' || statements || ' end');
@@ -212,6 +227,8 @@ DECLARE
   before text;
   func regprocedure;
   partitioned bool;
+  distributed bool;
+  columns_changed bool;
   lacking bool;
   of_citus text[] := gte_small.citus_settings(target);
   changed text[] := '{}';
@@ -220,6 +237,7 @@ BEGIN
   sources := CASE WHEN context <> '{}' THEN '{heading,content}'::name[] ELSE '{content}' END;
   PERFORM gte_small.check_documents(target, content, context);
   partitioned := EXISTS (SELECT FROM pg_class d WHERE d.oid = target AND d.relkind = 'p');
+  distributed := gte_small.is_distributed(target);
   SELECT * INTO made FROM gte_small.document_search(target);
   search_function := coalesce(search_function, nullif(made.arguments[3], '')::name);
   SELECT * INTO names FROM gte_small.document_names(target, chunks_table, search_function);
@@ -249,6 +267,7 @@ BEGIN
     chunks := made.chunks;
   END IF;
   SELECT * INTO here FROM gte_small.qualified(chunks);
+  changed := changed || gte_small.renew_foreign_key(target, chunks);
   EXECUTE format('COMMENT ON TABLE %s IS %L', here.tbl, gte_small.document_mark() || ': parts of ' || target
                  || ', kept by a trigger; start counts characters from 1; disable_document_search drops this table');
   IF context <> '{}' AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = chunks AND a.attname = 'heading' AND NOT a.attisdropped) THEN
@@ -262,8 +281,8 @@ BEGIN
   before := gte_small.function_state(to_regprocedure(signature));
   -- The planner can't know how many parts a text has; a hash join is fast for any number.
   EXECUTE format('CREATE OR REPLACE FUNCTION %s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
-                 'SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS %L',
-                 signature, gte_small.chunk_body(chunks, content, context));
+                 'SET search_path = pg_catalog, pg_temp SET enable_nestloop = off %s AS %L',
+                 signature, CASE WHEN distributed THEN gte_small.settings_of_shards() END, gte_small.chunk_body(chunks, content, context));
   func := signature::regprocedure;
   PERFORM gte_small.finish_document_function(target, func, format('keeps the chunks of %s, with the rights of its owner', target));
   IF before IS DISTINCT FROM gte_small.function_state(func) THEN
@@ -293,17 +312,24 @@ BEGIN
       EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', gte_small.trigger_name('embedding'), here.tbl, 'gte-small ' || note::text);
     END IF;
   END IF;
-  PERFORM gte_small.fill_chunks(chunks, content, context, made.arguments IS NOT NULL AND made.arguments[1:2] <> arguments[1:2]);
+  columns_changed := made.arguments IS NOT NULL AND made.arguments[1:2] <> arguments[1:2];
+  IF NOT distributed THEN
+    PERFORM gte_small.fill_chunks(chunks, content, context, columns_changed);
+  END IF;
   IF context = '{}' AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = chunks AND a.attname = 'heading' AND NOT a.attisdropped) THEN
     EXECUTE format('ALTER TABLE %s DROP COLUMN heading', here.tbl);
-  END IF;
-  -- Its name sorts before that of the trigger that embeds.
-  IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = chunks AND t.tgname = 'gte_small_accept' AND t.tgenabled IN ('O', 'A')) THEN
-    EXECUTE format('CREATE OR REPLACE TRIGGER gte_small_accept BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION gte_small.accept_chunk()', here.tbl);
   END IF;
   IF with_index AND NOT EXISTS (SELECT FROM gte_small.vector_indexes(chunks, 'embedding') i
                                  WHERE i.method = 'hnsw' AND i.kind = coalesce(index_options ->> 'type', i.kind)) THEN
     changed := changed || gte_small.make_index(chunks, 'hnsw', sources, 'embedding', 'simple', index_options);
+  END IF;
+  IF distributed THEN
+    -- The check of its foreign key waits for the end of the transaction, and no DDL is possible meanwhile.
+    PERFORM gte_small.fill_chunks(chunks, content, context, columns_changed);
+  END IF;
+  -- Its name sorts before that of the trigger that embeds.
+  IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = chunks AND t.tgname = 'gte_small_accept' AND t.tgenabled IN ('O', 'A')) THEN
+    EXECUTE format('CREATE OR REPLACE TRIGGER gte_small_accept BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION gte_small.accept_chunk()', here.tbl);
   END IF;
 
   IF made.named IS DISTINCT FROM arguments
@@ -329,8 +355,9 @@ BEGIN
   EXECUTE format(
     'CREATE OR REPLACE FUNCTION %s(search text, match_threshold float8 default null, match_count int default 10, filter jsonb default ''{}'') '
     'RETURNS TABLE (document %s, ordinal int, start int, chunk text, similarity float8) '
-    'LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 10 COST 100000 AS %L',
-    names.query, (SELECT q.tbl FROM gte_small.qualified(target) q), gte_small.query_body(chunks));
+    'LANGUAGE plpgsql STABLE PARALLEL %s ROWS 10 COST 100000 AS %L',
+    names.query, (SELECT q.tbl FROM gte_small.qualified(target) q), CASE WHEN distributed THEN 'UNSAFE' ELSE 'SAFE' END,
+    gte_small.query_body(chunks));
   func := signature::regprocedure;
   PERFORM gte_small.finish_document_function(target, func,
     'the match_count documents most similar to a text, each with its best chunk, of those above match_threshold that pass the filter');
@@ -348,7 +375,7 @@ BEGIN
       USING DETAIL = 'Rows that are stored from now on have.',
             HINT = format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY, enable the search again, and force it again.', target);
   END IF;
-  EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %s c WHERE c.embedding IS NULL)', here.tbl) INTO lacking;
+  EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s c WHERE c.embedding IS NULL)', here.tbl) INTO lacking;
   IF lacking THEN
     RAISE NOTICE 'table % has chunks without an embedding', chunks USING HINT = format('CALL embed_backfill(%L);', chunks);
   END IF;
@@ -405,6 +432,7 @@ DECLARE
   relation pg_class;
   made record;
   one regprocedure;
+  of_citus text[];
 BEGIN
   SELECT * INTO relation FROM pg_class WHERE oid = target;
   IF relation.relowner IS NULL THEN
@@ -416,6 +444,7 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'Nothing was dropped.',
             HINT = format('Ask a member of role %s.', relation.relowner::regrole);
   END IF;
+  of_citus := gte_small.citus_settings(target);
   -- Dropping the foreign key takes the same lock of both, in another order.
   PERFORM gte_small.lock_for_change(target, 'ACCESS EXCLUSIVE', relation.relkind = 'p');
   SELECT * INTO made FROM gte_small.document_search(target);
@@ -437,6 +466,7 @@ BEGIN
   IF made.trigger_function IS NOT NULL THEN
     EXECUTE format('DROP FUNCTION %s', made.trigger_function);
   END IF;
+  PERFORM gte_small.citus_settings_back(of_citus);
 END
 $body$;
 COMMENT ON FUNCTION disable_document_search(pg_catalog.regclass) IS

@@ -60,6 +60,31 @@ $body$;
 COMMENT ON FUNCTION gte_small.nearest_rows(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.bool, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.jsonb, anyelement) IS
   'part of the search functions in a database with Citus: the nearest rows of a table';
 
+-- The key of a row as JSON, and the condition that a row has the key "json_key". Both are SQL.
+CREATE FUNCTION gte_small.json_of_key(row_name pg_catalog.text, key pg_catalog.name[]) RETURNS pg_catalog.text
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT format('pg_catalog.jsonb_build_array(%s)', string_agg(format('%s.%I::pg_catalog.text', row_name, c.name), ', ' ORDER BY c.n))
+    FROM unnest(key) WITH ORDINALITY AS c (name, n)
+$body$;
+COMMENT ON FUNCTION gte_small.json_of_key(pg_catalog.text, pg_catalog.name[]) IS
+  'part of the search of distributed tables: the expression of a row''s key';
+
+CREATE FUNCTION gte_small.has_key_of_json(
+    target pg_catalog.regclass, row_name pg_catalog.text, key pg_catalog.name[], json_key pg_catalog.text)
+  RETURNS pg_catalog.text
+  LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+  SELECT string_agg(format('%s.%I operator(pg_catalog.=) (%s operator(pg_catalog.->>) %s)::%s', row_name, a.attname, json_key, c.n - 1,
+                           format_type(a.atttypid, a.atttypmod)), ' and ' ORDER BY c.n)
+    FROM unnest(key) WITH ORDINALITY AS c (name, n)
+    JOIN pg_attribute a ON a.attrelid = target AND a.attname = c.name
+$body$;
+COMMENT ON FUNCTION gte_small.has_key_of_json(pg_catalog.regclass, pg_catalog.text, pg_catalog.name[], pg_catalog.text) IS
+  'part of the search of distributed tables: the condition that a row has a key';
+
 -- Rows by meaning and by words, in any order. On a distributed table a row is known by its primary key, and each word
 -- is one statement, because Citus plans no LIMIT for each row of a join. See hybrid_statement() on the formula.
 CREATE FUNCTION gte_small.hybrid_rows(
@@ -82,14 +107,8 @@ DECLARE
   conditions CONSTANT pg_catalog.text := gte_small.conditions(target, filter);
   words CONSTANT pg_catalog.text := gte_small.words_expression(target, content, language, true);
   -- The key of a row e as JSON, and its columns of a key u.k.
-  key_of CONSTANT pg_catalog.text := (
-    SELECT pg_catalog.format('pg_catalog.jsonb_build_array(%s)', pg_catalog.string_agg(pg_catalog.format('e.%I::pg_catalog.text', c.name), ', ' ORDER BY c.n))
-      FROM ROWS FROM (pg_catalog.unnest(key)) WITH ORDINALITY AS c (name, n));
-  by_key CONSTANT pg_catalog.text := (
-    SELECT pg_catalog.string_agg(pg_catalog.format('e.%I operator(pg_catalog.=) (u.k operator(pg_catalog.->>) %s)::%s', a.attname, n OPERATOR(pg_catalog.-) 1,
-             pg_catalog.format_type(a.atttypid, a.atttypmod)), ' and ' ORDER BY c.n)
-      FROM ROWS FROM (pg_catalog.unnest(key)) WITH ORDINALITY AS c (name, n)
-      JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) target AND a.attname OPERATOR(pg_catalog.=) c.name);
+  key_of CONSTANT pg_catalog.text := gte_small.json_of_key('e', key);
+  by_key CONSTANT pg_catalog.text := gte_small.has_key_of_json(target, 'e', key, 'u.k');
   nearest pg_catalog.record;
   near_keys pg_catalog.jsonb[];
   near_distances pg_catalog.float8[];
