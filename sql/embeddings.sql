@@ -110,7 +110,7 @@ begin
 
   execute format('select %s.enable_semantic_search(%L)', gte, here || '.embeddings');
   if replace and to_regnamespace('gte_small') is not null then
-    execute format('select exists (select from only %s e where e.embedding is not null)', here || '.embeddings') into filled;
+    execute format('select exists (select 1 from only %s e where e.embedding is not null)', here || '.embeddings') into filled;
   end if;
   if filled then
     if exists (select from gte_small.embedding_columns(target) c where c.embedding = 'embedding' and c.note ->> 'fingerprint' is null) then
