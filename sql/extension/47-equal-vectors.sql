@@ -40,17 +40,18 @@ $body$;
 COMMENT ON FUNCTION gte_small.second_index(pg_catalog.regclass, pg_catalog.name) IS
   'part of the search functions: the index of the rows without frequent vectors, and which vectors are frequent';
 
--- The condition of the second index, on a row e. The planner uses the index only for the same expression.
+-- The condition of the second index, on a row. The planner uses the index only for the same expression.
 -- NULL: there is no such index, and the search needs no second statement.
-CREATE FUNCTION gte_small.second_condition(target pg_catalog.regclass, embedding pg_catalog.name)
+CREATE FUNCTION gte_small.second_condition(
+    target pg_catalog.regclass, embedding pg_catalog.name, row_name pg_catalog.name DEFAULT 'e')
   RETURNS pg_catalog.text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
-  SELECT format('gte_small.signature(e.%I) operator(pg_catalog.<>) ALL (%L::pg_catalog.int8[])', embedding, s.frequent::text)
+  SELECT format('gte_small.signature(%I.%I) operator(pg_catalog.<>) ALL (%L::pg_catalog.int8[])', row_name, embedding, s.frequent::text)
     FROM gte_small.second_index(target, embedding) s WHERE s.frequent IS NOT NULL LIMIT 1
 $body$;
-COMMENT ON FUNCTION gte_small.second_condition(pg_catalog.regclass, pg_catalog.name) IS
+COMMENT ON FUNCTION gte_small.second_condition(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
   'part of the search functions: the condition of the index of rows without frequent vectors, or NULL where there is none';
 
 -- The vectors that 100 rows or more have, the most frequent first. Measured: up to 50 copies of each of
@@ -94,10 +95,13 @@ CREATE FUNCTION gte_small.crowded_hint(target pg_catalog.regclass, embedding pg_
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
-  SELECT format('%s rows have %s, and an index can lose the rows beside them: SELECT enable_semantic_search(%L, %L, %L)',
+  SELECT format('%s rows have %s, and an index can lose the rows beside them: %s',
                 c.copies, CASE c.vectors WHEN 1 THEN 'one and the same vector'
                                          ELSE format('the same vector as 99 others or more (%s vectors)', c.vectors) END,
-                target, content, embedding)
+                -- Chunks are searched by the functions of their documents.
+                coalesce((SELECT rtrim(gte_small.enable_again(k.target, d.arguments[1], d.arguments[2]), ';')
+                            FROM gte_small.document_keys(target) k CROSS JOIN LATERAL gte_small.document_search(k.target) d WHERE d.chunks = crowded_hint.target),
+                         format('SELECT enable_semantic_search(%L, %L, %L)', target, content, embedding)))
     FROM gte_small.crowded(target, embedding) c WHERE c.vectors > 0
 $body$;
 COMMENT ON FUNCTION gte_small.crowded_hint(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[]) IS

@@ -368,6 +368,8 @@ DECLARE
       -- Documents first: who locks the tables takes them in this order.
       'from %s e join only %s c on %s where c.embedding is not null%s';
   by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key();
+  second CONSTANT pg_catalog.text := gte_small.second_condition(chunks, 'embedding', 'c');
+  measure CONSTANT pg_catalog.text := CASE WHEN half THEN 'exact_distance' ELSE 'distance' END;
   conditions pg_catalog.text;
   k pg_catalog.record;
   rows_of pg_catalog.text;
@@ -375,6 +377,7 @@ DECLARE
   key_names pg_catalog.text := '';
   sorted pg_catalog.text := '';
   one pg_catalog.text;
+  nearest pg_catalog.text;
   statement pg_catalog.text;
   scans pg_catalog.int8;
   reach pg_catalog.int4;
@@ -399,16 +402,21 @@ BEGIN
     sorted := pg_catalog.concat(sorted, pg_catalog.format(', c.%I', one));
   END LOOP;
 
+  nearest := pg_catalog.format('%s order by gte_small.%s(c.embedding, $1)%s limit $2',
+    pg_catalog.format(joined, measure, key_columns, rows_of, chunks, k.joined, conditions),
+    CASE WHEN half THEN 'half_distance' ELSE 'distance' END, CASE WHEN by_key THEN sorted ELSE '' END);
+  IF second IS NOT NULL THEN
+    -- As in nearest_places(): the rows that copies of a vector hide from the index are in a second one.
+    nearest := pg_catalog.format('select * from ((%s) union (%s order by gte_small.second_distance(c.embedding, $1) limit $2)) u order by u.d, %s limit $2',
+      nearest, pg_catalog.format(joined, measure, key_columns, rows_of, chunks, k.joined, pg_catalog.concat(conditions, ' and ', second)), key_names);
+  END IF;
   reach := LEAST(4::pg_catalog.int8 OPERATOR(pg_catalog.*) most, 2147483647);
   FOR round IN 1 .. 2 LOOP
     statement := collected OPERATOR(pg_catalog.||) pg_catalog.format(
       ', coalesce(pg_catalog.max(s.seen), 0)::pg_catalog.int4, pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) $3)::pg_catalog.int4, '
       'pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) s.furthest and s.d operator(pg_catalog.<) $3)::pg_catalog.int4, pg_catalog.max(s.furthest) '
       'from (select distinct on (%1$s) n.part, n.document, n.place, n.d, pg_catalog.count(*) over () as seen, pg_catalog.max(n.d) over () as furthest '
-      'from (%2$s order by gte_small.%3$s(c.embedding, $1)%4$s limit $2) n order by %1$s, n.d, n.ordinal) s',
-      key_names,
-      pg_catalog.format(joined, CASE WHEN half THEN 'exact_distance' ELSE 'distance' END, key_columns, rows_of, chunks, k.joined, conditions),
-      CASE WHEN half THEN 'half_distance' ELSE 'distance' END, CASE WHEN by_key THEN sorted ELSE '' END);
+      'from (%2$s) n order by %1$s, n.d, n.ordinal) s', key_names, nearest);
     scans := gte_small.index_scans();
     PERFORM gte_small.scan_settings(chunks, reach);
     EXECUTE statement INTO parts, documents, places, distances, seen, passing, certain, furthest USING wanted, reach, bound;

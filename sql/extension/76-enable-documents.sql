@@ -229,6 +229,9 @@ DECLARE
   partitioned bool;
   distributed bool;
   columns_changed bool;
+  -- The index of the chunks without copies, where there are many copies.
+  plan gte_small.index_step[] := '{}';
+  later bool := false;
   lacking bool;
   of_citus text[] := gte_small.citus_settings(target);
   changed text[] := '{}';
@@ -245,9 +248,13 @@ BEGIN
   PERFORM gte_small.check_index_options(index_options);
   arguments := ARRAY[content::text, context::text, coalesce(search_function::text, '')];
 
+  IF with_index AND made.chunks IS NOT NULL THEN
+    plan := ARRAY(SELECT p FROM unnest(gte_small.index_plan(made.chunks, sources, 'embedding', 'simple', index_options)) p WHERE p.part = 'second');
+    later := plan <> '{}' AND CASE index_options ->> 'build' WHEN 'later' THEN true WHEN 'now' THEN false ELSE gte_small.is_large(made.chunks) END;
+  END IF;
   -- The strongest lock at once, of the documents first. A session that has searched both tables, and now stores a
   -- document, would wait for the lock here while this one waits for that of the chunks.
-  mode := CASE WHEN EXISTS (
+  mode := CASE WHEN NOT later AND EXISTS (SELECT FROM unnest(plan) p WHERE p.step = 'drop') OR EXISTS (
       SELECT FROM pg_class c JOIN pg_class d ON d.oid = target
        WHERE c.oid = made.chunks
          AND (c.relowner <> d.relowner OR NOT c.relrowsecurity
@@ -323,6 +330,9 @@ BEGIN
                                  WHERE i.method = 'hnsw' AND i.kind = coalesce(index_options ->> 'type', i.kind)) THEN
     changed := changed || gte_small.make_index(chunks, 'hnsw', sources, 'embedding', 'simple', index_options);
   END IF;
+  IF NOT later THEN
+    changed := changed || gte_small.make_indexes(chunks, sources, 'embedding', 'simple', index_options, plan);
+  END IF;
   IF distributed THEN
     -- The check of its foreign key waits for the end of the transaction, and no DDL is possible meanwhile.
     PERFORM gte_small.fill_chunks(chunks, content, context, columns_changed);
@@ -378,6 +388,12 @@ BEGIN
   EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s c WHERE c.embedding IS NULL)', here.tbl) INTO lacking;
   IF lacking THEN
     RAISE NOTICE 'table % has chunks without an embedding', chunks USING HINT = format('CALL embed_backfill(%L);', chunks);
+  END IF;
+  IF later THEN
+    RAISE NOTICE 'no second index on table % was built', chunks
+      USING DETAIL = 'Copies of a vector can hide other chunks from the index. To build one takes minutes on a large table, and writers would wait.',
+            HINT = E'Run these statements, each by itself, outside of a transaction block:\n'
+                   || (SELECT string_agg(p, E'\n') FROM gte_small.plan_statements(chunks, sources, 'embedding', 'simple', index_options, plan) p);
   END IF;
   PERFORM gte_small.citus_settings_back(of_citus);
   RETURN changed;

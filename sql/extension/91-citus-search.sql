@@ -17,8 +17,10 @@ AS $body$
 DECLARE
   -- $1 is the vector, $2 the number of rows.
   statement CONSTANT pg_catalog.text :=
-    'select (e.*)::%6$s as hit, gte_small.exact_distance(e.%1$I, $1) as d from %2$s e where e.%1$I is not null%3$s '
+    'select (e.*)::%6$s as hit, gte_small.exact_distance(e.%1$I, $1) as d, %7$s as hides from %2$s e where e.%1$I is not null%3$s '
      'order by gte_small.%4$s(e.%1$I, $1)%5$s limit $2';
+  -- Of the index without the vectors that many rows have, see nearest_places().
+  second CONSTANT pg_catalog.text := gte_small.second_condition(target, embedding);
   rows_of CONSTANT pg_catalog.text := (SELECT q.rows_of FROM gte_small.qualified(target) q);
   -- "e" alone would be a column of this name.
   row_type CONSTANT pg_catalog.text := (SELECT q.tbl FROM gte_small.qualified(target) q);
@@ -41,15 +43,27 @@ BEGIN
     RETURN;
   END IF;
   FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, CASE WHEN half THEN 'half_distance' ELSE 'distance' END,
-      CASE WHEN gte_small.sorts_by_index_and_key() THEN and_key ELSE '' END, row_type) USING wanted, most LOOP
+      CASE WHEN gte_small.sorts_by_index_and_key() THEN and_key ELSE '' END, row_type,
+      CASE WHEN second IS NULL THEN 'true' ELSE pg_catalog.format('not (%s)', second) END) USING wanted, most LOOP
+    -- The other rows come from the second index.
+    CONTINUE WHEN NOT one.hides;
     seen := seen OPERATOR(pg_catalog.+) 1;
     hit := one.hit;
     d := one.d;
     RETURN NEXT;
   END LOOP;
+  IF second IS NOT NULL THEN
+    FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, pg_catalog.concat(conditions, ' and ', second), 'second_distance', '', row_type, 'false')
+        USING wanted, most LOOP
+      seen := seen OPERATOR(pg_catalog.+) 1;
+      hit := one.hit;
+      d := one.d;
+      RETURN NEXT;
+    END LOOP;
+  END IF;
   IF seen OPERATOR(pg_catalog.<) most THEN
     attempt := 2;
-    FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, 'exact_distance', and_key, row_type) USING wanted, most LOOP
+    FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, 'exact_distance', and_key, row_type, 'true') USING wanted, most LOOP
       hit := one.hit;
       d := one.d;
       RETURN NEXT;
@@ -109,7 +123,7 @@ DECLARE
   -- The key of a row e as JSON, and its columns of a key u.k.
   key_of CONSTANT pg_catalog.text := gte_small.json_of_key('e', key);
   by_key CONSTANT pg_catalog.text := gte_small.has_key_of_json(target, 'e', key, 'u.k');
-  nearest pg_catalog.record;
+  second CONSTANT pg_catalog.text := gte_small.second_condition(target, embedding);
   near_keys pg_catalog.jsonb[];
   near_distances pg_catalog.float8[];
   keys pg_catalog.jsonb[];
@@ -134,15 +148,28 @@ BEGIN
             DETAIL = 'Hybrid search joins two lists of rows by it; nothing was searched.',
             HINT = pg_catalog.format('ALTER TABLE %s ADD PRIMARY KEY (...), SELECT enable_semantic_search(%L) again, or search by meaning alone.', target, target);
   END IF;
-  -- The nearest rows; the exact statement where the index ends short.
-  FOR exactly IN 0 .. 1 LOOP
+  -- The nearest rows, by the index, by the second index if there is one, and exactly where they end short. "hides" as in
+  -- nearest_rows().
+  FOR round IN 1 .. 3 LOOP
+    CONTINUE WHEN round OPERATOR(pg_catalog.=) 2 AND second IS NULL;
+    EXIT WHEN round OPERATOR(pg_catalog.=) 3 AND pg_catalog.cardinality(near_keys) OPERATOR(pg_catalog.>=) depth;
     EXECUTE pg_catalog.format(
-      'select pg_catalog.array_agg(s.k), pg_catalog.array_agg(s.d) from (select %s as k, gte_small.exact_distance(e.%2$I, $1) as d '
-        'from %3$s e where e.%2$I is not null%4$s order by gte_small.%5$s(e.%2$I, $1) limit $2) s', key_of, embedding, rows_of, conditions,
-      CASE WHEN exactly OPERATOR(pg_catalog.=) 1 THEN 'exact_distance' WHEN half THEN 'half_distance' ELSE 'distance' END)
-      INTO near_keys, near_distances USING wanted, depth;
-    EXIT WHEN pg_catalog.cardinality(near_keys) OPERATOR(pg_catalog.>=) depth;
+      'select pg_catalog.array_agg(s.k), pg_catalog.array_agg(s.d) from (select %s as k, gte_small.exact_distance(e.%2$I, $1) as d, %6$s as hides '
+        'from %3$s e where e.%2$I is not null%4$s order by gte_small.%5$s(e.%2$I, $1) limit $2) s where s.hides', key_of, embedding, rows_of,
+      CASE WHEN round OPERATOR(pg_catalog.=) 2 THEN pg_catalog.concat(conditions, ' and ', second) ELSE conditions END,
+      CASE WHEN round OPERATOR(pg_catalog.=) 3 THEN 'exact_distance' WHEN round OPERATOR(pg_catalog.=) 2 THEN 'second_distance'
+           WHEN half THEN 'half_distance' ELSE 'distance' END,
+      CASE WHEN round OPERATOR(pg_catalog.=) 1 AND second IS NOT NULL THEN pg_catalog.format('not (%s)', second) ELSE 'true' END)
+      INTO keys, distances USING wanted, depth;
+    near_keys := CASE WHEN round OPERATOR(pg_catalog.=) 3 THEN keys ELSE near_keys OPERATOR(pg_catalog.||) keys END;
+    near_distances := CASE WHEN round OPERATOR(pg_catalog.=) 3 THEN distances ELSE near_distances OPERATOR(pg_catalog.||) distances END;
   END LOOP;
+  IF second IS NOT NULL THEN
+    SELECT pg_catalog.array_agg(u.k), pg_catalog.array_agg(u.d) INTO near_keys, near_distances
+      FROM (SELECT v.*, pg_catalog.rank() OVER (ORDER BY v.d) AS position
+              FROM ROWS FROM (pg_catalog.unnest(near_keys), pg_catalog.unnest(near_distances)) v (k, d)) u
+     WHERE u.position OPERATOR(pg_catalog.<=) depth;
+  END IF;
 
   -- Each word by itself, then all of them. A word of more than 200 rows does not count.
   terms := gte_small.search_terms(language, search);

@@ -267,10 +267,12 @@ DECLARE
   chunks CONSTANT pg_catalog.regclass := gte_small.chunks_of(target);
   half CONSTANT pg_catalog.bool := gte_small.searches_halfvec(chunks, 'embedding');
   by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key();
+  second CONSTANT pg_catalog.text := gte_small.second_condition(chunks, 'embedding', 'c');
   collected CONSTANT pg_catalog.text :=
     'select pg_catalog.array_agg(s.k), pg_catalog.array_agg(s.ordinal), pg_catalog.array_agg(s.d) from ';
   -- $1 is the vector.
   rest pg_catalog.text;
+  nearest pg_catalog.text;
   k pg_catalog.record;
   -- The key in a chunk, by itself and with aliases.
   of_chunk pg_catalog.text;
@@ -301,10 +303,15 @@ BEGIN
   rest := pg_catalog.format('%s as k, c.ordinal, gte_small.exact_distance(c.embedding, $1) as d from %s e join %s c on %s where c.embedding is not null%s',
                             gte_small.json_of_key('c', k.chunk_keys), target, chunks, k.joined, gte_small.conditions(target, filter));
 
+  nearest := pg_catalog.concat('select ', rest, ' order by gte_small.', CASE WHEN half THEN 'half_distance' ELSE 'distance' END, '(c.embedding, $1)',
+                               CASE WHEN by_key THEN pg_catalog.concat(', ', of_chunk) END, ' limit $2');
+  IF second IS NOT NULL THEN
+    nearest := pg_catalog.concat('select * from ((', nearest, ') union (select ', rest, ' and ', second,
+                                 ' order by gte_small.second_distance(c.embedding, $1) limit $2)) u order by u.d, u.k limit $2');
+  END IF;
   reach := LEAST(4::pg_catalog.int8 OPERATOR(pg_catalog.*) most, 2147483647);
   FOR round IN 1 .. 2 LOOP
-    EXECUTE pg_catalog.concat(collected, '(select ', rest, ' order by gte_small.', CASE WHEN half THEN 'half_distance' ELSE 'distance' END,
-        '(c.embedding, $1)', CASE WHEN by_key THEN pg_catalog.concat(', ', of_chunk) END, ' limit $2) s')
+    EXECUTE pg_catalog.concat(collected, '(', nearest, ') s')
       INTO keys, ordinals, distances USING wanted, reach;
     seen := COALESCE(pg_catalog.cardinality(keys), 0);
     furthest := (SELECT pg_catalog.max(u.x) FROM pg_catalog.unnest(distances) u (x));
