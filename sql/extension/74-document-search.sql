@@ -367,9 +367,11 @@ DECLARE
     'select e.tableoid as part, e.ctid as document, c.ctid as place, gte_small.%s(c.embedding, $1) as d, c.ordinal, %s '
       -- Documents first: who locks the tables takes them in this order.
       'from %s e join only %s c on %s where c.embedding is not null%s';
-  by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key();
+  by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key() AND NOT half;
   second CONSTANT pg_catalog.text := gte_small.second_condition(chunks, 'embedding', 'c');
   measure CONSTANT pg_catalog.text := CASE WHEN half THEN 'exact_distance' ELSE 'distance' END;
+  -- The error of an order by half precision.
+  slack CONSTANT pg_catalog.float8 := CASE WHEN half THEN 0.0002 ELSE 0 END;
   conditions pg_catalog.text;
   k pg_catalog.record;
   rows_of pg_catalog.text;
@@ -414,15 +416,15 @@ BEGIN
   FOR round IN 1 .. 2 LOOP
     statement := collected OPERATOR(pg_catalog.||) pg_catalog.format(
       ', coalesce(pg_catalog.max(s.seen), 0)::pg_catalog.int4, pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) $3)::pg_catalog.int4, '
-      'pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) s.furthest and s.d operator(pg_catalog.<) $3)::pg_catalog.int4, pg_catalog.max(s.furthest) '
+      'pg_catalog.count(*) filter (where s.d operator(pg_catalog.<) (s.furthest operator(pg_catalog.-) $4) and s.d operator(pg_catalog.<) $3)::pg_catalog.int4, pg_catalog.max(s.furthest) '
       'from (select distinct on (%1$s) n.part, n.document, n.place, n.d, pg_catalog.count(*) over () as seen, pg_catalog.max(n.d) over () as furthest '
       'from (%2$s) n order by %1$s, n.d, n.ordinal) s', key_names, nearest);
     scans := gte_small.index_scans();
     PERFORM gte_small.scan_settings(chunks, reach);
-    EXECUTE statement INTO parts, documents, places, distances, seen, passing, certain, furthest USING wanted, reach, bound;
+    EXECUTE statement INTO parts, documents, places, distances, seen, passing, certain, furthest USING wanted, reach, bound, slack;
     -- Enough, or a chunk beyond the threshold, or all chunks.
     IF certain OPERATOR(pg_catalog.>=) most OR by_key AND passing OPERATOR(pg_catalog.>=) most
-       OR seen OPERATOR(pg_catalog.=) reach AND furthest OPERATOR(pg_catalog.>=) bound
+       OR seen OPERATOR(pg_catalog.=) reach AND furthest OPERATOR(pg_catalog.>=) (bound OPERATOR(pg_catalog.+) slack)
        OR seen OPERATOR(pg_catalog.<) reach AND scans OPERATOR(pg_catalog.=) gte_small.index_scans() THEN
       RETURN;
     END IF;

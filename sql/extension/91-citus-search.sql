@@ -27,9 +27,13 @@ DECLARE
   conditions CONSTANT pg_catalog.text := gte_small.conditions(target, filter);
   and_key CONSTANT pg_catalog.text := (SELECT pg_catalog.string_agg(pg_catalog.format(', e.%I', k.name), '' ORDER BY k.n)
                                          FROM ROWS FROM (pg_catalog.unnest(key)) WITH ORDINALITY AS k (name, n));
+  by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key() AND NOT half;
+  -- As in nearest_places(): a few rows more tell whether others about as near as the last one were left out.
+  reach CONSTANT pg_catalog.int4 := CASE WHEN by_key THEN most
+    ELSE LEAST((most::pg_catalog.int8 OPERATOR(pg_catalog.+) (most OPERATOR(pg_catalog./) 8)) OPERATOR(pg_catalog.+) 3, 2147483647) END;
+  distances pg_catalog.float8[] := '{}';
   nearest pg_catalog.record;
   one pg_catalog.record;
-  seen pg_catalog.int4 := 0;
 BEGIN
   attempt := 1;
   IF most OPERATOR(pg_catalog.=) 0 OR wanted IS NULL THEN
@@ -43,25 +47,26 @@ BEGIN
     RETURN;
   END IF;
   FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, CASE WHEN half THEN 'half_distance' ELSE 'distance' END,
-      CASE WHEN gte_small.sorts_by_index_and_key() THEN and_key ELSE '' END, row_type,
-      CASE WHEN second IS NULL THEN 'true' ELSE pg_catalog.format('not (%s)', second) END) USING wanted, most LOOP
+      CASE WHEN by_key THEN and_key ELSE '' END, row_type,
+      CASE WHEN second IS NULL THEN 'true' ELSE pg_catalog.format('not (%s)', second) END) USING wanted, reach LOOP
     -- The other rows come from the second index.
     CONTINUE WHEN NOT one.hides;
-    seen := seen OPERATOR(pg_catalog.+) 1;
+    distances := distances OPERATOR(pg_catalog.||) one.d;
     hit := one.hit;
     d := one.d;
     RETURN NEXT;
   END LOOP;
   IF second IS NOT NULL THEN
     FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, pg_catalog.concat(conditions, ' and ', second), 'second_distance', '', row_type, 'false')
-        USING wanted, most LOOP
-      seen := seen OPERATOR(pg_catalog.+) 1;
+        USING wanted, reach LOOP
+      distances := distances OPERATOR(pg_catalog.||) one.d;
       hit := one.hit;
       d := one.d;
       RETURN NEXT;
     END LOOP;
   END IF;
-  IF seen OPERATOR(pg_catalog.<) most THEN
+  IF pg_catalog.cardinality(distances) OPERATOR(pg_catalog.<) most
+     OR reach OPERATOR(pg_catalog.>) most AND gte_small.ends_in_a_tie(distances, most, reach, bound, CASE WHEN half THEN 0.0002 ELSE 0 END) THEN
     attempt := 2;
     FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, 'exact_distance', and_key, row_type, 'true') USING wanted, most LOOP
       hit := one.hit;

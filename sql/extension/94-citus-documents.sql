@@ -266,7 +266,8 @@ DECLARE
   target CONSTANT pg_catalog.regclass := gte_small.table_of_rows(pg_catalog.pg_typeof(of_kind));
   chunks CONSTANT pg_catalog.regclass := gte_small.chunks_of(target);
   half CONSTANT pg_catalog.bool := gte_small.searches_halfvec(chunks, 'embedding');
-  by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key();
+  by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key() AND NOT half;
+  slack CONSTANT pg_catalog.float8 := CASE WHEN half THEN 0.0002 ELSE 0 END;
   second CONSTANT pg_catalog.text := gte_small.second_condition(chunks, 'embedding', 'c');
   collected CONSTANT pg_catalog.text :=
     'select pg_catalog.array_agg(s.k), pg_catalog.array_agg(s.ordinal), pg_catalog.array_agg(s.d) from ';
@@ -319,7 +320,7 @@ BEGIN
     SELECT pg_catalog.array_agg(b.k) FILTER (WHERE b.position OPERATOR(pg_catalog.<=) most),
            pg_catalog.array_agg(b.ordinal) FILTER (WHERE b.position OPERATOR(pg_catalog.<=) most),
            pg_catalog.array_agg(b.d) FILTER (WHERE b.position OPERATOR(pg_catalog.<=) most),
-           pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE b.d OPERATOR(pg_catalog.<) furthest)
+           pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE b.d OPERATOR(pg_catalog.<) (furthest OPERATOR(pg_catalog.-) slack))
       INTO keys, ordinals, distances, passing, certain
       FROM (SELECT o.*, pg_catalog.rank() OVER (ORDER BY o.d) AS position
               FROM (SELECT DISTINCT ON (u.k) u.k, u.ordinal, u.d
@@ -327,7 +328,7 @@ BEGIN
                      WHERE u.d OPERATOR(pg_catalog.<) bound
                      ORDER BY u.k, u.d, u.ordinal) o) b;
     enough := certain OPERATOR(pg_catalog.>=) most OR by_key AND passing OPERATOR(pg_catalog.>=) most
-              OR seen OPERATOR(pg_catalog.=) reach AND furthest OPERATOR(pg_catalog.>=) bound;
+              OR seen OPERATOR(pg_catalog.=) reach AND furthest OPERATOR(pg_catalog.>=) (bound OPERATOR(pg_catalog.+) slack);
     EXIT WHEN enough OR seen OPERATOR(pg_catalog.<) reach;
     reach := LEAST(8::pg_catalog.int8 OPERATOR(pg_catalog.*) reach, 2147483647);
   END LOOP;

@@ -112,14 +112,15 @@ def test_a_shard_on_the_coordinator(owner, nodes):
             superuser.execute("select citus_set_node_property('127.0.0.1', %s, 'shouldhaveshards', false)", [nodes.coordinator.port])
 
 
-def test_the_same_answers_as_a_local_table(owner):
+@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+def test_the_same_answers_as_a_local_table(owner, kind):
     texts = [f"{adverb} {subject} {verb} {thing}." for adverb in ("Today", "Often") for subject in ("a dog", "the king", "my teacher", "our ship")
              for verb in ("finds", "paints", "sells", "forgets") for thing in ("a red car", "the blue house", "some bread", "an old book", "his music")]
     for table, distributed in ("answers_here", None), ("answers_there", "select create_distributed_table('answers_there', 'tenant', shard_count => 4)"):
         owner.run(f"create table {table} (tenant int, id int, title text, body text, primary key (tenant, id))")
         if distributed:
             owner.run(distributed)
-        owner.run(f"select enable_document_search('{table}', 'body', 'title')")
+        owner.run(f"select enable_document_search('{table}', 'body', 'title', index_options => '{{\"type\": \"{kind}\"}}')")
         # Five parts in each document; and documents 100 and 101 are equal.
         owner.run(f"insert into {table} select i %% 7, i, 'Part ' || i, t || repeat(' And so on.', 150) || t from unnest(%s::text[]) with ordinality as u (t, i)", texts)
         owner.run(f"insert into {table} select 100, i, 'Copy', 'The moon is bright.' from generate_series(100, 101) i")
@@ -130,6 +131,9 @@ def test_the_same_answers_as_a_local_table(owner):
             here, there = (owner.rows(f"select (document).tenant, (document).id, (document).body, ordinal, start, chunk, round(similarity::numeric, 5) "
                                       f"from {query}(%s, {arguments})", search) for query in ("query_answers_here", "query_answers_there"))
             assert here == there and (here or "threshold" in arguments), (search, arguments)
+    for table in ("answers_here", "answers_there"):
+        owner.run(f"select disable_document_search('{table}')")
+        owner.run(f"drop table {table}")
 
 
 def test_context_and_columns_change(owner, nodes):
