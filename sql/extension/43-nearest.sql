@@ -14,7 +14,7 @@ BEGIN
   IF match_threshold > 1 OR match_threshold < -1 THEN
     RAISE EXCEPTION 'match_threshold is %', match_threshold
       USING ERRCODE = 'invalid_parameter_value', DETAIL = 'A threshold is a cosine, from -1 to 1; nothing was searched.',
-            HINT = format('For a number of rows write match_count => %s. Without a threshold write match_threshold => NULL.',
+            HINT = format('For a number of rows, without a threshold, write match_threshold => NULL, match_count => %s.',
                           CASE WHEN match_threshold >= 1 AND match_threshold < 1000000 THEN ceil(match_threshold)::text ELSE '10' END);
   END IF;
   RETURN coalesce(-match_threshold, 'infinity');

@@ -27,6 +27,14 @@ def test_a_threshold_that_is_no_cosine(docs, call, threshold):
         docs.execute(f"select * from {call.format('%s::float8')}", [threshold.strip("'")])
 
 
+def test_the_hint_about_a_threshold_has_arguments_that_every_search_function_takes(docs):
+    with pytest.raises(psycopg.errors.InvalidParameterValue) as error:
+        docs.execute("select * from query_docs('x', 1.5)")
+    arguments = error.value.diag.message_hint.partition(" write ")[2].rstrip(".")
+    for call in ("query_docs('x', {})", "query_docs(embed('x'), {})", "search_docs('x', {})"):
+        assert len(docs.execute("select id from " + call.format(arguments)).fetchall()) == 2
+
+
 @pytest.mark.parametrize("call", ["query_docs('x', null, {})", "query_docs(embed('x'), null, {})", "search_docs('x', {})",
                                   "hybrid_docs('x', {})"])
 def test_counts(docs, call):
