@@ -295,9 +295,11 @@ BEGIN
   IF before IS DISTINCT FROM gte_small.function_state(func) THEN
     changed := changed || format('function %s', func);
   END IF;
-  -- A role with this right could put the trigger on a table of its own, and write chunks as the owner.
+  -- A role with this right could put the trigger on a table of its own, and write chunks as the owner. Citus 14 sends
+  -- REVOKE to the workers without quotes, which fails or meets another function: there shard_statements() alone refuses.
   FOR granted IN SELECT DISTINCT a.grantee FROM pg_proc p CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-                  WHERE p.oid = func AND a.grantee <> p.proowner LOOP
+                  WHERE p.oid = func AND a.grantee <> p.proowner
+                    AND NOT (distributed AND (quote_ident(p.proname) <> p.proname OR p.pronamespace::regnamespace::text LIKE '"%')) LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', func, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
   END LOOP;
 

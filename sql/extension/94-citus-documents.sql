@@ -180,7 +180,7 @@ BEGIN
                  (SELECT string_agg(format('%I = ($2).%I', u.chunk_key, u.key), ', ' ORDER BY n) FROM unnest(k.chunk_keys, k.keys) WITH ORDINALITY AS u (chunk_key, key, n)),
                  (SELECT string_agg(format('($1).%I %s c.%I', u.key, u.equals, u.chunk_key), ' and ' ORDER BY n)
                     FROM unnest(k.keys, k.chunk_keys, k.operators) WITH ORDINALITY AS u (key, chunk_key, equals, n)))]);
-  call := format('gte_small.shard_statements(tg_table_name, current_user, %L, columns, statements)', (SELECT q.tbl FROM gte_small.qualified(chunks) q));
+  call := format('gte_small.shard_statements(tg_relid, current_user, %L, columns, statements)', (SELECT q.tbl FROM gte_small.qualified(chunks) q));
 END
 $body$;
 COMMENT ON FUNCTION gte_small.call_of_shard_statements(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name[]) IS
@@ -210,9 +210,10 @@ COMMENT ON FUNCTION gte_small.moves_chunks(pg_catalog.regclass) IS
 
 -- The statements of a trigger that fires on a shard, with the name of the chunks' shard beside it. It has the same
 -- range of hash values. "chunks" is the distributed table, "columns" are those of the documents in the statements, and
--- "owner" must own the chunks, as in names_hold().
+-- "owner" must own the chunks, as in names_hold(). Other roles may be able to use the trigger function, so the shard must
+-- be one of the documents: on another table the trigger would write chunks as their owner.
 CREATE FUNCTION gte_small.shard_statements(
-    shard pg_catalog.name, owner pg_catalog.name, chunks_table pg_catalog.text, columns pg_catalog.name[], statements pg_catalog.text[],
+    shard pg_catalog.regclass, owner pg_catalog.name, chunks_table pg_catalog.text, columns pg_catalog.name[], statements pg_catalog.text[],
     OUT chunks pg_catalog.regclass, OUT texts pg_catalog.text, OUT present pg_catalog.text, OUT removal pg_catalog.text,
     OUT replacement pg_catalog.text, OUT moved pg_catalog.text)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -223,12 +224,17 @@ DECLARE
   missing name;
 BEGIN
   SELECT d.logicalrelid AS documents, shard_name(c.logicalrelid, c.shardid, false) AS place INTO beside
-    FROM pg_dist_shard d
+    FROM pg_class t
+    JOIN pg_dist_shard d ON d.shardid = substring(t.relname::text FROM '_(\d{1,18})$')::int8
     JOIN pg_dist_shard c ON c.logicalrelid = to_regclass(chunks_table) AND c.shardminvalue IS NOT DISTINCT FROM d.shardminvalue
+                        AND c.shardmaxvalue IS NOT DISTINCT FROM d.shardmaxvalue
     JOIN pg_class r ON r.oid = c.logicalrelid AND pg_get_userbyid(r.relowner) = owner
-   WHERE d.shardid = substring(shard::text FROM '_(\d+)$')::int8;
+    JOIN pg_class e ON e.oid = d.logicalrelid AND e.relowner = t.relowner
+   WHERE t.oid = shard AND to_regclass(shard_name(d.logicalrelid, d.shardid, false)) = shard
+     AND EXISTS (SELECT FROM pg_constraint f
+                  WHERE f.conrelid = c.logicalrelid AND f.contype = 'f' AND f.confrelid = coalesce(pg_partition_root(d.logicalrelid), d.logicalrelid));
   IF beside IS NULL THEN
-    RAISE EXCEPTION 'the shard of the chunks of table % is not found', shard
+    RAISE EXCEPTION 'the shard of the chunks of table % is not found', (SELECT t.relname FROM pg_class t WHERE t.oid = shard)
       USING ERRCODE = 'undefined_table', DETAIL = format('%s is gone, has another name or owner, or is not distributed with the documents, so the row was not changed.', chunks_table),
             HINT = 'Call enable_document_search() for the table of the documents again, as its owner, on the coordinator.';
   END IF;
@@ -249,7 +255,7 @@ BEGIN
   moved := statements[5];
 END
 $body$;
-COMMENT ON FUNCTION gte_small.shard_statements(pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.name[], pg_catalog.text[]) IS
+COMMENT ON FUNCTION gte_small.shard_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.name[], pg_catalog.text[]) IS
   'part of document search: the statements of a trigger on a shard';
 
 -- The nearest documents of a distributed table and the best chunk of each. As nearest_documents(), but with keys for
