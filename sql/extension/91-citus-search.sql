@@ -79,7 +79,8 @@ $body$;
 COMMENT ON FUNCTION gte_small.nearest_rows(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.bool, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.jsonb, anyelement) IS
   'part of the search functions in a database with Citus: the nearest rows of a table';
 
--- The key of a row as JSON, and the condition that a row has the key "json_key". Both are SQL.
+-- The key of a row as JSON, and the condition that a row has the key "json_key", with the operators of the primary key.
+-- Both are SQL.
 CREATE FUNCTION gte_small.json_of_key(row_name pg_catalog.text, key pg_catalog.name[]) RETURNS pg_catalog.text
   LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
@@ -96,10 +97,17 @@ CREATE FUNCTION gte_small.has_key_of_json(
   LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
-  SELECT string_agg(format('%s.%I operator(pg_catalog.=) (%s operator(pg_catalog.->>) %s)::%s', row_name, a.attname, json_key, c.n - 1,
+  SELECT string_agg(format('%s.%I operator(%s) (%s operator(pg_catalog.->>) %s)::%s', row_name, a.attname, coalesce(e.equals, 'pg_catalog.='), json_key, c.n - 1,
                            format_type(a.atttypid, a.atttypmod)), ' and ' ORDER BY c.n)
     FROM unnest(key) WITH ORDINALITY AS c (name, n)
     JOIN pg_attribute a ON a.attrelid = target AND a.attname = c.name
+    LEFT JOIN LATERAL (
+      SELECT format('%I.%s', s.nspname, o.oprname) AS equals
+        FROM pg_index i CROSS JOIN unnest(i.indkey, i.indclass) AS u (attnum, class)
+        JOIN pg_opclass p ON p.oid = u.class
+        JOIN pg_amop m ON m.amopfamily = p.opcfamily AND m.amoplefttype = p.opcintype AND m.amoprighttype = p.opcintype AND m.amopstrategy = 3
+        JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace s ON s.oid = o.oprnamespace
+       WHERE i.indrelid = target AND i.indisprimary AND u.attnum = a.attnum) e ON true
 $body$;
 COMMENT ON FUNCTION gte_small.has_key_of_json(pg_catalog.regclass, pg_catalog.text, pg_catalog.name[], pg_catalog.text) IS
   'part of the search of distributed tables: the condition that a row has a key';
@@ -113,6 +121,8 @@ CREATE FUNCTION gte_small.hybrid_rows(
     OUT hit anyelement, OUT full_text_rank pg_catalog.int8, OUT semantic_rank pg_catalog.int8, OUT score pg_catalog.float8)
   RETURNS SETOF pg_catalog.record
   LANGUAGE plpgsql STABLE PARALLEL UNSAFE ROWS 100 SET plan_cache_mode = force_custom_plan
+  -- Citus sends keys as literals of this setting, and workers read dates that this session wrote.
+  SET standard_conforming_strings = on SET datestyle = iso SET intervalstyle = postgres SET extra_float_digits = 1
 AS $body$
 #variable_conflict use_column
 DECLARE

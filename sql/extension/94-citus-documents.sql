@@ -266,6 +266,8 @@ CREATE FUNCTION gte_small.documents_of_shards(
     OUT document anyelement, OUT ordinal pg_catalog.int4, OUT start pg_catalog.int4, OUT chunk pg_catalog.text, OUT d pg_catalog.float8)
   RETURNS SETOF pg_catalog.record
   LANGUAGE plpgsql STABLE PARALLEL UNSAFE ROWS 10 SET plan_cache_mode = force_custom_plan
+  -- Citus sends keys as literals of this setting, and workers read dates that this session wrote.
+  SET standard_conforming_strings = on SET datestyle = iso SET intervalstyle = postgres SET extra_float_digits = 1
 AS $body$
 #variable_conflict use_column
 DECLARE
