@@ -52,7 +52,8 @@ COMMENT ON FUNCTION gte_small.document_mark() IS
   'part of enable_document_search: the comment by which its objects are known';
 
 -- The documents of a chunks table, by its foreign key: the key columns on both sides and the condition that joins
--- a chunk c and its document e. The operators are those of the key, wherever they are.
+-- a chunk c and its document e. The operators are those of the key, wherever they are. The owner may have added a foreign
+-- key. On a shard it can be the older one, because a move makes them anew: the documents have the trigger.
 CREATE FUNCTION gte_small.document_keys(
     chunks pg_catalog.regclass, OUT target pg_catalog.regclass, OUT keys pg_catalog.name[], OUT chunk_keys pg_catalog.name[],
     OUT operators pg_catalog.text[], OUT joined pg_catalog.text)
@@ -63,7 +64,9 @@ AS $body$
          array_agg(format('operator(%I.%s)', s.nspname, o.oprname) ORDER BY k.n),
          string_agg(format('e.%I operator(%I.%s) c.%I', a.attname, s.nspname, o.oprname, b.attname), ' and ' ORDER BY k.n)
     FROM (SELECT f.* FROM pg_constraint f JOIN pg_constraint p ON p.conrelid = f.conrelid AND p.contype = 'p' AND f.conkey <@ p.conkey
-           WHERE f.conrelid = chunks AND f.contype = 'f' AND f.conparentid = 0 ORDER BY f.oid LIMIT 1) f
+           WHERE f.conrelid = chunks AND f.contype = 'f' AND f.conparentid = 0
+           ORDER BY EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = f.confrelid AND starts_with(t.tgname::text, 'gte_small_chunks')) DESC, f.oid
+           LIMIT 1) f
     CROSS JOIN unnest(f.confkey, f.conkey, f.conpfeqop) WITH ORDINALITY AS k (key, chunk_key, equals, n)
     JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.key
     JOIN pg_attribute b ON b.attrelid = f.conrelid AND b.attnum = k.chunk_key
