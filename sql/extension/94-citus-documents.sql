@@ -183,14 +183,16 @@ BEGIN
                                                   content::text, context::text, place => gte_small.shard_of_chunks());
   constants := format($sql$
   columns constant pg_catalog.name[] := %L;
+  chunk_columns constant pg_catalog.name[] := %L;
   statements constant pg_catalog.text[] := %L;$sql$,
     (SELECT array_agg(DISTINCT u.c ORDER BY u.c) FROM unnest(content || context || k.keys) AS u (c)),
+    k.chunk_keys || '{ordinal,start,content,embedding}'::name[] || CASE WHEN context <> '{}' THEN '{heading}'::name[] ELSE '{}' END,
     ARRAY[s.texts, s.present, s.removal, s.replacement,
           format('update %s c set %s where %s', gte_small.shard_of_chunks(),
                  (SELECT string_agg(format('%I = ($2).%I', u.chunk_key, u.key), ', ' ORDER BY n) FROM unnest(k.chunk_keys, k.keys) WITH ORDINALITY AS u (chunk_key, key, n)),
                  (SELECT string_agg(format('($1).%I %s c.%I', u.key, u.equals, u.chunk_key), ' and ' ORDER BY n)
                     FROM unnest(k.keys, k.chunk_keys, k.operators) WITH ORDINALITY AS u (key, chunk_key, equals, n)))]);
-  call := format('gte_small.shard_statements(tg_relid, current_user, %L, columns, statements)', (SELECT q.tbl FROM gte_small.qualified(chunks) q));
+  call := format('gte_small.shard_statements(tg_relid, current_user, %L, columns, chunk_columns, statements)', (SELECT q.tbl FROM gte_small.qualified(chunks) q));
 END
 $body$;
 COMMENT ON FUNCTION gte_small.call_of_shard_statements(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name[]) IS
@@ -219,42 +221,49 @@ COMMENT ON FUNCTION gte_small.moves_chunks(pg_catalog.regclass) IS
   'part of enable_document_search: the statement for a new key in the trigger function of a distributed table';
 
 -- The statements of a trigger that fires on a shard, with the name of the chunks' shard beside it. It has the same
--- range of hash values. "chunks" is the distributed table, "columns" are those of the documents in the statements, and
--- "owner" must own the chunks, as in names_hold(). Other roles may be able to use the trigger function, so the shard must
--- be one of the documents: on another table the trigger would write chunks as their owner.
+-- range of hash values. "chunks" is the distributed table, "columns" and "chunk_columns" are those in the statements, and
+-- "owner" must own the chunks, as in names_hold(). Other roles may be able to use the trigger function, so the shard
+-- must be one of the documents: on another table the trigger would write chunks as their owner.
 CREATE FUNCTION gte_small.shard_statements(
-    shard pg_catalog.regclass, owner pg_catalog.name, chunks_table pg_catalog.text, columns pg_catalog.name[], statements pg_catalog.text[],
-    OUT chunks pg_catalog.regclass, OUT texts pg_catalog.text, OUT present pg_catalog.text, OUT removal pg_catalog.text,
+    shard pg_catalog.regclass, owner pg_catalog.name, chunks_table pg_catalog.text, columns pg_catalog.name[], chunk_columns pg_catalog.name[],
+    statements pg_catalog.text[], OUT chunks pg_catalog.regclass, OUT texts pg_catalog.text, OUT present pg_catalog.text, OUT removal pg_catalog.text,
     OUT replacement pg_catalog.text, OUT moved pg_catalog.text)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off SET plan_cache_mode = force_generic_plan SET enable_nestloop = on
 AS $body$
 DECLARE
+  -- Apart from the statement, which would call functions for each shard of the database.
+  id CONSTANT int8 := substring((SELECT t.relname::text FROM pg_class t WHERE t.oid = shard) FROM '_(\d{1,18})$');
+  place_of_chunks CONSTANT oid := to_regclass(chunks_table);
   beside record;
-  missing name;
+  missing record;
 BEGIN
-  SELECT d.logicalrelid AS documents, shard_name(c.logicalrelid, c.shardid, false) AS place INTO beside
-    FROM pg_class t
-    JOIN pg_dist_shard d ON d.shardid = substring(t.relname::text FROM '_(\d{1,18})$')::int8
-    JOIN pg_dist_shard c ON c.logicalrelid = to_regclass(chunks_table) AND c.shardminvalue IS NOT DISTINCT FROM d.shardminvalue
+  SELECT d.logicalrelid AS documents, shard_name(d.logicalrelid, d.shardid, false) AS named, shard_name(c.logicalrelid, c.shardid, false) AS place INTO beside
+    FROM pg_dist_shard d
+    JOIN pg_dist_shard c ON c.logicalrelid = place_of_chunks AND c.shardminvalue IS NOT DISTINCT FROM d.shardminvalue
                         AND c.shardmaxvalue IS NOT DISTINCT FROM d.shardmaxvalue
-    JOIN pg_class r ON r.oid = c.logicalrelid AND pg_get_userbyid(r.relowner) = owner
-    JOIN pg_class e ON e.oid = d.logicalrelid AND e.relowner = t.relowner
-   WHERE t.oid = shard AND to_regclass(shard_name(d.logicalrelid, d.shardid, false)) = shard
-     AND EXISTS (SELECT FROM pg_constraint f
-                  WHERE f.conrelid = c.logicalrelid AND f.contype = 'f' AND f.confrelid = coalesce(pg_partition_root(d.logicalrelid), d.logicalrelid));
-  IF beside IS NULL THEN
+   WHERE d.shardid = id;
+  IF beside IS NULL OR to_regclass(beside.named) IS DISTINCT FROM shard
+     OR NOT EXISTS (SELECT FROM pg_class t JOIN pg_class e ON e.relowner = t.relowner JOIN pg_class r ON pg_get_userbyid(r.relowner) = owner
+                     WHERE t.oid = shard AND e.oid = beside.documents AND r.oid = place_of_chunks)
+     OR NOT EXISTS (SELECT FROM pg_constraint f
+                     WHERE f.conrelid = place_of_chunks AND f.contype = 'f' AND f.confrelid = coalesce(pg_partition_root(beside.documents), beside.documents)) THEN
     RAISE EXCEPTION 'the shard of the chunks of table % is not found', (SELECT t.relname FROM pg_class t WHERE t.oid = shard)
       USING ERRCODE = 'undefined_table', DETAIL = format('%s is gone, has another name or owner, or is not distributed with the documents, so the row was not changed.', chunks_table),
             HINT = 'Call enable_document_search() for the table of the documents again, as its owner, on the coordinator.';
   END IF;
   -- The statements have the names of the time when the search was enabled.
-  SELECT u.c INTO missing FROM unnest(columns) AS u (c)
-   WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = beside.documents AND a.attname = u.c AND NOT a.attisdropped) LIMIT 1;
+  SELECT u.c, u.relation, u.relation = place_of_chunks AS of_chunks INTO missing
+    FROM (SELECT beside.documents::oid AS relation, unnest(columns) AS c UNION ALL SELECT place_of_chunks, unnest(chunk_columns)) AS u
+   WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = u.relation AND a.attname = u.c AND NOT a.attisdropped) LIMIT 1;
   IF FOUND THEN
-    RAISE EXCEPTION 'column "%" of table % does not exist, and the chunks of documents need it', missing, beside.documents
+    RAISE EXCEPTION 'column "%" of table % does not exist, and the chunks of documents need it', missing.c, missing.relation::regclass
       USING ERRCODE = 'undefined_column', DETAIL = 'The chunks can''t be kept, so the row was not changed.',
-            HINT = format('Name the text columns of today: SELECT enable_document_search(%L, ''...'');', coalesce(pg_partition_root(beside.documents), beside.documents));
+            HINT = (SELECT CASE WHEN missing.of_chunks AND missing.c IN ('ordinal', 'start', 'content', 'heading', 'embedding') THEN 'If it was renamed, give it this name again.'
+                                WHEN missing.c = ANY (d.named[1]::name[] || d.named[2]::name[]) THEN 'Name the text columns of today: ' || gte_small.enable_again(t.documents, '{}', '{}')
+                                ELSE 'On the coordinator: ' || gte_small.enable_again(t.documents, d.named[1], d.named[2]) END
+                      FROM (SELECT coalesce(pg_partition_root(beside.documents), beside.documents) AS documents) t
+                      CROSS JOIN LATERAL gte_small.document_search(t.documents) d);
   END IF;
   chunks := to_regclass(beside.place);
   statements := ARRAY(SELECT replace(u.s, gte_small.shard_of_chunks(), beside.place) FROM unnest(statements) WITH ORDINALITY AS u (s, n) ORDER BY u.n);
@@ -265,7 +274,7 @@ BEGIN
   moved := statements[5];
 END
 $body$;
-COMMENT ON FUNCTION gte_small.shard_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.name[], pg_catalog.text[]) IS
+COMMENT ON FUNCTION gte_small.shard_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.name[], pg_catalog.name[], pg_catalog.text[]) IS
   'part of document search: the statements of a trigger on a shard';
 
 -- The nearest documents of a distributed table and the best chunk of each. As nearest_documents(), but with keys for
