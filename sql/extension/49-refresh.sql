@@ -28,10 +28,11 @@ BEGIN
        AND (EXISTS (SELECT FROM gte_small.made_functions(t.tgrelid, c.named[1]))
             OR EXISTS (SELECT FROM gte_small.indexes(t.tgrelid, c.named[1])) AND NOT gte_small.is_chunks_table(t.tgrelid))
      UNION ALL
-    SELECT DISTINCT f.confrelid::regclass, NULL::name, NULL::name[], pg_has_role(k.relowner, 'USAGE'), NULL::bool
-      FROM pg_trigger t JOIN pg_constraint f ON f.conrelid = t.tgrelid AND f.contype = 'f' AND f.conparentid = 0
-      JOIN pg_class k ON k.oid = f.confrelid
-     WHERE t.tgfoid = 'gte_small.accept_chunk'::regproc
+    SELECT DISTINCT d.target, NULL::name, NULL::name[], pg_has_role(k.relowner, 'USAGE'), NULL::bool
+      FROM (SELECT t.tgrelid FROM pg_trigger t WHERE t.tgfoid = 'gte_small.accept_chunk'::regproc OFFSET 0) c
+      -- The owner may have added foreign keys.
+      CROSS JOIN LATERAL gte_small.document_keys(c.tgrelid) d
+      JOIN pg_class k ON k.oid = d.target
      ORDER BY 1, 2
   LOOP
     IF NOT ours.may THEN
