@@ -192,7 +192,7 @@ BEGIN
                  (SELECT string_agg(format('%I = ($2).%I', u.chunk_key, u.key), ', ' ORDER BY n) FROM unnest(k.chunk_keys, k.keys) WITH ORDINALITY AS u (chunk_key, key, n)),
                  (SELECT string_agg(format('($1).%I %s c.%I', u.key, u.equals, u.chunk_key), ' and ' ORDER BY n)
                     FROM unnest(k.keys, k.chunk_keys, k.operators) WITH ORDINALITY AS u (key, chunk_key, equals, n)))]);
-  call := format('gte_small.shard_statements(tg_relid, current_user, %L, columns, chunk_columns, statements)', (SELECT q.tbl FROM gte_small.qualified(chunks) q));
+  call := format('gte_small.shard_statements(tg_relid, tg_table_name, current_user, %L, columns, chunk_columns, statements)', (SELECT q.tbl FROM gte_small.qualified(chunks) q));
 END
 $body$;
 COMMENT ON FUNCTION gte_small.call_of_shard_statements(pg_catalog.regclass, pg_catalog.name[], pg_catalog.name[]) IS
@@ -225,15 +225,15 @@ COMMENT ON FUNCTION gte_small.moves_chunks(pg_catalog.regclass) IS
 -- "owner" must own the chunks, as in names_hold(). Other roles may be able to use the trigger function, so the shard
 -- must be one of the documents: on another table the trigger would write chunks as their owner.
 CREATE FUNCTION gte_small.shard_statements(
-    shard pg_catalog.regclass, owner pg_catalog.name, chunks_table pg_catalog.text, columns pg_catalog.name[], chunk_columns pg_catalog.name[],
-    statements pg_catalog.text[], OUT chunks pg_catalog.regclass, OUT texts pg_catalog.text, OUT present pg_catalog.text, OUT removal pg_catalog.text,
+    shard pg_catalog.regclass, shard_table pg_catalog.name, owner pg_catalog.name, chunks_table pg_catalog.text, columns pg_catalog.name[],
+    chunk_columns pg_catalog.name[], statements pg_catalog.text[], OUT chunks pg_catalog.regclass, OUT texts pg_catalog.text, OUT present pg_catalog.text, OUT removal pg_catalog.text,
     OUT replacement pg_catalog.text, OUT moved pg_catalog.text)
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off SET plan_cache_mode = force_generic_plan SET enable_nestloop = on
 AS $body$
 DECLARE
   -- Apart from the statement, which would call functions for each shard of the database.
-  id CONSTANT int8 := substring((SELECT t.relname::text FROM pg_class t WHERE t.oid = shard) FROM '_(\d{1,18})$');
+  id CONSTANT int8 := substring(shard_table::text FROM '_(\d{1,18})$');
   place_of_chunks CONSTANT oid := to_regclass(chunks_table);
   beside record;
   missing record;
@@ -244,11 +244,12 @@ BEGIN
                         AND c.shardmaxvalue IS NOT DISTINCT FROM d.shardmaxvalue
    WHERE d.shardid = id;
   IF beside IS NULL OR to_regclass(beside.named) IS DISTINCT FROM shard
-     OR NOT EXISTS (SELECT FROM pg_class t JOIN pg_class e ON e.relowner = t.relowner JOIN pg_class r ON pg_get_userbyid(r.relowner) = owner
-                     WHERE t.oid = shard AND e.oid = beside.documents AND r.oid = place_of_chunks)
+     OR NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = place_of_chunks AND pg_get_userbyid(r.relowner) = owner)
+     -- The name of a shard that is on another node can be that of any table here. Citus hides shards in pg_class.
+     OR NOT EXISTS (SELECT FROM pg_dist_placement p JOIN pg_dist_local_group g ON g.groupid = p.groupid WHERE p.shardid = id)
      OR NOT EXISTS (SELECT FROM pg_constraint f
                      WHERE f.conrelid = place_of_chunks AND f.contype = 'f' AND f.confrelid = coalesce(pg_partition_root(beside.documents), beside.documents)) THEN
-    RAISE EXCEPTION 'the shard of the chunks of table % is not found', (SELECT t.relname FROM pg_class t WHERE t.oid = shard)
+    RAISE EXCEPTION 'the shard of the chunks of table % is not found', shard_table
       USING ERRCODE = 'undefined_table', DETAIL = format('%s is gone, has another name or owner, or is not distributed with the documents, so the row was not changed.', chunks_table),
             HINT = 'Call enable_document_search() for the table of the documents again, as its owner, on the coordinator.';
   END IF;
@@ -274,7 +275,7 @@ BEGIN
   moved := statements[5];
 END
 $body$;
-COMMENT ON FUNCTION gte_small.shard_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.name[], pg_catalog.name[], pg_catalog.text[]) IS
+COMMENT ON FUNCTION gte_small.shard_statements(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.name[], pg_catalog.name[], pg_catalog.text[]) IS
   'part of document search: the statements of a trigger on a shard';
 
 -- The nearest documents of a distributed table and the best chunk of each. As nearest_documents(), but with keys for
