@@ -451,6 +451,8 @@ DECLARE
   made record;
   one regprocedure;
   of_citus text[];
+  distributed CONSTANT bool := gte_small.is_distributed(target);
+  level CONSTANT text := current_setting('client_min_messages');
 BEGIN
   SELECT * INTO relation FROM pg_class WHERE oid = target;
   IF relation.relowner IS NULL THEN
@@ -475,14 +477,22 @@ BEGIN
   FOREACH one IN ARRAY made.search_functions LOOP
     EXECUTE format('DROP FUNCTION %s', one);
   END LOOP;
-  IF made.trigger_function IS NOT NULL THEN
+  IF made.trigger_function IS NOT NULL AND NOT distributed THEN
     EXECUTE format('DROP TRIGGER gte_small_chunks ON %s', target);
   END IF;
   IF made.chunks IS NOT NULL THEN
     EXECUTE format('DROP TABLE %s', made.chunks);
   END IF;
   IF made.trigger_function IS NOT NULL THEN
-    EXECUTE format('DROP FUNCTION %s', made.trigger_function);
+    IF distributed THEN
+      -- Citus drops the trigger of a shard on the coordinator by a connection of its own, and this session would wait for it.
+      -- CASCADE also drops triggers that other roles made on a worker.
+      PERFORM set_config('client_min_messages', 'warning', true);
+      EXECUTE format('DROP FUNCTION %s CASCADE', made.trigger_function);
+      PERFORM set_config('client_min_messages', level, true);
+    ELSE
+      EXECUTE format('DROP FUNCTION %s', made.trigger_function);
+    END IF;
   END IF;
   PERFORM gte_small.citus_settings_back(of_citus);
 END
