@@ -344,10 +344,14 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE TRIGGER gte_small_accept BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION gte_small.accept_chunk()', here.tbl);
   END IF;
 
+  -- In a database with Citus the function can't depend on the extension. This condition makes the trigger depend on it, so that
+  -- DROP EXTENSION ... CASCADE leaves no trigger that fails. It is always true.
   IF made.named IS DISTINCT FROM arguments
-     OR NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = 'gte_small_chunks' AND t.tgfoid = func AND t.tgtype = CASE WHEN partitioned THEN 29 ELSE 21 END) THEN
-    EXECUTE format('CREATE OR REPLACE TRIGGER gte_small_chunks AFTER INSERT OR UPDATE' || CASE WHEN partitioned THEN ' OR DELETE' ELSE '' END || ' ON %s FOR EACH ROW EXECUTE FUNCTION %s.%I(%L, %L, %L)',
-                   (SELECT q.tbl FROM gte_small.qualified(target) q), (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = func),
+     OR NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = 'gte_small_chunks' AND t.tgfoid = func AND t.tgtype = CASE WHEN partitioned THEN 29 ELSE 21 END
+                                                    AND (t.tgqual IS NOT NULL) = gte_small.on_citus()) THEN
+    EXECUTE format('CREATE OR REPLACE TRIGGER gte_small_chunks AFTER INSERT OR UPDATE' || CASE WHEN partitioned THEN ' OR DELETE' ELSE '' END || ' ON %s FOR EACH ROW %s EXECUTE FUNCTION %s.%I(%L, %L, %L)',
+                   (SELECT q.tbl FROM gte_small.qualified(target) q), CASE WHEN gte_small.on_citus() THEN 'WHEN (gte_small.document_mark() IS NOT NULL)' END,
+                   (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = func),
                    (SELECT p.proname FROM pg_proc p WHERE p.oid = func), arguments[1], arguments[2], arguments[3]);
     changed := changed || 'trigger gte_small_chunks'::text;
   ELSIF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = target AND t.tgname = 'gte_small_chunks' AND t.tgenabled NOT IN ('O', 'A')) THEN

@@ -142,3 +142,16 @@ def test_renamed_columns_of_the_chunks(owner):
     with pytest.raises(psycopg.errors.UndefinedColumn, match='column "ordinal" of table public.edge_names_chunks') as refused:
         owner.run("insert into edge_names values (1, 1, 'Text')")
     assert refused.value.diag.message_hint == "If it was renamed, give it this name again."
+
+
+def test_the_trigger_goes_with_the_extension(owner, nodes):
+    distributed(owner, "edge_depends", "tenant int, id int, body text, primary key (tenant, id)", "tenant")
+    owner.run("select enable_document_search('edge_depends', 'body')")
+    for worker in nodes.workers:
+        # The table and its two shards.
+        assert worker.value("select count(*) from pg_trigger t join pg_depend d on d.classid = 'pg_trigger'::regclass and d.objid = t.oid "
+                            "where t.tgname like 'gte\\_small\\_chunks%' and d.refobjid = 'gte_small.document_mark'::regproc "
+                            "and (select p.proname from pg_proc p where p.oid = t.tgfoid) = 'chunk_edge_depends'") == 3
+    owner.notices.clear()
+    owner.run("select enable_document_search('edge_depends', 'body')")
+    assert not owner.notices
