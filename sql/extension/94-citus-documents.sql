@@ -70,8 +70,11 @@ DECLARE
   former name;
   k record;
 BEGIN
-  SELECT f.conname INTO former FROM pg_constraint f
-   WHERE f.conrelid = chunks AND f.contype = 'f' AND f.confrelid = target
+  SELECT f.conname INTO former FROM pg_constraint f CROSS JOIN (SELECT d.chunk_keys FROM gte_small.document_keys(chunks) d) d
+   WHERE f.conrelid = chunks AND f.contype = 'f' AND f.confrelid = target AND f.conparentid = 0
+     -- Not one that the owner added.
+     AND ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY AS u (attnum, n)
+                 JOIN pg_attribute a ON a.attrelid = chunks AND a.attnum = u.attnum ORDER BY u.n) = d.chunk_keys
      AND (f.confupdtype = 'c') <> (gte_small.chunks_follow(target) LIKE 'ON UPDATE CASCADE%') ORDER BY f.oid LIMIT 1;
   IF former IS NULL THEN
     RETURN '{}';
