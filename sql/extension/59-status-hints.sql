@@ -26,11 +26,15 @@ CREATE FUNCTION gte_small.gone_hints(
   SET quote_all_identifiers = off
 AS $body$
   SELECT ARRAY[
-    format('there is no column %s, and writes fail; to embed what is there: SELECT enable_semantic_search(%L, %L, %L)',
-           (SELECT string_agg(quote_ident(g), ', ') FROM unnest(gone) g), target,
-           coalesce((SELECT array_agg(c ORDER BY n) FROM unnest(content) WITH ORDINALITY AS u (c, n) WHERE c <> ALL (gone)),
-                    gte_small.likely_content(target), '{content}'), embedding),
+    format('there is no column %s, and writes fail; %s', (SELECT string_agg(quote_ident(g), ', ') FROM unnest(gone) g),
+           CASE WHEN n.names IS NOT NULL THEN format('to embed what is there: SELECT enable_semantic_search(%L, %L, %L)', target, n.names, embedding)
+                -- No text is left.
+                ELSE (SELECT format('to bring it back: ALTER TABLE %s %s', target,
+                                    string_agg(format('ADD COLUMN %I %s', g, CASE WHEN g = embedding THEN gte_small.vector_schema() || '.vector(384)' ELSE 'text' END), ', '))
+                        FROM unnest(gone) g) END),
     format('to end the search: DROP TRIGGER %I ON %s', trigger_name, target)]
+    FROM (SELECT coalesce((SELECT array_agg(c ORDER BY n) FROM unnest(content) WITH ORDINALITY AS u (c, n) WHERE c <> ALL (gone)),
+                          gte_small.likely_content(target)) AS names) n
 $body$;
 COMMENT ON FUNCTION gte_small.gone_hints(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.name[], pg_catalog.name) IS
   'part of embedding_status: says that a column of the trigger was dropped, and what to do';
@@ -130,7 +134,7 @@ CREATE FUNCTION gte_small.dead_rows_hint(target pg_catalog.regclass, embedding p
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
   SET quote_all_identifiers = off
 AS $body$
-  SELECT format('%s dead rows are in the index beside %s live ones, which makes searches slow and can hide rows: VACUUM %s',
+  SELECT format('%s dead rows are beside %s live ones; those in the index make searches slow and can hide rows: VACUUM %s',
                 s.dead, s.live, target)
     FROM (SELECT sum(pg_stat_get_dead_tuples(l)) AS dead, sum(pg_stat_get_live_tuples(l)) AS live
             FROM unnest(gte_small.backfill_leaves(target)) l) s
@@ -169,3 +173,26 @@ END
 $body$;
 COMMENT ON FUNCTION gte_small.index_hint(pg_catalog.regclass, pg_catalog.name) IS
   'part of embedding_status: the statements that make the index';
+
+-- hybrid_... finds words by a full-text index. Where searches by meaning have none either, index_hint() says enough.
+CREATE FUNCTION gte_small.words_hint(
+    target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[], note pg_catalog.jsonb)
+  RETURNS pg_catalog.text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+  SET quote_all_identifiers = off
+AS $body$
+DECLARE
+  language CONSTANT regconfig := (SELECT t.oid FROM pg_ts_config t WHERE gte_small.config(t.oid) = note ->> 'text_search');
+BEGIN
+  IF language IS NULL OR NOT EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding))
+     OR NOT EXISTS (SELECT FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f WHERE p.proname LIKE 'hybrid%')
+     OR EXISTS (SELECT FROM gte_small.word_indexes(target, content, language)) THEN
+    RETURN NULL;
+  ELSIF gte_small.is_large(target) THEN
+    RETURN (SELECT E'hybrid searches read the whole table:\n' || string_agg(s, E'\n') FROM gte_small.index_statements(target, embedding) s);
+  END IF;
+  RETURN format('hybrid searches read the whole table: SELECT enable_semantic_search(%L, %L, %L)', target, content, embedding);
+END
+$body$;
+COMMENT ON FUNCTION gte_small.words_hint(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.jsonb) IS
+  'part of embedding_status: the statements that make the full-text index';

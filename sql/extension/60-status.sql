@@ -145,6 +145,8 @@ BEGIN
            WHEN state = 'unknown' AND loaded IS NOT NULL AND ours.note IS NULL THEN
         format('nobody noted which model the embeddings are of; if it was another: CALL embed_backfill(%s, force => true%s)',
                here, only_named)
+           WHEN state = 'unknown' AND loaded IS NOT NULL AND ours.note -> 'foreign' = 'true' AND ours.note -> 'wrong' = 'true' THEN
+        format('embed_verify found vectors that are not of their texts: CALL embed_backfill(%s, force => true%s)', here, only_named)
            WHEN state = 'unknown' AND loaded IS NOT NULL THEN
         format('%s; to compare all of them with their texts: SELECT * FROM embed_verify(%s, NULL%s)',
                CASE WHEN earlier > 0 THEN format('%s vectors are older than the first that the trigger made, and nobody noted whose they are', earlier)
@@ -159,6 +161,7 @@ BEGIN
         || format(': SELECT enable_semantic_search(%s, %L, %L%s)', here, ours.content, embedding,
                   CASE WHEN index_present THEN '' ELSE ', with_index => false' END),
       CASE WHEN NOT index_present THEN gte_small.index_hint(target, embedding) END,
+      gte_small.words_hint(target, embedding, ours.content, ours.note),
       gte_small.invalid_index_hint(target, embedding),
       gte_small.dead_rows_hint(target, embedding),
       gte_small.children_hint(target, embedding, ours.content),

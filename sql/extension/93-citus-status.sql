@@ -63,6 +63,9 @@ BEGIN
       END IF;
       IF one -> 'foreign' = 'true' THEN
         note := note || '{"foreign": true}';
+        IF one -> 'wrong' = 'true' THEN
+          note := note || '{"wrong": true}';
+        END IF;
       END IF;
       IF one ->> 'fingerprint' IS NOT NULL AND one -> 'empty' IS DISTINCT FROM 'true' THEN
         models := models || (one ->> 'fingerprint');

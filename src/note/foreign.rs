@@ -33,6 +33,10 @@ export!(note_wrong_gte_small, pg_finfo_note_wrong_gte_small, note_wrong);
 /// The key in the note.
 const FOREIGN: &str = "foreign";
 
+/// Beside it: a comparison found vectors that are not of their texts. Only then is it known that
+/// the rows must be embedded again.
+const WRONG: &str = "wrong";
+
 /// The part of a trigger, as an object with columns has them, that the lock is on.
 const PART: u16 = 1;
 
@@ -102,9 +106,9 @@ fn note_lock(call: Call) -> Outcome<pg_sys::Datum> {
     on_note(call, |origin| Ok(origin.acquire(PART, pg_sys::ExclusiveLock, false)))
 }
 
-/// `gte_small.note_wrong(target regclass, embedding name) → bool`, STRICT: sets `foreign`, because a
-/// comparison found vectors that the model in use did not make. False if another transaction is
-/// changing the note.
+/// `gte_small.note_wrong(target regclass, embedding name) → bool`, STRICT: sets `foreign` and
+/// `wrong`, because a comparison found vectors that the model in use did not make. False if another
+/// transaction is changing the note.
 fn note_wrong(call: Call) -> Outcome<pg_sys::Datum> {
     let (Some(target), Some(column)) = (call.argument(0), call.argument(1)) else {
         return Err(internal("a STRICT function was called with NULL"));
@@ -121,7 +125,10 @@ fn note_wrong(call: Call) -> Outcome<pg_sys::Datum> {
                 return Ok(());
             }
             if let Some(mut note) = origin.note() {
-                if note.0.insert(FOREIGN.to_owned(), Value::from(true)) != Some(Value::from(true)) {
+                let known = |former| former == Some(Value::from(true));
+                let foreign = known(note.0.insert(FOREIGN.to_owned(), Value::from(true)));
+                let wrong = known(note.0.insert(WRONG.to_owned(), Value::from(true)));
+                if !(foreign && wrong) {
                     origin.store(&note)?;
                 }
                 noted = true;
@@ -133,7 +140,7 @@ fn note_wrong(call: Call) -> Outcome<pg_sys::Datum> {
 }
 
 /// `gte_small.note_settle(target regclass, embedding name, verified bool) → bool`, STRICT: takes
-/// `foreign` out of the note. If the column was verified, all its vectors are of the loaded model.
+/// `foreign` and `wrong` out of the note. If the column was verified, all its vectors are of the loaded model.
 /// False if another transaction is changing the note, or is writing foreign vectors.
 fn note_settle(call: Call) -> Outcome<pg_sys::Datum> {
     // SAFETY: the SQL script declares a bool.
@@ -150,6 +157,7 @@ fn note_settle(call: Call) -> Outcome<pg_sys::Datum> {
             return Ok(false);
         }
         let mut changed = note.0.remove(FOREIGN).is_some();
+        changed |= note.0.remove(WRONG).is_some();
         if verified {
             let model = Model::current()?;
             let identity = model.encoder()?.identity().map_err(|e| from_engine(&e))?;

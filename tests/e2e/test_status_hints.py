@@ -214,3 +214,32 @@ def test_a_dropped_trigger_of_a_table_of_chunks(connection):
     connection.execute(f"drop trigger zzz_gte_small_embedding on {chunks}")
     connection.execute(hint(connection, "no trigger fills", chunks))
     assert status(connection, chunks)["trigger_enabled"]
+
+
+# --- the full-text index, and texts that are gone ---
+
+
+def test_a_dropped_words_index(connection):
+    filled(connection)
+    connection.execute("drop index docs_words_idx")
+    connection.execute(hint(connection, "hybrid searches read"))
+    assert one(connection, "select count(*) from pg_index where indrelid = 'docs'::regclass") == 3
+    no_hint(connection, "hybrid searches read")
+
+
+def test_without_hybrid_search_there_is_no_hint_about_words(connection):
+    filled(connection)
+    connection.execute("drop index docs_words_idx")
+    for function in connection.execute("select oid::regprocedure::text from pg_proc where proname = 'hybrid_docs'").fetchall():
+        connection.execute(f"drop function {function[0]}")
+    no_hint(connection, "hybrid searches read")
+
+
+def test_the_last_text_is_gone(connection):
+    filled(connection)
+    connection.execute("alter table docs drop column content")
+    with pytest.raises(psycopg.Error):
+        connection.execute("insert into docs values (11)")
+    connection.execute(hint(connection, "writes fail"))
+    connection.execute("insert into docs (id, content) values (11, 'new')")
+    assert one(connection, "select embedding is not null from docs where id = 11")
