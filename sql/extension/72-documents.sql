@@ -232,7 +232,7 @@ BEGIN
   ELSIF gte_small.is_distributed(target) AND NOT (current_user = pg_get_userbyid(relation.relowner)) THEN
     RAISE EXCEPTION 'role % is not the owner of the distributed table %', quote_ident(current_user), target
       USING ERRCODE = 'insufficient_privilege', DETAIL = 'The chunks of its rows are made on the workers as one role, the owner; nothing was made.',
-            HINT = format('SET ROLE %s; enable the search again; RESET ROLE;', relation.relowner::regrole);
+            HINT = format('SET ROLE %s; %s RESET ROLE;', relation.relowner::regrole, gte_small.enable_again(target, content::text, coalesce(context, '{}')::text));
   ELSIF gte_small.distribution(target) = 'other' THEN
     RAISE EXCEPTION 'table % is distributed by append or by range', target
       USING ERRCODE = 'feature_not_supported', DETAIL = 'Chunks are on the server of their document, which takes a distribution by hash; nothing was made.',
