@@ -77,9 +77,10 @@ def hub(tally: Tally, work: Path) -> None:
         process.count(tally, process.in_foreground())
 
 
-def web(tally: Tally, server, selected: str, file: str = "test_server.py") -> None:
+def web(tally: Tally, server, selected: str, in_browser: bool = False) -> None:
     """The tests of the search page's server, or those of the page in a browser."""
-    with tally.step("search page" if file == "test_server.py" else "search page in a browser"):
+    with tally.step("search page in a browser" if in_browser else "search page"):
+        files = [path for path in sorted((CLONE / "tests" / "web").glob("test_*.py")) if path.name.startswith("test_browser") == in_browser]
         selection = ["-k", selected] if selected else []
-        process = Process(server.work / "web.xml", CLONE / "tests" / "web" / file, *selection, GTE_TEST=json.dumps(server.described))
+        process = Process(server.work / "web.xml", *files, *selection, GTE_TEST=json.dumps(server.described))
         process.count(tally, process.in_foreground())

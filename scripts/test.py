@@ -155,7 +155,7 @@ def on_servers(tally: Tally, pg_config: Path, work: Path, options) -> None:
         if "web" in options.only:
             pytests.web(tally, servers[0], options.k)
         if "browser" in options.only:
-            pytests.web(tally, servers[0], options.k, "test_browser.py")
+            pytests.web(tally, servers[0], options.k, in_browser=True)
         for server in servers:
             if not server.cluster.running():
                 report("\na server is gone; the end of its log:\n" + server.cluster.log_tail(40))

@@ -35,7 +35,7 @@ select c.oid, n.nspname, c.relname, coalesce(d.target, c.oid::regclass)::text, k
        has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')
          and (d.target is null or has_table_privilege(d.target, 'select')),
        (select sum(greatest(p.reltuples, 0))::bigint from pg_class p
-         where p.oid in (select c.oid union select t.relid from pg_partition_tree(c.oid) t)),
+         where p.relkind <> 'p' and p.oid in (select c.oid union select t.relid from pg_partition_tree(c.oid) t)),
        coalesce(d.function, f.friendly), f.hybrid, v.operator, quote_ident(current_user),
        concat_ws(', ', d.target, format('%%I.%%I', n.nspname, c.relname)), quote_ident(n.nspname),
        d.target::oid, d.rows_of, to_json(d.content)
@@ -176,6 +176,7 @@ def filters(session: Session, chosen: Table) -> list:
     """The columns that can be filtered by, each with its few values or with examples of many."""
     chosen.require(chosen.search)
     found = []
+    percent = share(session, chosen.documents or chosen.oid)
     for column, quoted, shown_type in chosen.columns(session):
         if column in (chosen.documents_content if chosen.documents else chosen.content):
             continue
@@ -186,16 +187,23 @@ def filters(session: Session, chosen: Table) -> list:
             if problem.kind in ("database", "input"):
                 continue
             raise
-        values = session.run(
-            f"select v.value, count(*) from (select e.{_name(quoted)}::text as value from {_name(chosen.documents_rows_of or chosen.rows_of)} e "
-            f"tablesample system (%s) repeatable (7) limit {SAMPLE_ROWS}) v group by 1 order by 2 desc, 1 limit {MOST_CHOICES + 1}",
-            [share(session, chosen)]).rows
-        few = len(values) <= MOST_CHOICES and any(int(count) > 1 for _, count in values)
-        values = [value for value, _ in values[:MOST_CHOICES]]
+        values = _values(session, chosen, quoted, percent)
+        # A long value is no choice, and a part of it would find nothing.
+        short = [value for value, _ in values if value is None or len(value) <= VALUE_SHOWN]
+        few = len(short) == len(values) <= MOST_CHOICES and any(int(count) > 1 for _, count in values)
+        values = short[:MOST_CHOICES]
         if few:
             values.sort(key=lambda value: _order(value, category))
         found.append({"column": column, "type": shown_type, "number": category == "N", "choice": few, "values": values})
     return found
+
+
+def _values(session: Session, chosen: Table, quoted: str, percent: float) -> list:
+    """The most frequent values of a column in a sample of its rows, and how often each is there; long ones are cut."""
+    return session.run(
+        f"select v.value, count(*) from (select left(e.{_name(quoted)}::text, {VALUE_SHOWN + 1}) as value "
+        f"from {_name(chosen.documents_rows_of or chosen.rows_of)} e tablesample system (%s) repeatable (7) limit {SAMPLE_ROWS}) v "
+        f"group by 1 order by 2 desc, 1 limit {MOST_CHOICES + 1}", [percent]).rows
 
 
 def _order(value, category: str) -> tuple:
@@ -207,12 +215,15 @@ def _order(value, category: str) -> tuple:
     return (1, 0, value)
 
 
-def share(session: Session, chosen: Table) -> float:
+def share(session: Session, oid: str) -> float:
     """The percentage of a table's pages that a bounded sample reads."""
-    pages = int(session.run(
-        "select coalesce(sum(pg_relation_size(p.oid)), 0)::bigint / current_setting('block_size')::bigint "
-        "from (select %s::oid union select t.relid from pg_partition_tree(%s::oid) t) p (oid)", [chosen.oid, chosen.oid]).rows[0][0])
-    return min(100.0, 100 * SAMPLE_PAGES / max(1, pages), 100 * SAMPLE_ROWS / max(1, chosen.rows))
+    pages, rows = session.run(
+        "select coalesce(sum(pg_relation_size(p.oid)), 0)::bigint / current_setting('block_size')::bigint, "
+        "coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint "
+        "from (select %s::oid union select t.relid from pg_partition_tree(%s::oid) t) p (oid) "
+        "join pg_class c on c.oid = p.oid and c.relkind <> 'p'",
+        [oid, oid]).rows[0]
+    return min(100.0, 100 * SAMPLE_PAGES / max(1, int(pages)), 100 * SAMPLE_ROWS / max(1, int(rows)))
 
 
 # -- Searches --
@@ -409,7 +420,7 @@ def _word(term: str) -> str:
 def histogram(session: Session, chosen: Table, search: Search) -> dict:
     """How similar the table's rows are to the search: all rows of a small table, a sample of the pages of a large one."""
     chosen.require(chosen.search)
-    percent = share(session, chosen)
+    percent = share(session, chosen.oid)
     answer = session.run(
         f"with q as materialized (select gte_small.embed_query(%s) as v),\n"
         f"s as materialized (select e.{_name(chosen.embedding_sql)} as v from {_name(chosen.rows_of)} e "
