@@ -200,6 +200,7 @@ function refreshHistogram() {
 function histogramNote() {
   const { histogram, threshold } = state;
   if (!histogram) return "Once you search, a histogram shows how similar the rows are.";
+  if (!histogram.sampled && histogram.whole) return "No row has an embedding, so none is found by meaning. “This table” below says what is missing.";
   const of = histogram.whole ? `all ${show.counted(histogram.sampled, "row")}`
     : `a sample of ${show.counted(histogram.sampled, "row")}` + (histogram.rows ? ` of about ${show.number(histogram.rows)}` : "");
   const parts = [threshold == null ? `Bars: ${of}, by the square root of their number.`
@@ -253,7 +254,7 @@ function filterField(field) {
     const boxes = field.values.map((value) => {
       const box = element("input", { type: "checkbox" });
       box.filterValue = value;
-      return [box, element("label", {}, box, element("span", {}, value === null ? "empty" : value === "" ? "“”" : value))];
+      return [box, element("label", {}, box, element("span", { dir: "auto" }, value === null ? "empty" : value === "" ? "“”" : value))];
     });
     const set = element("fieldset", { "data-column": field.column }, element("legend", { title: field.type }, field.column),
       element("div", { class: "picks" }, ...boxes.map(([, label]) => label)));
@@ -262,11 +263,17 @@ function filterField(field) {
     });
     return set;
   }
-  const examples = element("datalist", { id: `values-of-${field.column}` },
-    ...field.values.filter((value) => value !== null).map((value) => element("option", { value })));
+  const values = field.values.filter((value) => value !== null);
+  const examples = element("datalist", { id: `values-of-${field.column}` }, ...values.map((value) => element("option", { value })));
   const input = element("input", { type: "text", inputmode: field.number ? "decimal" : "text", list: examples.id,
-    placeholder: "exactly", "aria-label": name, autocomplete: "off", spellcheck: "false", "data-column": field.column });
-  input.addEventListener("input", () => filterBy(field.column, input.value.trim() === "" ? [] : [input.value.trim()]));
+    placeholder: "exactly", "aria-label": name, autocomplete: "off", spellcheck: "false", dir: "auto", "data-column": field.column });
+  // The field drops the line breaks of a value, and spaces around what is typed are not meant. Those of a value are.
+  const plain = (value) => value.replace(/[\r\n]/g, "").trim();
+  const offered = (value) => (values.includes(value) ? [value] : values.filter((one) => plain(one) === plain(value)));
+  input.addEventListener("input", () => {
+    const found = offered(input.value);
+    filterBy(field.column, plain(input.value) === "" ? [] : found.length ? found : [input.value.trim()]);
+  });
   return element("label", { title: field.type }, field.column, input, examples);
 }
 

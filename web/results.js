@@ -42,12 +42,12 @@ export function problem(given, retry) {
 function facts(pairs, name) {
   return element("dl", { class: name },
     ...pairs.filter(([, value]) => value != null && value !== "").map(([term, value]) =>
-      element("div", {}, element("dt", {}, term), element("dd", {}, value))));
+      element("div", {}, element("dt", {}, term), element("dd", { dir: "auto" }, value))));
 }
 
 function text(segments, place, texts) {
   // Of several text columns the first is a title more often than not.
-  const made = element("p", { class: place === 0 && texts.length > 1 ? "text first" : "text" },
+  const made = element("p", { class: place === 0 && texts.length > 1 ? "text first" : "text", dir: "auto" },
     ...segments.map((segment, odd) => (odd % 2 ? element("mark", {}, segment) : segment)));
   const length = segments.reduce((sum, segment) => sum + segment.length, 0);
   if (length < 280) return [made];
