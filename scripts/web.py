@@ -24,7 +24,7 @@ PACKAGES = [postgres.PSYCOPG, "typing_extensions==4.15.0"]
 def number(name: str, default: int, least: int, most: int) -> int:
     """A number from an environment variable."""
     value = os.environ.get(name) or str(default)
-    if not value.isdigit() or not least <= int(value) <= most:
+    if not (value.isascii() and value.isdigit()) or not least <= int(value) <= most:
         raise Failure(f"{name}={value} is not a number from {least} to {most}")
     return int(value)
 
@@ -45,8 +45,16 @@ def refuse_superuser(dsn: str) -> None:
     import psycopg
 
     try:
+        psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # libpq's message has the string, which may have a password.
+        raise Failure('DSN= is no connection string; it has the form "host=... dbname=... user=..." or postgresql://...') from None
+    try:
         with psycopg.connect(dsn, connect_timeout=10) as connection:
-            role, is_superuser = connection.execute("select current_user, current_setting('is_superuser') = 'on'").fetchone()
+            # Options of the connection may set another role, which a function could reset.
+            role, is_superuser = connection.execute(
+                "select r.rolname, true from pg_roles r where r.rolsuper and r.rolname in (session_user, current_user) "
+                "union all select current_user, false order by 2 desc limit 1").fetchone()
     except psycopg.Error as error:
         raise Failure(f"DSN= can't be connected to: {str(error).strip()}") from None
     if is_superuser:

@@ -114,10 +114,12 @@ class Database:
 
     def _connect(self):
         try:
+            # The user's options go on to hold: search_path or role. Of two values of a setting the last one counts.
+            given = psycopg.conninfo.conninfo_to_dict(self._dsn).get("options") or ""
             connection = psycopg.connect(
                 self._dsn, connect_timeout=CONNECT_SECONDS, prepare_threshold=None, client_encoding="utf8",
                 application_name="gte-small web",
-                options=f"-c default_transaction_read_only=on -c statement_timeout={self.timeout_ms} "
+                options=f"{given} -c default_transaction_read_only=on -c statement_timeout={self.timeout_ms} "
                         "-c idle_in_transaction_session_timeout=60000 -c datestyle=iso")
         except psycopg.OperationalError as error:
             raise no_server(error) from None

@@ -149,7 +149,7 @@ def tables(session: Session, oid=None) -> list:
 
 def table(session: Session, oid, embedding) -> Table:
     """The embedding column that the page names; raises Problem if there is none."""
-    if not (isinstance(oid, str) and re.fullmatch(r"[0-9]{1,10}", oid)):
+    if not (isinstance(oid, str) and re.fullmatch(r"[0-9]{1,10}", oid) and isinstance(embedding, str)):
         raise Problem("input", "no table is chosen")
     # One look at the catalogue takes longer than a search, and a search comes with each letter.
     kept = session.catalogue.get((oid, embedding))

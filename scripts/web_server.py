@@ -52,6 +52,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     # Without it a port that was just used is refused for a minute.
     allow_reuse_address = True
+    # Connections that wait to be accepted. With socketserver's five, those of several windows are reset.
+    request_queue_size = 128
 
     def __init__(self, database: Database, port: int = 0):
         self.database = database

@@ -1,0 +1,60 @@
+"""Whom the page connects as, with which options, and how many browsers may wait."""
+
+import contextlib
+import json
+import socket
+
+import pytest
+
+import web
+import web_server
+from conftest import make_docs, make_role, reader
+from state import Failure
+from web_database import Database
+
+
+def options(dsn: str, given: str) -> str:
+    return f"{dsn} options='{given}'"
+
+
+def test_the_options_of_the_address_hold(database, connection, page):
+    make_role(database)
+    connection.execute("create schema app; set search_path = app, public")
+    make_docs(connection)
+    connection.execute("grant usage on schema app to gte_web")
+    running = page(options(reader(database), "-c search_path=app,public -c default_transaction_read_only=off"), timeout_ms=12_000)
+    assert [table["label"] for table in running.call("overview")["tables"]] == ["docs"]
+    assert running.search("night")["meaning"]["rows"]
+    # Those of the page are the last, so they win.
+    with running.server.database._connect() as session:
+        assert session.execute("select current_setting('default_transaction_read_only'), current_setting('statement_timeout')").fetchone() == ("on", "12s")
+
+
+@pytest.mark.parametrize("given", ["", "-c role=gte_web"])
+def test_a_superuser_is_refused_whatever_role_its_options_set(database, given):
+    make_role(database)
+    web.refuse_superuser(reader(database))
+    with pytest.raises(Failure, match="postgres is a superuser"):
+        web.refuse_superuser(options(database.server.cluster.dsn(database.name), given))
+
+
+@pytest.mark.parametrize("dsn", ["postgresql//gte_web:s3cret@localhost/demo", "host=localhost s3cret", "postgresql://gte_web@localhost/demo?s3cret=1"])
+def test_a_malformed_address_is_not_repeated(server, dsn):
+    with pytest.raises(Failure, match="no connection string") as failure:
+        web.refuse_superuser(dsn)
+    assert "s3cret" not in str(failure.value)
+
+
+def test_many_browsers_may_wait(server):
+    # Nothing accepts them. ThreadingHTTPServer is closed at the end of its block.
+    with web_server.Server(Database("", 1000)) as waiting, contextlib.ExitStack() as browsers:
+        for _ in range(50):
+            browsers.enter_context(socket.create_connection(("127.0.0.1", waiting.port), timeout=5))
+
+
+@pytest.mark.parametrize("embedding", [["embedding"], {"a": 1}, None, 5])
+def test_a_column_that_is_no_name_is_refused_in_words(shared, embedding):
+    for name in ("filters", "status"):
+        assert shared.call(name, **{**shared.table(), "embedding": embedding})["problem"]["kind"] == "input"
+    body = json.dumps(shared.question("night", embedding=embedding)).encode()
+    assert b'"kind": "input"' in shared.request("POST", "/api/search", body)[2]
