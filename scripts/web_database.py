@@ -220,6 +220,8 @@ class Session:
 
 def no_server(error: psycopg.Error) -> Problem:
     said = str(error).strip()
+    if "FATAL:" in said:
+        return Problem("server", "PostgreSQL refuses the connection", said)
     return Problem("server", "PostgreSQL does not answer", said, "make start  starts the demo's server.")
 
 

@@ -58,3 +58,12 @@ def test_a_column_that_is_no_name_is_refused_in_words(shared, embedding):
         assert shared.call(name, **{**shared.table(), "embedding": embedding})["problem"]["kind"] == "input"
     body = json.dumps(shared.question("night", embedding=embedding)).encode()
     assert b'"kind": "input"' in shared.request("POST", "/api/search", body)[2]
+
+
+def test_a_refused_connection_is_not_called_a_stopped_server(docs, connection, page, database):
+    connection.execute("create role gte_once login connection limit 0")
+    try:
+        problem = page(database.server.cluster.dsn(database.name, "gte_once")).call("overview")["problem"]
+    finally:
+        connection.execute("drop role gte_once")
+    assert problem["kind"] == "server" and "refuses" in problem["message"] and "too many connections" in problem["detail"] and not problem["hint"]
