@@ -120,20 +120,24 @@ def load(session: Session, target: Table, source) -> list:
     text = source.columns.index(target.column)
     lines, held, texts = [], 0, 0
     batches, row, first, characters, read = [], 0, 1, 0, 0
-    for row, (_, values) in enumerate(source.rows(), 1):
-        lines.append(copy_line(values))
-        held += len(lines[-1])
-        if held >= CHUNK:
-            session.run(copy, "".join(lines))
-            lines, held = [], 0
-            if progress and (source.position >> 20) > progress.done:
-                progress.add((source.position >> 20) - progress.done)
-        texts += values[text] is not None
-        length = len(values[text] or "")
-        characters, read = characters + length, read + min(length, READ)
-        if row - first + 1 >= BATCH or read >= BATCH_READ or characters >= BATCH_CHARACTERS:
-            batches.append(row)
-            first, characters, read = row + 1, 0, 0
+    try:
+        for row, (_, values) in enumerate(source.rows(), 1):
+            lines.append(copy_line(values))
+            held += len(lines[-1])
+            if held >= CHUNK:
+                session.run(copy, "".join(lines))
+                lines, held = [], 0
+                if progress and (source.position >> 20) > progress.done:
+                    progress.add((source.position >> 20) - progress.done)
+            texts += values[text] is not None
+            length = len(values[text] or "")
+            characters, read = characters + length, read + min(length, READ)
+            if row - first + 1 >= BATCH or read >= BATCH_READ or characters >= BATCH_CHARACTERS:
+                batches.append(row)
+                first, characters, read = row + 1, 0, 0
+    finally:
+        if progress:
+            progress.end()
     if not row:
         raise Failure(f"{source.path} has no rows; nothing was loaded")
     if not texts:
@@ -164,16 +168,19 @@ def embed(session: Session, target: Table, batches: list) -> int:
     column = quoted(target.column)
     progress = Progress("embedding", batches[-1])
     first = 1
-    for last in batches:
-        session.run(f"begin;\nupdate {target.sql} t set embedding = e.vector from ("
-                    f"select unnest(ids) as id, unnest(vectors) as vector from (select array_agg(id order by id) as ids, "
-                    f"embed(array_agg({column} order by id)) as vectors from {target.sql} "
-                    f"where id between {first} and {last} and {column} is not null) as texts) as e where t.id = e.id;\n"
-                    # The trigger does not know the model of a supplied vector; these are from the loaded model.
-                    f"select embedding_written({quote_literal(target.sql)}) where exists (select from {target.sql} "
-                    f"where id between {first} and {last} and embedding is not null);\ncommit;")
-        progress.add(last - first + 1)
-        first = last + 1
+    try:
+        for last in batches:
+            session.run(f"begin;\nupdate {target.sql} t set embedding = e.vector from ("
+                        f"select unnest(ids) as id, unnest(vectors) as vector from (select array_agg(id order by id) as ids, "
+                        f"embed(array_agg({column} order by id)) as vectors from {target.sql} "
+                        f"where id between {first} and {last} and {column} is not null) as texts) as e where t.id = e.id;\n"
+                        # The trigger does not know the model of a supplied vector; these are from the loaded model.
+                        f"select embedding_written({quote_literal(target.sql)}) where exists (select from {target.sql} "
+                        f"where id between {first} and {last} and embedding is not null);\ncommit;")
+            progress.add(last - first + 1)
+            first = last + 1
+    finally:
+        progress.end()
     return int(session.value("select truncated_texts from embed_stats()"))
 
 
@@ -213,12 +220,14 @@ def report(cluster, database: str, session: Session, target: Table, source, rows
     empty = int(session.value(f"select count(*) from {target.sql} where embedding is null"))
     name, limit = session.value("select name, max_tokens from embed_model()").split("|")
     shown = session.value(f"select quote_ident({quote_literal(target.name)})")
-    tour.tell(f"\n{rows} rows of {source.path.name} are in the table {shown}, embedded by {name}.")
+    tour.tell(f"\n{rows} {'row' if rows == 1 else 'rows'} of {source.path.name} {'is' if rows == 1 else 'are'} in the table {shown}, "
+              f"embedded by {name}.")
     if empty:
-        tour.tell(f"{empty} of them have no text in {column}, so no search by meaning finds them.")
+        tour.tell(f"{empty} of them {'has' if empty == 1 else 'have'} no text in {column}, so no search by meaning finds "
+                  f"{'it' if empty == 1 else 'them'}.")
     if truncated:
-        tour.tell(f"{truncated} texts are longer than the {limit} tokens this model reads; "
-                  "the rest of these texts is not searched by meaning.")
+        tour.tell(f"{truncated} {'text is' if truncated == 1 else 'texts are'} longer than the {limit} tokens this model reads; the rest of "
+                  f"{'this text' if truncated == 1 else 'these texts'} is not searched by meaning.")
     # From the middle, because first rows are often titles and tests.
     text = session.value(f"select {column} from {target.sql} where embedding is not null order by {column} !~ '\\w', "
                          f"{column} !~ '\\S', id < (select max(id) / 2 from {target.sql}), id limit 1")

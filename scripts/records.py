@@ -19,6 +19,10 @@ MOST_COLUMNS, LONGEST_NAME = 1598, 63
 # Names of columns that every imported table has: the import adds id and embedding, the others are system columns.
 TAKEN = ("id", "embedding", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
 DELIMITERS = (",", ";", "\t")
+# How files begin that are often taken for text.
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+BINARY = {b"PK\x03\x04": "a spreadsheet or a zip archive", b"\xd0\xcf\x11\xe0": "a spreadsheet", b"PAR1": "a Parquet file",
+          b"SQLite format 3": "an SQLite database", b"%PDF": "a PDF"}
 
 
 class _Literal(str):
@@ -33,18 +37,40 @@ def source(path):
                       "FILE= wants a CSV file or JSON lines")
     try:
         with open(path, "rb") as file:
-            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+            start = file.read(4096)
     except OSError as error:
         raise Failure(f"{path} can't be read ({error.strerror}), so nothing was loaded") from None
+    _refuse_binary(path, start)
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         raise Failure(f"{path} is empty, so there is nothing to load")
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson", ".json") or kind not in (".csv", ".tsv", ".txt") and start.startswith(b"{"):
         if start.startswith(b"["):
             raise Failure(f"{path} is one JSON array, which can't be read a row at a time; one object a line is wanted:\n"
-                          f"  jq -c '.[]' {path.name} > {path.stem}.jsonl")
+                          f"  jq -c '.[]' {_in_shell(path)} > {_in_shell(_beside(path, '.lines.jsonl'))}")
         return JsonLines(path)
     return Csv(path)
+
+
+def _refuse_binary(path: Path, start: bytes) -> None:
+    for magic, program in COMPRESSED.items():
+        if start.startswith(magic):
+            unpacked = path.with_suffix("") if "." in path.stem else _beside(path, ".csv")
+            raise Failure(f"{path} is compressed, so nothing was loaded; unpack it first:\n"
+                          f"  {program} -dc {_in_shell(path)} > {_in_shell(unpacked)}")
+    for magic, what in BINARY.items():
+        if start.startswith(magic):
+            raise Failure(f"{path} is {what}, so nothing was loaded; save its rows as CSV first")
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A file beside it for the text in another form. The name of the table stays the same, because it ends at the first dot."""
+    return path.with_name(path.stem + ending)
+
+
+def _in_shell(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 class _Source:
@@ -91,7 +117,7 @@ class _Source:
                     try:
                         line.encode()
                     except UnicodeEncodeError as error:
-                        raise self.fail(number, *_not_utf8(line, error.start, self.path.name)) from None
+                        raise self.fail(number, *_not_utf8(line, error.start, self.path)) from None
                 if "\0" in line:
                     raise self.fail(number, "it has a zero byte, which no text in PostgreSQL can have")
                 yield line
@@ -190,10 +216,15 @@ class JsonLines(_Source):
             except ValueError as error:
                 what = getattr(error, "msg", str(error))
                 at = f" at character {error.pos + 1}" if hasattr(error, "pos") else ""
-                raise self.fail(line, f"it is not JSON ({what}{at})") from None
+                raise self.fail(line, f"it is not JSON ({what}{at})", self._several_lines(text)) from None
             if not isinstance(record, dict):
                 raise self.fail(line, "it is JSON but not an object; a row is {\"column\": \"value\"}")
             yield line, record
+
+    def _several_lines(self, text: str) -> str:
+        """What to do about an object that is written over several lines."""
+        return "" if text.strip() != "{" else (
+            f". One object a line is wanted:\n  jq -c . {_in_shell(self.path)} > {_in_shell(_beside(self.path, '.lines.jsonl'))}")
 
 
 _DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -210,11 +241,12 @@ def _csv_trouble(said: str) -> str:
     return said
 
 
-def _not_utf8(line: str, place: int, name: str) -> tuple:
+def _not_utf8(line: str, place: int, path: Path) -> tuple:
     """The error and what to do about it."""
     encoding = "UTF-16" if line[:2] in ("\udcff\udcfe", "\udcfe\udcff") else "WINDOWS-1252"
     return (f"byte 0x{ord(line[place]) - 0xDC00:02x} is not UTF-8",
-            f". If the file is in {encoding}:\n  iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > utf8.csv")
+            f". If the file is in {encoding}:\n"
+            f"  iconv -f {encoding} -t UTF-8 {_in_shell(path)} > {_in_shell(_beside(path, '.utf8' + path.suffix))}")
 
 
 def _no_constant(name: str):

@@ -170,7 +170,7 @@ def test_rows_without_a_text_are_counted(load, connection, capsys):
 def test_long_texts_are_loaded_whatever_the_database_says_of_them(load, database, connection, capsys, refuses):
     database.configure("gte_small.on_truncate", refuses)
     load("body\n" + "word " * 3000 + "\nshort\n")
-    assert "1 texts are longer than" in capsys.readouterr().out
+    assert "1 text is longer than" in capsys.readouterr().out
     assert one(connection, "select count(*) from notes where embedding is not null") == 2
 
 
