@@ -135,8 +135,7 @@ def tables(session: Session, oid=None) -> list:
         found = session.run(TABLES, [oid, oid]).rows
     except Problem as problem:
         if "gte_small" in problem.message and problem.kind == "database":
-            raise Problem("database", "the extension gte-small is not in this database", problem.message,
-                          'create extension "gte-small" cascade;') from None
+            raise _without(session, problem) from None
         raise
     made = []
     for row in found:
@@ -145,6 +144,15 @@ def tables(session: Session, oid=None) -> list:
         values[-1] = json.loads(row[-1] or "[]")
         made.append(Table(*values))
     return made
+
+
+def _without(session: Session, problem: Problem) -> Problem:
+    """The error of a database that lacks the extension, or functions of this version of it."""
+    version = session.run(ROLE).rows[0][3]
+    if version is None:
+        return Problem("database", "the extension gte-small is not in this database", problem.message, 'create extension "gte-small" cascade;')
+    return Problem("database", f"gte-small {version} in this database is another version than this page needs", problem.message,
+                   'alter extension "gte-small" update;')
 
 
 def table(session: Session, oid, embedding) -> Table:

@@ -67,3 +67,10 @@ def test_a_refused_connection_is_not_called_a_stopped_server(docs, connection, p
     finally:
         connection.execute("drop role gte_once")
     assert problem["kind"] == "server" and "refuses" in problem["message"] and "too many connections" in problem["detail"] and not problem["hint"]
+
+
+def test_an_extension_of_another_version_is_not_called_absent(docs, connection):
+    # As before an update: a function that the page calls is not there.
+    connection.execute("alter function gte_small.qualified(regclass) rename to qualified_before")
+    problem = docs.call("overview")["problem"]
+    assert "another version" in problem["message"] and problem["hint"] == 'alter extension "gte-small" update;'
