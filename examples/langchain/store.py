@@ -18,6 +18,9 @@ class GteSmallStore(VectorStore):
     """Documents in the table `name` (id, content, source, metadata). `source` is a column, because filters are of columns."""
 
     def __init__(self, connection: psycopg.Connection, name: str = "library"):
+        # Without autocommit nothing here would commit: what was added would be gone at the end of the connection.
+        if not connection.autocommit:
+            raise ValueError("the store needs a connection with autocommit=True")
         self.connection = connection
         self.name = name
 
@@ -30,7 +33,8 @@ class GteSmallStore(VectorStore):
 
     def add_texts(self, texts, metadatas=None, *, ids=None, **_):
         texts = list(texts)
-        ids = ids or [str(uuid.uuid4()) for _ in texts]
+        # add_documents() passes None for a document without an id beside others that have one.
+        ids = [i or str(uuid.uuid4()) for i in ids or [None] * len(texts)]
         metadatas = metadatas or [{} for _ in texts]
         rows = [(i, text, data.get("source"), Jsonb(data)) for i, text, data in zip(ids, texts, metadatas, strict=True)]
         # An upsert embeds each proposed row, also one that is there already. To load many known texts again, use MERGE.

@@ -2,6 +2,9 @@
 --
 -- The roles are those of Supabase. docs/security.md has what they need where PUBLIC has no privileges.
 
+-- In one transaction, so that a second run changes nothing.
+begin;
+
 create table docs (
   id bigint generated always as identity primary key,
   lang text not null,
@@ -22,3 +25,5 @@ insert into docs (lang, title, content) values
   ('de', 'Passwörter', 'Wer das Passwort vergessen hat, bekommt einen neuen Link.'),
   ('en', 'Holidays', 'The office is closed between Christmas and New Year.');
 insert into embeddings (content) select title || ': ' || content from docs where lang = 'en';
+
+commit;

@@ -53,6 +53,16 @@ def test_a_document_added_again_is_replaced(store):
     assert store.similarity_search("invoice") == []
 
 
+def test_documents_with_and_without_an_id_can_be_added_together(store):
+    added = store.add_documents([Document(id="bird", page_content="a bird in a tree"), Document(page_content="a fish in a pond")])
+    assert added[0] == "bird" and added[1] and ids(store.similarity_search("fish", k=1)) == [added[1]]
+
+
+def test_a_connection_that_would_not_commit_is_refused(store, database):
+    with database.connect(autocommit=False) as connection, pytest.raises(ValueError, match="autocommit"):
+        type(store)(connection)
+
+
 def test_filters_are_of_columns(store):
     assert ids(store.similarity_search("kitten", filter={"source": ["office", "other"]})) == ["invoice"]
     # A key of the metadata is no column.

@@ -4,6 +4,7 @@ rpc_server.py says what this proves and what not.
 """
 
 import json
+import subprocess
 
 import pytest
 from postgrest import APIError, SyncPostgrestClient
@@ -41,6 +42,15 @@ def documents(server, roles):
 def api(documents):
     with rpc_server.serving(documents) as url:
         yield {"SUPABASE_URL": url, "SUPABASE_KEY": "a key"}
+
+
+def test_a_second_run_of_the_setup_changes_nothing(database, roles):
+    with database.connect() as connection:
+        connection.execute((CLONE / "sql" / "embeddings.sql").read_text("utf-8"))
+    for _ in range(2):
+        # As a user runs it: psql goes on after an error.
+        subprocess.run([database.cluster.bin / "psql", "-Xq", "-f", EXAMPLES / "supabase-js" / "setup.sql", database.uri], capture_output=True)
+    assert database.value("select count(*) from docs") == 4 and database.value("select count(*) from embeddings") == 3
 
 
 @pytest.fixture
