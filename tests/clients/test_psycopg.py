@@ -61,6 +61,14 @@ def test_the_second_argument_is_no_count(connection):
     assert "match_count => 5" in refused.value.diag.message_hint
 
 
+def test_a_blank_search_is_an_error_and_null_returns_nothing(connection):
+    for blank in ("", " \n"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="search text is blank") as raised:
+            connection.execute("select content from search_crowd(%s, 5)", (blank,))
+        assert raised.value.sqlstate == "22023"
+    assert connection.execute("select content from search_crowd(%s, 5)", (None,)).fetchall() == []
+
+
 def test_a_backfill_needs_autocommit(crowd):
     with crowd.connect(autocommit=False) as connection:
         with pytest.raises(psycopg.errors.InvalidTransactionTermination) as refused:
