@@ -121,7 +121,7 @@ class Table:
         self.require_rights()
         if not function:
             raise Problem("database", f"{self.label} has no search functions for its column {self.embedding}", "",
-                          f"select enable_semantic_search('{self.label}');")
+                          "select enable_semantic_search('" + self.label.replace("'", "''") + "');")
         return _name(function)
 
 

@@ -74,3 +74,15 @@ def test_an_extension_of_another_version_is_not_called_absent(docs, connection):
     connection.execute("alter function gte_small.qualified(regclass) rename to qualified_before")
     problem = docs.call("overview")["problem"]
     assert "another version" in problem["message"] and problem["hint"] == 'alter extension "gte-small" update;'
+
+
+def test_the_statement_of_a_hint_is_one_statement_whatever_the_table_is_called(docs, connection):
+    name = "x'); drop table docs; --"
+    connection.execute(f'create table "{name}" (content text); grant select on "{name}" to gte_web'.encode())
+    connection.execute("select enable_semantic_search(%s)", [f'"{name}"'])
+    for (function,) in connection.execute("select m::regprocedure::text from gte_small.made_functions(%s::regclass, 'embedding') m", [f'"{name}"']).fetchall():
+        connection.execute(f"drop function {function}".encode())
+    problem = docs.search("night", label=f'"{name}"')["all"]["problem"]
+    assert "no search functions" in problem["message"]
+    connection.execute(problem["hint"].encode())
+    assert docs.search("night")["meaning"]["rows"] and docs.search("night", label=f'"{name}"', serial=2)["meaning"]["rows"] == []
