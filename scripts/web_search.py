@@ -116,12 +116,18 @@ class Table:
                           f"grant usage on schema {self.schema_sql} to {self.role}; "
                           f"grant select on {self.qualified} to {self.role};")
 
+    def enabling(self) -> str:
+        """The statement that gives it what it lacks."""
+        columns = "{" + ",".join('"' + re.sub(r'(["\\])', r"\\\1", name) + '"' for name in self.content) + "}"
+        target, content, embedding = (text.replace("'", "''") for text in (self.label, columns, self.embedding))
+        return f"select enable_semantic_search('{target}', '{content}', embedding => '{embedding}');"
+
     def require(self, function: str) -> str:
         """The name of one of its search functions; raises Problem where the role can't search."""
         self.require_rights()
         if not function:
             raise Problem("database", f"{self.label} has no search functions for its column {self.embedding}", "",
-                          "select enable_semantic_search('" + self.label.replace("'", "''") + "');")
+                          self.enabling())
         return _name(function)
 
 

@@ -76,11 +76,13 @@ def test_an_extension_of_another_version_is_not_called_absent(docs, connection):
     assert "another version" in problem["message"] and problem["hint"] == 'alter extension "gte-small" update;'
 
 
-def test_the_statement_of_a_hint_is_one_statement_whatever_the_table_is_called(docs, connection):
+def test_the_statement_of_a_hint_repairs_the_table_whatever_its_names_are(docs, connection):
     name = "x'); drop table docs; --"
-    connection.execute(f'create table "{name}" (content text); grant select on "{name}" to gte_web'.encode())
-    connection.execute("select enable_semantic_search(%s)", [f'"{name}"'])
-    for (function,) in connection.execute("select m::regprocedure::text from gte_small.made_functions(%s::regclass, 'embedding') m", [f'"{name}"']).fetchall():
+    columns = ['it\'s "quoted"', "back\\slash"]
+    quoted = ['"' + column.replace('"', '""') + '"' for column in columns]
+    connection.execute(f'create table "{name}" ({quoted[0]} text, {quoted[1]} text); grant select on "{name}" to gte_web'.encode())
+    connection.execute("select enable_semantic_search(%s, %s::text, embedding => 'it''s one')", [f'"{name}"', ", ".join(quoted)])
+    for (function,) in connection.execute("select m::regprocedure::text from gte_small.made_functions(%s::regclass, 'it''s one') m", [f'"{name}"']).fetchall():
         connection.execute(f"drop function {function}".encode())
     problem = docs.search("night", label=f'"{name}"')["all"]["problem"]
     assert "no search functions" in problem["message"]
