@@ -14,6 +14,7 @@ import demo
 import records
 import state
 import tour
+import web_role
 from postgres import quote_literal
 from session import Progress, Session
 from state import Failure, say
@@ -259,6 +260,7 @@ def main() -> int:
         server.bring_up(tour.tell)
     import_file(server.cluster, demo.DATABASE, source, os.environ.get("COLUMN", ""), target.name,
                 os.environ.get("REPLACE", "") not in ("", "0", "no"))
+    web_role.let_read_new_tables(server.cluster, demo.DATABASE)
     return 0
 
 

@@ -78,3 +78,9 @@ def make(cluster, database: str) -> None:
     """Creates the role, or gives it what it lacks. A second call changes nothing."""
     statement = GRANTS.replace("{role}", quote_literal(ROLE)).replace("{connections}", str(CONNECTIONS))
     cluster.psql(statement, dbname=database)
+
+
+def let_read_new_tables(cluster, database: str) -> None:
+    """For a page that runs while a table is imported: gives the role, if there is one, the right to read it."""
+    if cluster.psql(f"select 1 from pg_roles where rolname = {quote_literal(ROLE)}", args=("-At",)).stdout.strip():
+        make(cluster, database)

@@ -13,8 +13,9 @@ import pytest
 import import_file
 import records
 import session
+import web_role
 from state import Failure
-from test_import import load, notes  # noqa: F401  fixtures
+from test_import import load, notes, verb  # noqa: F401  fixtures
 
 
 def refused(path) -> str:
@@ -91,3 +92,13 @@ def test_an_interrupt_is_said_on_a_line_of_its_own(load, notes, monkeypatch, cap
         load(notes, "body")
     said = capsys.readouterr().err
     assert re.search(rf"\r{what}  \d+ of \d+ .*\n$", said), said[-200:]
+
+
+def test_the_search_page_that_runs_already_may_read_the_new_table(verb, database, tmp_path):  # noqa: F811
+    web_role.make(database.server.cluster, database.name)
+    path = tmp_path / "notes.csv"
+    path.write_text("body\nnight\n")
+    for replace in ("", "1"):
+        assert verb(FILE=path, REPLACE=replace) == (True, None)
+        with database.connect(web_role.ROLE) as page:
+            assert page.execute("select body from search_notes('night', 5)").fetchall() == [("night",)]
