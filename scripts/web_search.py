@@ -190,7 +190,7 @@ def filters(session: Session, chosen: Table) -> list:
     """The columns that can be filtered by, each with its few values or with examples of many."""
     chosen.require(chosen.search)
     found = []
-    percent = share(session, chosen.documents or chosen.oid)
+    percent, read = share(session, chosen.documents or chosen.oid), True
     for column, quoted, shown_type in chosen.columns(session):
         if column in (chosen.documents_content if chosen.documents else chosen.content):
             continue
@@ -201,7 +201,13 @@ def filters(session: Session, chosen: Table) -> list:
             if problem.kind in ("database", "input"):
                 continue
             raise
-        values = _values(session, chosen, quoted, percent)
+        try:
+            values = _values(session, chosen, quoted, percent) if read else []
+        except Problem as problem:
+            if problem.kind != "timeout":
+                raise
+            # A field takes a value that is typed. The next columns would take as long.
+            values, read = [], False
         # A long value is no choice, and a part of it would find nothing.
         short = [value for value, _ in values if value is None or len(value) <= VALUE_SHOWN]
         few = len(short) == len(values) <= MOST_CHOICES and any(int(count) > 1 for _, count in values)

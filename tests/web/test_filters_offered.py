@@ -1,6 +1,7 @@
 """The values that the page offers for a filter, and how it counts the rows that it samples."""
 
-from test_server import one
+from conftest import reader
+from test_server import make_slow, one
 
 
 def offered(docs, label: str = "docs") -> dict:
@@ -32,3 +33,9 @@ def test_the_rows_of_a_partitioned_table_are_counted_once(docs, connection):
     connection.execute("insert into parts select i, 'night' from generate_series(1, 30) i; grant select on parts to gte_web; analyze parts")
     assert one(connection, "select reltuples from pg_class where relname = 'parts'") == 30
     assert [t["rows"] for t in docs.call("overview")["tables"] if t["label"] == "parts"] == [30]
+
+
+def test_columns_whose_values_take_too_long_can_be_filtered_by(docs, connection, database, page):
+    make_slow(connection)
+    found = offered(page(reader(database), timeout_ms=2000))
+    assert set(found) == {"id", "lang", "priority"} and not any(field["choice"] or field["values"] for field in found.values())
