@@ -19,6 +19,14 @@ def test_the_example_prints_the_same_each_time(run, database, printed):
     printed(run("psycopg", DATABASE_URL=database.uri), LINES)
 
 
+def test_the_example_runs_where_the_file_of_the_demos_page_was_imported(run, database, printed):
+    """`make import FILE=notes.csv` of docs/demo.md makes a table whose body is not unique."""
+    with database.connect() as connection:
+        connection.execute("create table notes (id bigint generated always as identity primary key, file_id text, body text)")
+        connection.execute("select enable_semantic_search('notes', 'body')")
+    printed(run("psycopg", DATABASE_URL=database.uri), LINES)
+
+
 @pytest.fixture
 def connection(crowd):
     with crowd.connect() as connection:
