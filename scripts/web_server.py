@@ -179,8 +179,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _browser_is_gone(self) -> bool:
         try:
-            readable, _, _ = select.select([self.connection], [], [], 0)
-            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+            # Unlike select, poll takes any descriptor: other programs may hold a thousand connections.
+            readable = select.poll()
+            readable.register(self.connection, select.POLLIN)
+            return bool(readable.poll(0)) and not self.connection.recv(1, socket.MSG_PEEK)
         except (OSError, ValueError):
             return True
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import resource
 import socket
 
 import pytest
@@ -88,3 +90,17 @@ def test_the_statement_of_a_hint_repairs_the_table_whatever_its_names_are(docs, 
     assert "no search functions" in problem["message"]
     connection.execute(problem["hint"].encode())
     assert docs.search("night")["meaning"]["rows"] and docs.search("night", label=f'"{name}"', serial=2)["meaning"]["rows"] == []
+
+
+def test_a_search_is_not_cancelled_for_a_thousand_open_connections(shared):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3000
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip("the system allows too few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    with contextlib.ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            held.callback(os.close, os.dup(0))
+        # It takes long enough for a look at the browser.
+        assert shared.call("selftest")["values"]
