@@ -327,10 +327,14 @@ BEGIN
   IF existing IS DISTINCT FROM made.chunks AND existing IS NOT NULL THEN
     RAISE EXCEPTION 'relation % exists and does not hold the chunks of this table', existing::regclass
       USING ERRCODE = 'duplicate_table', DETAIL = 'It was left as it is; nothing was made.',
-            HINT = coalesce((SELECT format('If it did, give it its owner again: ALTER TABLE %s OWNER TO %s; ', existing::regclass, d.relowner::regrole)
-                               FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_class d ON d.oid = f.confrelid
-                              WHERE f.conrelid = existing AND f.confrelid = target AND f.contype = 'f' AND c.relowner <> d.relowner LIMIT 1), '')
-                   || 'Drop or rename it, or choose another name: enable_document_search(..., chunks_table => ''manual_chunks'').';
+            HINT = CASE WHEN starts_with(obj_description(existing, 'pg_class'), gte_small.document_mark()) AND (SELECT d.target FROM gte_small.document_keys(existing) d) IS NULL
+                          THEN format('Its documents were dropped. DROP TABLE %s; %sand enable the search again.', existing::regclass,
+                                      (SELECT format('DROP FUNCTION %s; ', p.oid::regprocedure) FROM pg_proc p
+                                        WHERE p.oid = to_regprocedure(trigger_function || '()') AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid)))
+                        ELSE coalesce((SELECT format('If it did, give it its owner again: ALTER TABLE %s OWNER TO %s; ', existing::regclass, d.relowner::regrole)
+                                         FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid JOIN pg_class d ON d.oid = f.confrelid
+                                        WHERE f.conrelid = existing AND f.confrelid = target AND f.contype = 'f' AND c.relowner <> d.relowner LIMIT 1), '')
+                             || 'Drop or rename it, or choose another name: enable_document_search(..., chunks_table => ''manual_chunks'').' END;
   END IF;
   existing := to_regprocedure(trigger_function || '()');
   IF existing IS NOT NULL AND existing IS DISTINCT FROM made.trigger_function THEN

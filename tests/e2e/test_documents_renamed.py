@@ -132,3 +132,19 @@ def test_a_table_of_another_role_is_never_taken_for_the_chunks(database, manuals
     manuals.execute("select enable_document_search('manuals', 'title, body', 'title')")
     works(manuals)
     assert one(manuals, "select count(*) from theirs.planted") == one(manuals, "select count(*) from theirs.ran") == 0
+
+
+def test_the_documents_were_dropped_and_made_again(connection):
+    connection.execute("create table manuals (id int primary key, body text); select enable_document_search('manuals', 'body')")
+    connection.execute("insert into manuals values (1, 'a dog')")
+    connection.execute("drop table manuals cascade")
+    connection.execute("create table manuals (id int primary key, body text)")
+    with pytest.raises(psycopg.errors.DuplicateTable) as error:
+        connection.execute("select enable_document_search('manuals', 'body')")
+    statements = error.value.diag.message_hint.split("; ")
+    assert statements[0] == "Its documents were dropped. DROP TABLE public.manuals_chunks" and statements[2] == "and enable the search again."
+    connection.execute(statements[0].partition(". ")[2])
+    connection.execute(statements[1])
+    connection.execute("select enable_document_search('manuals', 'body')")
+    connection.execute("insert into manuals values (2, 'a cat')")
+    assert connection.execute("select (document).id from query_manuals('cat', match_count => 5)").fetchall() == [(2,)]
