@@ -209,19 +209,24 @@ def _to_build(pg_config: Path, profile: str) -> list:
             f"then this command again{instead}"]
 
 
+def _places(pg_config: Path) -> set:
+    return {library_place(pg_config).parent, Path(postgres.config(pg_config, "--sharedir")) / "extension"}
+
+
+def _for_a_server(pg_config: Path) -> list:
+    """What a server with the extension needs and this machine has not."""
+    return [*prerequisites.server(pg_config, _places(pg_config)), *prerequisites.pgvector(pg_config)]
+
+
 def _to_install(pg_config: Path, destdir: str, profile: str, is_built: bool) -> list:
     """What is missing for the installation of a library: a server with pgvector, and the right to write."""
-    places = {library_place(pg_config).parent, Path(postgres.config(pg_config, "--sharedir")) / "extension"}
     if destdir:
         top = next(path for path in [Path(destdir).absolute(), *Path(destdir).absolute().parents] if path.exists())
         return [] if os.access(top, os.W_OK) else [f"you may not write to {top}:  name another DESTDIR"]
-    absent = sorted(str(path) for path in places if not path.is_dir())
-    if absent:
-        version = postgres.pg_version(pg_config)
-        return [f"the server of PostgreSQL {version} is missing ({' and '.join(absent)}):  "
-                f"{prerequisites.package_command('server', version)}"]
-    missing = prerequisites.pgvector(pg_config)
-    refused = sorted(str(path) for path in places if not os.access(path, os.W_OK))
+    missing = _for_a_server(pg_config)
+    # The server's package will make a directory that is not there, and it belongs to root as its parents do.
+    existing = {path: next(up for up in [path, *path.parents] if up.exists()) for path in _places(pg_config)}
+    refused = sorted(str(path) for path, up in existing.items() if not os.access(up, os.W_OK))
     if refused:
         then = f"sudo {verb('install', pg_config, profile)}"
         missing.append(f"the right to write to {' and '.join(refused)}:  "
@@ -263,6 +268,9 @@ def build_verb() -> None:
     pg_config = own_pg_config()
     if not built.library(pg_config, profile):
         prerequisites.refuse(_to_build(pg_config, profile), "nothing was built")
+        # A build needs neither, and a machine that only builds has neither. Others can get them meanwhile.
+        for line in _for_a_server(pg_config):
+            say(f"note: make install will need this: {line}")
     library = make_library(pg_config, profile)
     say(f"gte-small {versions.in_work()} is built for {postgres.config(pg_config, '--version')}. Next:\n"
         f"  sudo {verb('install', pg_config, profile)}")

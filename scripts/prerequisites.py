@@ -138,8 +138,11 @@ def pg_config() -> list:
     """PG_CONFIG or the pg_config on PATH."""
     named = os.environ.get("PG_CONFIG", "")
     if named and not shutil.which(named):
+        of_debian = re.fullmatch(rf"{re.escape(str(DEBIAN_SERVERS))}/(\d+)/bin/pg_config", named)
+        if of_debian and not Path(named).exists():
+            return [f"PG_CONFIG={named} is missing:  {package_command('headers', of_debian[1])}"]
         return [f"PG_CONFIG={named} is not a program:  name a pg_config, for example "
-                "PG_CONFIG=/usr/lib/postgresql/17/bin/pg_config"]
+                f"PG_CONFIG={DEBIAN_SERVERS}/17/bin/pg_config"]
     if not named and not shutil.which("pg_config"):
         return [f"pg_config is missing:  {package_command('headers', _likely_version())}  "
                 "(or name one with PG_CONFIG=/path/to/pg_config)"]
@@ -161,6 +164,15 @@ def headers(program: Path) -> list:
     if place.is_file():
         return []
     return [f"PostgreSQL's server headers are missing ({place}):  {package_command('headers', version)}"]
+
+
+def server(program: Path, places) -> list:
+    """The server of this PostgreSQL: its headers come without it."""
+    absent = sorted(str(path) for path in places if not path.is_dir())
+    if not absent:
+        return []
+    version = postgres.pg_version(program)
+    return [f"the server of PostgreSQL {version} is missing ({' and '.join(absent)}):  {package_command('server', version)}"]
 
 
 def pgvector_version(program: Path) -> str:

@@ -186,6 +186,9 @@ def test_pgvector_is_missed_before_the_build(place, verb):
     with pytest.raises(Failure, match="pgvector is missing in the PostgreSQL of .*:  .*pgvector"):
         verb("install")
     assert builds(place) == []
+    # A machine that only builds needs none.
+    assert "note: make install will need this: pgvector is missing" in verb("build")
+    assert builds(place) == ["release"]
 
 
 @pytest.mark.parametrize("version, said", [("0.7.4", "pgvector is 0.7.4 and must be 0.8.0 or newer"),

@@ -98,6 +98,19 @@ def test_without_pg_config(path, install):
     assert line.startswith("PG_CONFIG=/nowhere/pg_config is not a program:  ")
 
 
+def test_a_pg_config_of_debian_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(prerequisites, "DEBIAN_SERVERS", tmp_path)
+    program = tmp_path / "15" / "bin" / "pg_config"
+    monkeypatch.setenv("PG_CONFIG", str(program))
+    (line,) = prerequisites.pg_config()
+    assert line == f"PG_CONFIG={program} is missing:  {prerequisites.package_command('headers', 15)}"
+    # What is there has no package that gets it.
+    program.parent.mkdir(parents=True)
+    program.write_text("no program")
+    (line,) = prerequisites.pg_config()
+    assert line.startswith(f"PG_CONFIG={program} is not a program:  ")
+
+
 def test_without_the_servers_headers(tmp_path, install):
     (tmp_path / "include" / "postgres.h").unlink()
     (line,) = install()
@@ -111,10 +124,12 @@ def test_with_a_postgresql_that_it_is_not_for(install, version):
 
 
 def test_without_the_server(tmp_path, install):
+    """Its headers come without it; pgvector is missing then, too."""
     (tmp_path / "share" / "extension" / "vector.control").unlink()
     (tmp_path / "share" / "extension").rmdir()
-    (line,) = install()
-    assert line.startswith("the server of PostgreSQL 17 is missing") and "17" in line.split(":  ")[1]
+    server, pgvector = install()
+    assert server.startswith("the server of PostgreSQL 17 is missing") and "17" in server.split(":  ")[1]
+    assert pgvector.startswith("pgvector is missing in the PostgreSQL of ")
 
 
 def test_without_pgvector_and_with_an_old_one(tmp_path, install):
