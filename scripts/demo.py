@@ -34,6 +34,7 @@ from uri import uri
 DATABASE = "demo"
 DEMOS = STATE / "demo"
 LAST = DEMOS / "last"
+NOTHING_DONE = "nothing was fetched or built"
 
 
 @contextlib.contextmanager
@@ -59,8 +60,13 @@ class Demo:
     def asked(cls) -> "Demo":
         """The demo of PG or PG_CONFIG; without both, of PostgreSQL 18."""
         if os.environ.get("PG_CONFIG"):
-            pg_config = postgres.find_pg_config()
-            postgres.require_pgvector(pg_config)
+            absent = prerequisites.pg_config()
+            if not absent:
+                pg_config = postgres.find_pg_config()
+                absent = prerequisites.pgvector(pg_config)
+                absent += prerequisites.headers(pg_config) if absent else []
+            # A user who has to install something gets the whole list.
+            prerequisites.refuse([*absent, *prerequisites.build_tools()] if absent else [], NOTHING_DONE)
             key = hashlib.sha256(os.fsencode(pg_config)).hexdigest()[:8]
             return cls(DEMOS / f"{postgres.pg_version(pg_config)}-{key}", lambda: pg_config)
         version = os.environ.get("PG") or "18"
@@ -128,7 +134,7 @@ class Demo:
         """Sets up a running server with the extension, a model, and vectors of that model only."""
         # Before anything is fetched. The embedded PostgreSQL has its headers.
         own = prerequisites.headers(self.pg_config) if os.environ.get("PG_CONFIG") else []
-        prerequisites.refuse([*own, *prerequisites.build_tools()], "nothing was fetched or built")
+        prerequisites.refuse([*own, *prerequisites.build_tools()], NOTHING_DONE)
         self.choose_model(tell)
         self.set_up()
 

@@ -198,6 +198,20 @@ def test_make_run_without_the_servers_headers_fetches_nothing(path, tmp_path, mo
     assert fetched == []
 
 
+def test_make_run_with_a_postgresql_of_ones_own_names_all_that_is_missing(path, tmp_path, monkeypatch, fetched):
+    (tmp_path / "include" / "postgres.h").unlink()
+    (tmp_path / "share" / "extension" / "vector.control").unlink()
+    monkeypatch.setenv("PG_CONFIG", str(path / "pg_config"))
+    with pytest.raises(Failure) as refused:
+        demo.Demo.asked()
+    first, *lines = [line.strip() for line in str(refused.value).splitlines()]
+    assert first.startswith("nothing was fetched or built, ") and fetched == []
+    assert [line.split(" ")[0] for line in lines] == ["pgvector", "PostgreSQL's", "gcc"]
+    monkeypatch.setenv("PG_CONFIG", "/nowhere/pg_config")
+    with pytest.raises(Failure, match="PG_CONFIG=/nowhere/pg_config is not a program:  .*\n  gcc is missing$"):
+        demo.Demo.asked()
+
+
 def test_the_program_that_fetches_a_model_is_not_built_without_the_tools(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CARGO_HOME", str(tmp_path))
