@@ -180,7 +180,7 @@ def own_pg_config() -> Path:
 
 
 def wanted_profile() -> str:
-    """PROFILE; `fast` is what the tests build: link-time optimization takes 15 minutes of processor time."""
+    """PROFILE; `fast` is what the tests build, without link-time optimization."""
     profile = os.environ.get("PROFILE") or "release"
     if profile not in built.PROFILES:
         raise Failure(f"PROFILE={profile} is neither release nor fast; leave it out")
@@ -272,7 +272,9 @@ def build_verb() -> None:
         for line in _for_a_server(pg_config):
             say(f"note: make install will need this: {line}")
     library = make_library(pg_config, profile)
-    say(f"gte-small {versions.in_work()} is built for {postgres.config(pg_config, '--version')}. Next:\n"
+    # Again, because the first note is far above.
+    needed = "".join(f"  {line}\n" for line in _for_a_server(pg_config))
+    say(f"gte-small {versions.in_work()} is built for {postgres.config(pg_config, '--version')}. Next:\n{needed}"
         f"  sudo {verb('install', pg_config, profile)}")
     print(library)
 
@@ -292,9 +294,12 @@ def install_verb(destdir: str) -> None:
     if destdir:
         say(f"gte-small {versions.in_work()} for {postgres.config(pg_config, '--version')} is in {destdir}")
         return
+    # Root does not fetch in another user's clone.
+    owner = owner_of_the_clone()
+    fetch = f"make model  as {owner}, then  sudo " if owner else ""
     say(f"gte-small {versions.in_work()} is installed in {postgres.config(pg_config, '--version')} ({pg_config}).\n"
         f"{next_statements(before)}\n"
-        f"The model, once per server:  {verb('install-model', pg_config)}")
+        f"The model, once per server:  {fetch}{verb('install-model', pg_config)}")
     note = prerequisites.pgvector_note(pg_config)
     if note:
         say(note)

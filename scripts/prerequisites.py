@@ -180,10 +180,14 @@ def pgvector_version(program: Path) -> str:
     return versions.default_version(Path(postgres.config(program, "--sharedir")) / "extension" / "vector.control")
 
 
+def _how_to_get_pgvector(version: int) -> str:
+    return f"{package_command('pgvector', version)}  (docs/install.md says how on a system without that package)"
+
+
 def pgvector(program: Path) -> list:
     """pgvector of this PostgreSQL: there, and with what the search functions use."""
     version, there = postgres.pg_version(program), pgvector_version(program)
-    how = f"{package_command('pgvector', version)}  (docs/install.md says how on a system without that package)"
+    how = _how_to_get_pgvector(version)
     if not there:
         return [f"pgvector is missing in the PostgreSQL of {program}:  {how}"]
     if versions.key(there) < versions.key(PGVECTOR_NEEDED):
@@ -197,7 +201,7 @@ def pgvector_note(program: Path) -> str:
     if not there or versions.key(there) >= versions.key(PGVECTOR_GOOD):
         return ""
     return (f"note: pgvector is {there}, and {PGVECTOR_GOOD} mended defects of its indexes; upgrade it when you can:  "
-            f"{package_command('pgvector', postgres.pg_version(program))}")
+            f"{_how_to_get_pgvector(postgres.pg_version(program))}")
 
 
 # --- the message ---

@@ -98,6 +98,13 @@ def test_the_next_statements_of_a_first_installation(verb):
     assert NEW in verb("install") and "alter extension" not in verb("install")
 
 
+def test_the_model_after_sudo_make_install(verb, monkeypatch):
+    """The user of the clone fetches it, and root installs it."""
+    verb("build")
+    monkeypatch.setattr(build, "owner_of_the_clone", lambda: "ada")
+    assert "The model, once per server:  make model  as ada, then  sudo make install-model PG_CONFIG=" in verb("install")
+
+
 @pytest.mark.parametrize("version", ["0.1.0", "0.0.9"])
 def test_the_next_statements_after_an_older_version(place, verb, version):
     older(place, version)
@@ -186,8 +193,9 @@ def test_pgvector_is_missed_before_the_build(place, verb):
     with pytest.raises(Failure, match="pgvector is missing in the PostgreSQL of .*:  .*pgvector"):
         verb("install")
     assert builds(place) == []
-    # A machine that only builds needs none.
-    assert "note: make install will need this: pgvector is missing" in verb("build")
+    # A machine that only builds needs none. The note is above and below the compiler's lines.
+    said = verb("build")
+    assert "note: make install will need this: pgvector is missing" in said and "Next:\n  pgvector is missing" in said
     assert builds(place) == ["release"]
 
 
