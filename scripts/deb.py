@@ -8,6 +8,7 @@ The templates are in packaging/debian; words like @PG@ in them are filled in her
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -161,11 +162,17 @@ def model_package() -> Path:
         return package("model", words, source=kept)
 
 
+def again() -> str:
+    """This command line: PG_CONFIG is the one that PG names, if PG is there."""
+    names = ("PG" if os.environ.get("PG") else "PG_CONFIG", "PROFILE")
+    return " ".join(["make deb", *(f"{name}={shlex.quote(os.environ[name])}" for name in names if os.environ.get(name))])
+
+
 def main() -> int:
     program = pg_config()
     made = [extension_package(program), model_package()]
     if made[1] is None:
-        say("no package of the model, because gte-small is not fetched:  make model && make deb")
+        say(f"no package of the model, because gte-small is not fetched:  make model && {again()}")
     say("Install them with  sudo apt-get install -y  and these paths:")
     print("\n".join(str(path) for path in made if path))
     return 0

@@ -170,6 +170,15 @@ def test_sources_without_git(tmp_path, monkeypatch):
         dist.files()
 
 
+@pytest.mark.parametrize("variables, command", [
+    ({"PG": "15", "PG_CONFIG": "/usr/lib/postgresql/15/bin/pg_config", "PROFILE": ""}, "make deb PG=15"),
+    ({"PG": "", "PG_CONFIG": "/my pg/pg_config", "PROFILE": "fast"}, "make deb PG_CONFIG='/my pg/pg_config' PROFILE=fast")])
+def test_the_command_for_the_models_package_is_this_one_again(monkeypatch, variables, command):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert deb.again() == command
+
+
 def test_all_that_is_missing_for_a_package_is_one_message(tmp_path, monkeypatch):
     monkeypatch.setattr(prerequisites, "DEBIAN_SERVERS", tmp_path)
     monkeypatch.setattr(prerequisites, "build_tools", lambda: ["cargo is missing"])
