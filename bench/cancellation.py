@@ -3,6 +3,7 @@
 Two statements that would take minutes on all-MiniLM-L6-v2, embed(text[]) and a COPY whose rows the trigger embeds, are
 cancelled 200 times each, at random moments. The time is measured from the call of pg_cancel_backend in one session to
 the error in the other. The exit code says whether 99 of 100 end within a tenth of a second. TRIES=n sets another number.
+UNJUDGED=1 leaves the exit code at 0.
 The plot is target/bench/cancel.svg.
 """
 
@@ -92,7 +93,7 @@ def compare(cluster, work) -> bool:
 
 def main() -> int:
     with throwaway.measured("cancellation") as (cluster, work):
-        return 0 if compare(cluster, work) else 1
+        return 0 if compare(cluster, work) or os.environ.get("UNJUDGED") else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ figures do not depend on the disk. The engine runs the same texts, tokenizing in
 and sql.svg.
 
     bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions,searches]
+
+The exit code says whether every figure with a target met it. UNJUDGED=1 leaves it at 0.
 """
 
 import argparse
@@ -327,7 +329,8 @@ def main() -> int:
                 "weights_sha256": state.sha256(directory / "model.safetensors"), "found": bench.found}, indent=1) + "\n")
             (peers.RESULTS / "sql.svg").write_text(plot(bench.found), encoding="utf-8")
             say(f"load {os.getloadavg()[0]:.1f} after; {peers.RESULTS / 'sql.json'}, {peers.RESULTS / 'sql.svg'}")
-            return 1 if any(entry["met"] is False for entry in bench.found) else 0
+            missed = any(entry["met"] is False for entry in bench.found)
+            return 1 if missed and not os.environ.get("UNJUDGED") else 0
         finally:
             if engine is not None:
                 engine.end()

@@ -1,5 +1,8 @@
 """`make docs-test` fails where a page is wrong: another number, a failing statement, a command that is not there."""
 
+import contextlib
+import importlib
+
 import pytest
 
 import docs_page
@@ -117,3 +120,16 @@ def test_accepted_output_stands_where_the_old_one_stood(tmp_path):
     docs_test.accept(path, [docs_page.Result(block.line, problem, printed="a\n\nb ", output_lines=block.output_lines)
                             for block, problem in zip(blocks, ["differs", ""])])
     assert path.read_text() == "1. A step\n\n   ```sql\n   select 1;\n   ```\n   ```text\n   a\n\n   b\n   ```\n\n```sql\nselect 2;\n```\n```text\nkept\n```\n"
+
+
+def test_how_fast_a_benchmark_is_is_not_judged(server, database, monkeypatch):
+    """A page's benchmark has to run; whether it meets its targets depends on what else the machine does."""
+    assert problems(server, database, page("sh", "echo $UNJUDGED", "1")) == []
+    monkeypatch.syspath_prepend(str(docs_test.CLONE / "bench"))
+    cancellation = importlib.import_module("cancellation")
+    monkeypatch.setattr(cancellation.throwaway, "measured", lambda _: contextlib.nullcontext((None, None)))
+    monkeypatch.setattr(cancellation, "compare", lambda *_: False)
+    monkeypatch.delenv("UNJUDGED", raising=False)
+    assert cancellation.main() == 1
+    monkeypatch.setenv("UNJUDGED", "1")
+    assert cancellation.main() == 0
