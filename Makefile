@@ -7,7 +7,7 @@
 # FROM=archive    make install-model: a file of make model-archive
 # DESTDIR=dir     put before every path of make install, install-model and uninstall
 # FILE=notes.csv  make import: CSV or JSON lines; COLUMN=body is searched, TABLE=name is created, REPLACE=1 replaces it
-# LONG=1          make docs-test: also the examples that fetch and build
+# LONG=1          make docs-test: also the examples that fetch, build and measure
 # FORCE=1         make reset: drop tables that are not the demo's own, imported ones too
 # PROFILE=fast    make install without the slow optimizations
 # XQUAD=dir       XQuAD English for make fidelity (default ../shared/data/xquad)
