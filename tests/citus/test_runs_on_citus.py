@@ -87,3 +87,23 @@ def test_a_move_keeps_trigger_index_and_vectors(nodes, db):
     assert db.column("select id from search_runs_move('row seven', 5)") == best
     db.run("insert into runs_move select i, i, 'Row ' || i from generate_series(61, 120) i")
     assert db.value("select count(embedding) from runs_move") == 120
+
+
+def test_a_search_of_documents_runs_the_model_once(nodes, db):
+    db.run("create table runs_docs (tenant int, id int, body text, primary key (tenant, id))")
+    db.run("select create_distributed_table('runs_docs', 'tenant', shard_count => 4)")
+    db.run("select enable_document_search('runs_docs', 'body')")
+    coordinator, *workers = counted(nodes, lambda: in_a_session_of_its_own(
+        nodes, "insert into runs_docs select i, i, 'Row ' || i from generate_series(1, 60) i"))
+    # One chunk each.
+    assert coordinator == 0 and sum(workers) == 60 and all(workers)
+    coordinator, *workers = counted(nodes, lambda: in_a_session_of_its_own(nodes, "select * from query_runs_docs('row seven', 0.1, 5)"))
+    assert (coordinator, workers) == (1, [0, 0])
+
+
+def test_rows_of_a_reference_table_are_embedded_on_every_node(nodes, db):
+    db.run("create table runs_reference (id int primary key, content text)")
+    db.run("select create_reference_table('runs_reference')")
+    db.run("select enable_semantic_search('runs_reference')")
+    assert counted(nodes, lambda: in_a_session_of_its_own(
+        nodes, "insert into runs_reference select i, 'Row ' || i from generate_series(1, 20) i")) == [20, 20, 20]
