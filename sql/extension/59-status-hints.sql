@@ -174,7 +174,7 @@ $body$;
 COMMENT ON FUNCTION gte_small.index_hint(pg_catalog.regclass, pg_catalog.name) IS
   'part of embedding_status: the statements that make the index';
 
--- hybrid_... finds words by a full-text index. Where searches by meaning have none either, index_hint() says enough.
+-- hybrid_... finds words by a full-text index. Of a large table without any index, index_hint() has its statements too.
 CREATE FUNCTION gte_small.words_hint(
     target pg_catalog.regclass, embedding pg_catalog.name, content pg_catalog.name[], note pg_catalog.jsonb)
   RETURNS pg_catalog.text
@@ -184,12 +184,13 @@ AS $body$
 DECLARE
   language CONSTANT regconfig := (SELECT t.oid FROM pg_ts_config t WHERE gte_small.config(t.oid) = note ->> 'text_search');
 BEGIN
-  IF language IS NULL OR NOT EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding))
+  IF language IS NULL
      OR NOT EXISTS (SELECT FROM gte_small.made_functions(target, embedding) f JOIN pg_proc p ON p.oid = f WHERE p.proname LIKE 'hybrid%')
      OR EXISTS (SELECT FROM gte_small.word_indexes(target, content, language)) THEN
     RETURN NULL;
   ELSIF gte_small.is_large(target) THEN
-    RETURN (SELECT E'hybrid searches read the whole table:\n' || string_agg(s, E'\n') FROM gte_small.index_statements(target, embedding) s);
+    RETURN (SELECT E'hybrid searches read the whole table:\n' || string_agg(s, E'\n') FROM gte_small.index_statements(target, embedding) s
+             WHERE EXISTS (SELECT FROM gte_small.vector_indexes(target, embedding)));
   END IF;
   RETURN format('hybrid searches read the whole table: SELECT enable_semantic_search(%L, %L, %L)', target, content, embedding);
 END

@@ -53,6 +53,7 @@ DECLARE
   ours record;
   here text := quote_literal(target);
   only_named text;
+  functions_wrong text;
   gone name[];
   not_unit int8;
   earlier int8;
@@ -123,6 +124,7 @@ BEGIN
 
     only_named := CASE WHEN (SELECT count(DISTINCT c.embedding) FROM gte_small.embedding_columns(target) c) > 1
                        THEN format(', embedding => %L', embedding) ELSE '' END;
+    functions_wrong := gte_small.functions_wrong(target, ours.content, embedding, ours.note);
     hints := array_remove(ARRAY[
       of_nodes,
       CASE WHEN ours.note ? 'unreachable' THEN
@@ -157,11 +159,10 @@ BEGIN
         format('%s rows have no embedding: CALL embed_backfill(%s%s)', missing, here, only_named) END,
       CASE WHEN loaded IS NOT NULL AND rows > 0 THEN gte_small.unknown_hint(target, ours.content) END,
       CASE WHEN index_present THEN gte_small.crowded_hint(target, embedding, ours.content) END,
-      gte_small.functions_wrong(target, ours.content, embedding, ours.note)
-        || format(': SELECT enable_semantic_search(%s, %L, %L%s)', here, ours.content, embedding,
+      functions_wrong || format(': SELECT enable_semantic_search(%s, %L, %L%s)', here, ours.content, embedding,
                   CASE WHEN index_present THEN '' ELSE ', with_index => false' END),
       CASE WHEN NOT index_present THEN gte_small.index_hint(target, embedding) END,
-      gte_small.words_hint(target, embedding, ours.content, ours.note),
+      CASE WHEN functions_wrong IS NULL THEN gte_small.words_hint(target, embedding, ours.content, ours.note) END,
       gte_small.invalid_index_hint(target, embedding),
       gte_small.dead_rows_hint(target, embedding),
       gte_small.children_hint(target, embedding, ours.content),
