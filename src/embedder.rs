@@ -276,13 +276,15 @@ fn embed_as(role: Role, texts: &[&str]) -> Outcome<Vec<Rc<Embedding>>> {
             refuse_truncated(encoder, role, &missing, texts.len())?;
         }
         let fresh = run(encoder, role, &missing)?;
-        model.memo(|memo| {
+        model.memo(|memo| -> Outcome<()> {
             for (&text, embedding) in missing.iter().zip(fresh) {
+                errors::check_memory()?;
                 let embedding = Rc::new(embedding);
                 memo.put(asker, role, text, embedding.clone(), size);
                 known.insert(TextKey(text), embedding);
             }
-        });
+            Ok(())
+        })?;
     }
     let embeddings: Vec<Rc<Embedding>> =
         texts.iter().filter_map(|&text| known.get(&TextKey(text)).cloned()).collect();

@@ -38,6 +38,20 @@ pub fn representable(text: String) -> String {
     text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
+/// Refuses to go on without memory. What a function of the extension allocates between two calls of
+/// this function, `try_reserve` aside, must be small: see `gte_engine::memory`.
+pub fn check_memory() -> Outcome<()> {
+    gte_engine::memory::check().map_err(|e| from_engine(&e))
+}
+
+/// A vector with room for `count` values.
+///
+/// # Errors
+/// 53200.
+pub fn vector<T>(count: usize) -> Outcome<Vec<T>> {
+    gte_engine::memory::vector(count).map_err(|e| from_engine(&e))
+}
+
 /// A state that should be impossible, reported as an error and not as a panic.
 pub fn internal(fact: impl std::fmt::Display) -> Failure {
     from_engine(&gte_engine::Error::Internal(fact.to_string()))
@@ -93,8 +107,8 @@ pub fn from_engine(engine: &gte_engine::Error) -> Failure {
         Error::OutOfMemory { .. } => error(
             PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             message,
-            "Nothing was embedded.",
-            "Load it once for all sessions with shared_preload_libraries = 'gte-small', or give the server more memory.",
+            "The statement was not finished.",
+            "Load the model once for all sessions with shared_preload_libraries = 'gte-small', or give the server more memory: see its limits (ulimit -v, vm.overcommit_memory).",
         ),
         Error::NoThread { .. } => error(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,

@@ -24,7 +24,7 @@ use crate::text::chunks::Chunks;
 use crate::text::counted;
 use crate::text::prompt::Prompt;
 use crate::text::tokenizer::{TokenIds, Tokenizer};
-use crate::{DIMS, Error};
+use crate::{DIMS, Error, memory};
 
 /// Texts whose token ids are in memory at the same time. More texts do not make better blocks. 512
 /// texts of 512 ids take 1 MB.
@@ -109,6 +109,7 @@ impl Encoder {
     /// the weights.
     pub fn load_with(dir: &Path, options: &Options) -> Result<Encoder, Error> {
         let started = Instant::now();
+        memory::check()?;
         let tier = tier::choose(options.precision, options.kernels.as_deref())?;
         let files = ModelFiles::locate(dir)?;
         let config = ModelConfig::read(&files)?;
@@ -340,7 +341,7 @@ impl Encoder {
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Vec<Embedding>, Error> {
         let mut go_on = as_result(go_on);
-        let mut embeddings = Vec::with_capacity(texts.len());
+        let mut embeddings = memory::vector(texts.len())?;
         for window in texts.chunks(WINDOW) {
             let threads = self.threads.for_call();
             let run = self.threads.with_crew(threads, |mut crew| {
@@ -404,7 +405,7 @@ impl Encoder {
             )));
         }
         let mut go_on = as_result(go_on);
-        let mut embeddings = Vec::with_capacity(texts.len());
+        let mut embeddings = memory::vector(texts.len())?;
         for window in texts.chunks(WINDOW) {
             let tokens: Vec<TokenIds> =
                 window.iter().map(|ids| TokenIds { ids: ids.to_vec(), truncated: false }).collect();
@@ -433,7 +434,9 @@ impl Encoder {
         };
         let vectors = run_blocks(crew, &pass, &ids, &blocks, go_on)?;
         self.model.checkpoint().check_unchanged()?;
-        let mut embeddings: Vec<Option<Embedding>> = vec![None; tokens.len()];
+        go_on()?;
+        let mut embeddings: Vec<Option<Embedding>> = memory::vector(tokens.len())?;
+        embeddings.resize(tokens.len(), None);
         for (&i, values) in order.iter().zip(vectors.into_iter().flatten()) {
             let TokenIds { ids, truncated } = &tokens[i];
             let unknown = ids.iter().filter(|&&id| Some(id) == self.tokenizer.unknown()).count();
@@ -451,7 +454,7 @@ impl Encoder {
 fn as_result(
     go_on: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> impl FnMut() -> Result<(), Error> + use<'_> {
-    || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) }
+    || if go_on().is_break() { Err(Error::Interrupted) } else { memory::check() }
 }
 
 /// A prompt after which the model can still read a token of a text.

@@ -67,10 +67,11 @@ pub enum Error {
         /// Names of the kernels that this CPU can run.
         available: String,
     },
-    /// The system has no memory for the weights, or for the hidden states of a text.
-    #[error("out of memory: {bytes} bytes for the model")]
+    /// The system has no memory for the weights, for the hidden states of a text, or for the
+    /// reserve.
+    #[error("out of memory: the system refused {bytes} bytes")]
     OutOfMemory {
-        /// Size of the memory.
+        /// What was asked for.
         bytes: usize,
     },
     /// The system starts no thread for stock candle.
@@ -121,10 +122,10 @@ impl Error {
     }
 
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Error {
-        if source.kind() == std::io::ErrorKind::NotFound {
-            Error::MissingFile { path: path.to_owned() }
-        } else {
-            Error::Io { path: path.to_owned(), source }
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Error::MissingFile { path: path.to_owned() },
+            std::io::ErrorKind::OutOfMemory => Error::OutOfMemory { bytes: 0 },
+            _ => Error::Io { path: path.to_owned(), source },
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::Error;
+use crate::{Error, memory};
 
 /// Work between two calls of the callback, at most about 3 ms. Reading one character is one unit of
 /// work.
@@ -27,10 +27,11 @@ impl<'a> Interrupts<'a> {
     /// Calls the callback now.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when the callback breaks.
+    /// [`Error::Interrupted`] when the callback breaks; [`Error::OutOfMemory`] when memory was refused
+    /// since the last call.
     pub fn check(&mut self) -> Result<(), Error> {
         self.work_left = WORK_BETWEEN_CHECKS;
-        if (self.go_on)().is_break() { Err(Error::Interrupted) } else { Ok(()) }
+        if (self.go_on)().is_break() { Err(Error::Interrupted) } else { memory::check() }
     }
 
     /// Counts work. Calls the callback when enough work was done since its last call.

@@ -20,6 +20,7 @@ mod error;
 mod forward;
 mod identity;
 mod interrupts;
+pub mod memory;
 mod model;
 pub mod oracle;
 mod schedule;

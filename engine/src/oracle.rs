@@ -18,7 +18,7 @@ use crate::model::config::{Activation, ModelConfig};
 use crate::model::files::ModelFiles;
 use crate::model::pooling::Pooling;
 use crate::schedule::team::GoOn;
-use crate::{DIMS, Error};
+use crate::{DIMS, Error, memory};
 
 /// Stock BERT, then pooling and the L2 norm in candle's own operations.
 pub struct StockBert {
@@ -202,7 +202,7 @@ fn var_builder(
         tensors.insert(name.to_owned(), tensor);
         Ok::<(), Error>(())
     };
-    let mut rows: Vec<f32> = Vec::with_capacity(words.size_hint().0 * DIMS);
+    let mut rows: Vec<f32> = memory::vector(words.size_hint().0 * DIMS)?;
     let (mut bytes, mut row) = ([0; 4 * DIMS], [0.0; DIMS]);
     for word in words {
         checkpoint.word(word, &mut bytes, &mut row)?;

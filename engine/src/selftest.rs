@@ -7,7 +7,7 @@ use crate::model::config::ModelConfig;
 use crate::model::prompts::Role;
 use crate::oracle::{OneThread, StockBert};
 use crate::schedule::apart::run_apart;
-use crate::{DIMS, Error};
+use crate::{DIMS, Error, memory};
 
 /// Most tokens of a text in the self-test, if the model reads as many.
 const MOST_TOKENS: usize = 512;
@@ -79,9 +79,10 @@ pub fn selftest(
     let tokens = texts.concat();
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
     let values = checkpoint.values() + tokens.len() * DIMS + activations(config, longest);
-    check_memory(values.saturating_mul(size_of::<f32>()))?;
+    let bytes = values.saturating_mul(size_of::<f32>());
     let mut go_on = || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) };
     let stock = run_apart(&mut go_on, |go_on| {
+        let _hold = memory::hold(bytes)?;
         let stock = StockBert::for_tokens(checkpoint, config, tokens, go_on)?;
         let mut vectors = Vec::with_capacity(lists.len());
         for &ids in &lists {
@@ -134,16 +135,6 @@ fn most_tokens(config: &ModelConfig) -> usize {
 fn activations(config: &ModelConfig, tokens: usize) -> usize {
     let widest = (config.heads * tokens).max(config.intermediate);
     COPIES * tokens * (widest + 2 * DIMS)
-}
-
-/// Refuses work that needs more memory than the system gives now. Candle itself would abort the
-/// process.
-fn check_memory(bytes: usize) -> Result<(), Error> {
-    let mut memory: Vec<u8> = Vec::new();
-    memory.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
-    // Otherwise the compiler may leave out an allocation that nothing uses.
-    std::hint::black_box(&mut memory);
-    Ok(())
 }
 
 /// The larger value; NaN if either is NaN.

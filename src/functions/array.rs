@@ -8,7 +8,7 @@ use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 use pgvector_compat::vector_type_oid;
 
 use crate::embedder;
-use crate::errors::{Failure, Outcome, error, internal};
+use crate::errors::{Failure, Outcome, check_memory, error, internal, vector};
 use crate::functions::embed::to_datum;
 use crate::pg::call::{Call, export};
 use crate::pg::text::{Detoasted, to_utf8};
@@ -42,8 +42,7 @@ fn embed_array(call: Call) -> Outcome<pg_sys::Datum> {
         )
     })?;
 
-    // In slices, so that Rust holds only a few MB of vectors: a failed allocation in Postgres ends
-    // the statement, a failed allocation in Rust aborts the process and so ends every session.
+    // In slices, so that Rust holds only a few MB of vectors at a time.
     let mut result = contents.result(element_type)?;
     for slice in contents.elements.chunks(SLICE) {
         let detoasted: Vec<Option<Detoasted>> = slice
@@ -53,6 +52,7 @@ fn embed_array(call: Call) -> Outcome<pg_sys::Datum> {
             .collect();
         let texts: Vec<Cow<'_, str>> =
             detoasted.iter().flatten().map(|text| to_utf8(text.bytes())).collect::<Outcome<_>>()?;
+        check_memory()?;
         let texts: Vec<&str> = texts.iter().map(Cow::as_ref).collect();
         let mut embeddings = embedder::embed_many(&texts)?.into_iter();
         for text in &detoasted {
@@ -114,8 +114,8 @@ impl TextArray {
                 &mut nulls,
                 &mut count,
             );
-            let elements =
-                (0..count as usize).map(|i| (!*nulls.add(i)).then(|| *values.add(i))).collect();
+            let mut elements = vector(count as usize)?;
+            elements.extend((0..count as usize).map(|i| (!*nulls.add(i)).then(|| *values.add(i))));
             Ok(TextArray { elements, dimensions, lower_bounds })
         }
     }

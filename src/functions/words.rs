@@ -13,7 +13,7 @@ use gte_engine::Words;
 use once_cell::sync::OnceCell;
 use pgrx::{pg_sys, varlena};
 
-use crate::errors::{Outcome, internal};
+use crate::errors::{Outcome, check_memory, from_engine, internal};
 use crate::functions::embed::text_argument;
 use crate::pg::call::{Call, export};
 use crate::pg::lossy::{from_utf8_lossy, to_utf8_lossy};
@@ -42,7 +42,9 @@ fn rules() -> &'static Words {
 fn split(call: Call) -> Outcome<pg_sys::Datum> {
     let content = text_argument(call)?;
     let content = to_utf8_lossy(beginning(content.bytes()));
-    to_text(&from_utf8_lossy(&rules().split(&content)))
+    let words = rules().split(&content).map_err(|e| from_engine(&e))?;
+    check_memory()?;
+    to_text(&from_utf8_lossy(&words))
 }
 
 /// `gte_small.words(language regconfig, variadic contents text[]) → tsvector`, STRICT: PostgreSQL's
@@ -54,7 +56,8 @@ fn words(call: Call) -> Outcome<pg_sys::Datum> {
     // SAFETY: the SQL script declares the argument as text[].
     let content = unsafe { joined(contents) };
     let content = to_utf8_lossy(&content);
-    let split = rules().split(&content);
+    check_memory()?;
+    let split = rules().split(&content).map_err(|e| from_engine(&e))?;
     let mut room = MAX_BYTES;
     let own = vectors(language, &content, &mut room)?;
     let own = concatenated(own)?;
@@ -132,6 +135,7 @@ fn vectors(language: pg_sys::Datum, text: &str, room: &mut usize) -> Outcome<Vec
     let mut vectors = Vec::new();
     for piece in (Pieces { rest: text }) {
         pgrx::check_for_interrupts!();
+        check_memory()?;
         let vector = to_vector(language, piece)?;
         // SAFETY: to_tsvector returns a plain varlena.
         let bytes = unsafe { varlena::varsize_any(vector.cast_mut_ptr()) };

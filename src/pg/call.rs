@@ -9,7 +9,7 @@
 
 use pgrx::pg_sys;
 
-use crate::errors::Outcome;
+use crate::errors::{Outcome, check_memory};
 
 /// A call in progress.
 #[derive(Clone, Copy)]
@@ -36,9 +36,9 @@ impl Call {
     }
 }
 
-/// Ends a call: returns the datum, or raises the error with its SQLSTATE, detail and hint.
-pub fn finish(outcome: Outcome<pg_sys::Datum>) -> pg_sys::Datum {
-    match outcome {
+/// Runs a function. Returns its datum, or raises its error with SQLSTATE, detail and hint.
+pub fn run(call: Call, body: fn(Call) -> Outcome<pg_sys::Datum>) -> pg_sys::Datum {
+    match check_memory().and_then(|()| body(call)) {
         Ok(datum) => datum,
         Err(report) => {
             report.report(pgrx::PgLogLevel::ERROR);
@@ -70,7 +70,7 @@ macro_rules! export {
             fcinfo: pgrx::pg_sys::FunctionCallInfo,
         ) -> pgrx::pg_sys::Datum {
             // SAFETY: the caller guarantees `fcinfo`.
-            $crate::pg::call::finish($body(unsafe { $crate::pg::call::Call::new(fcinfo) }))
+            $crate::pg::call::run(unsafe { $crate::pg::call::Call::new(fcinfo) }, $body)
         }
     };
 }

@@ -18,10 +18,14 @@ use sha2::{Digest, Sha256};
 
 use crate::model::config::ModelConfig;
 use crate::model::files::open_regular;
-use crate::{DIMS, Error};
+use crate::{DIMS, Error, memory};
 
 /// gte-small's header has 30,000 bytes. A header of a thousand times that is broken.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
+
+/// Bytes that the safetensors library allocates for a byte of the header, at most, see
+/// `tests/refused_memory.rs`.
+const HEADER_MEMORY: usize = 24;
 
 /// The tensor that is not read as a whole by the encoder, but row by row.
 pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
@@ -211,7 +215,8 @@ impl Checkpoint {
         let count = location.shape.iter().product::<usize>();
         let width = location.bytes_per_value();
         let first = values.len();
-        values.reserve(count);
+        memory::check()?;
+        memory::make_room(values, count)?;
         // A buffer of 128 kB stays in the cache.
         let mut buffer = vec![0; 1 << 17];
         let mut start = location.start;
@@ -264,8 +269,10 @@ fn read_header(mut file: &File, path: &Path, size: u64) -> Result<(Metadata, u64
             format_args!("its header has a length of {length} bytes in a file of {size}"),
         ));
     }
-    let mut header = vec![0; length as usize];
+    let mut header = memory::vector(length as usize)?;
+    header.resize(length as usize, 0);
     fill(&mut header)?;
+    let _hold = memory::hold(header.len().saturating_mul(HEADER_MEMORY))?;
     // Deserializing checks that there are no gaps between tensors and that shapes match sizes.
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| Error::corrupt(path, e))?;

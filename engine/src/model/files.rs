@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
-use crate::Error;
+use crate::{Error, memory};
 
 /// Largest JSON file that is read. gte-small's tokenizer.json has 0.7 MB, a multilingual BERT
 /// tokenizer of 250,000 tokens 17 MB. Half a million tokens, one in each line, are 32 MB.
@@ -130,7 +130,7 @@ fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     if size > most {
         return Err(Error::corrupt(path, format_args!("it has {size} bytes, the limit is {most}")));
     }
-    let mut bytes = Vec::with_capacity(size as usize);
+    let mut bytes = memory::vector(size as usize)?;
     file.take(most).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
     Ok(bytes)
 }

@@ -9,16 +9,16 @@ use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
 use super::run::StopOnDrop;
 use super::signals::SignalsBlocked;
-use super::team::{GoOn, POLL_INTERVAL};
+use super::team::{GoOn, POLL_INTERVAL, STACK, THREAD_MEMORY};
 use super::trim::give_memory_back;
-use crate::Error;
+use crate::{Error, memory};
 
 /// Runs `work` on a new thread that blocks all signals. What `work` divides with rayon runs on the
 /// same thread. The calling thread calls `go_on` every 10 ms. When this function returns or
 /// unwinds, the thread has ended and its memory is free.
 ///
 /// # Errors
-/// [`Error::NoThread`]; the error of `work`; the error of `go_on`, after `work` has called its own
+/// [`Error::NoThread`], [`Error::OutOfMemory`]; the error of `work`; the error of `go_on`, after `work` has called its own
 /// callback, which then fails; [`Error::Internal`] when `work` panics.
 pub(crate) fn run_apart<T: Send>(
     go_on: GoOn,
@@ -61,13 +61,16 @@ struct Apart {
 
 impl Apart {
     fn start() -> Result<Apart, Error> {
+        if !memory::is_there(THREAD_MEMORY) {
+            return Err(Error::OutOfMemory { bytes: THREAD_MEMORY });
+        }
         let mut thread = None;
         let blocked = SignalsBlocked::new()?;
         let pool = ThreadPoolBuilder::new()
             .num_threads(1)
             .spawn_handler(|worker| {
                 let builder = std::thread::Builder::new().name("gte-small apart".to_owned());
-                thread = Some(builder.stack_size(2 << 20).spawn(move || worker.run())?);
+                thread = Some(builder.stack_size(STACK).spawn(move || worker.run())?);
                 Ok(())
             })
             .build();

@@ -17,10 +17,17 @@ use std::time::Duration;
 use super::barrier::{Barrier, BreakOnDrop, spin};
 use super::signals::SignalsBlocked;
 use super::trim::give_memory_back;
-use crate::Error;
+use crate::{Error, memory};
 
 /// How often the calling thread calls `go_on` while it waits for the others.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Bytes of a thread's stack.
+pub(super) const STACK: usize = 2 << 20;
+
+/// Bytes that a thread takes to start: its stack, and what the C library allocates for it. The latter
+/// aborts the process when it gets no memory in the new thread.
+pub(super) const THREAD_MEMORY: usize = STACK + (1 << 20);
 
 /// The work of helpers. The argument is the index of the helper, from 1.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
@@ -78,9 +85,12 @@ impl Team {
         while self.helpers.len() + 1 < members {
             let (shared, index) = (self.shared.clone(), self.helpers.len() + 1);
             let Ok(_blocked) = SignalsBlocked::new() else { break };
+            if !memory::is_there(THREAD_MEMORY) {
+                break;
+            }
             let started = std::thread::Builder::new()
                 .name(format!("gte-small {index}"))
-                .stack_size(2 << 20)
+                .stack_size(STACK)
                 .spawn(move || help(&shared, index));
             match started {
                 Ok(helper) => self.helpers.push(helper),

@@ -12,6 +12,6 @@ mod preflight;
 pub(crate) mod prompt;
 mod segment;
 #[cfg(test)]
-mod test_tokenizer;
+pub(crate) mod test_tokenizer;
 pub mod tokenizer;
 pub(crate) mod words;

@@ -12,10 +12,10 @@ use super::ascii::AsciiWords;
 use super::char_class::CharClass;
 use super::preflight;
 use super::segment::{Segmenter, Segments};
-use crate::Error;
 use crate::interrupts::Interrupts;
 use crate::model::checkpoint::hex;
 use crate::model::files::read_json_bytes;
+use crate::{Error, memory};
 
 /// The largest text for a tokenizer that can only read a text as a whole.
 const WHOLE_TEXT_BYTES: usize = 1 << 20;
@@ -23,6 +23,10 @@ const WHOLE_TEXT_BYTES: usize = 1 << 20;
 /// Bytes of text that are read for each token that is still needed. English has about 4.5 bytes a
 /// token, and reading more pieces costs little.
 const BYTES_PER_TOKEN: usize = 6;
+
+/// Bytes that the library allocates for a byte of a text. Measured were at most 341, for ASCII
+/// punctuation: each word has some vectors and strings of its own, and each byte is a word.
+const ENCODING_MEMORY: usize = 400;
 
 /// Token ids of one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +56,7 @@ impl Tokenizer {
     /// Loads `tokenizer.json`. `max_tokens` includes the specials.
     pub fn from_file(path: &Path, max_tokens: usize) -> Result<Tokenizer, Error> {
         let bytes = read_json_bytes(path)?;
-        preflight::check(path, &bytes)?;
+        let _hold = memory::hold(preflight::check(path, &bytes)?)?;
         let sha256 = hex(&Sha256::digest(&bytes));
         // The library panics on some files: a template with a token that the file does not have, a
         // BPE prefix that is longer than a merge.
@@ -205,12 +209,14 @@ impl Tokenizer {
         if text.len() > WHOLE_TEXT_BYTES {
             return Err(Error::TextTooLong { bytes: text.len(), limit: WHOLE_TEXT_BYTES });
         }
+        let _hold = hold_for(text)?;
         caught(|| self.inner.encode(text, false))
     }
 
     /// Appends the tokens of a piece of a text.
     pub(crate) fn encode(&self, piece: &str, ids: &mut Vec<u32>) -> Result<(), Error> {
         let library = |part: &str, ids: &mut Vec<u32>| {
+            let _hold = hold_for(part)?;
             ids.extend_from_slice(caught(|| self.inner.encode_fast(part, false))?.get_ids());
             Ok(())
         };
@@ -221,6 +227,11 @@ impl Tokenizer {
             _ => library(piece, ids),
         }
     }
+}
+
+/// Memory for the tokens of a text in the library.
+fn hold_for(text: &str) -> Result<memory::Hold, Error> {
+    memory::hold(text.len().saturating_mul(ENCODING_MEMORY))
 }
 
 fn caught(encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encoding, Error> {

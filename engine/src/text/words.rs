@@ -13,6 +13,11 @@ use unicode_normalization_alignments::UnicodeNormalization;
 use unicode_normalization_alignments::char::is_combining_mark;
 
 use super::char_class::{CharClass, CharClasses};
+use crate::{Error, memory};
+
+/// Bytes of memory for a byte of a text. Measured were at most 27: the composition keeps a run of marks
+/// in a buffer, and one ligature of Arabic has 18 letters.
+const SPLIT_MEMORY: usize = 32;
 
 /// Splits texts into words. The classes of characters are shared by all texts.
 pub struct Words {
@@ -33,7 +38,11 @@ impl Words {
 
     /// The words of a text with a blank between two: lower case, no accents, no punctuation, each
     /// CJK ideograph a word of its own.
-    pub fn split(&self, text: &str) -> String {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn split(&self, text: &str) -> Result<String, Error> {
+        let _hold = memory::hold(text.len().saturating_mul(SPLIT_MEMORY))?;
         let mut line = Line { text: String::with_capacity(text.len() + text.len() / 8) };
         let mut rest = text;
         while !rest.is_empty() {
@@ -56,7 +65,7 @@ impl Words {
             }
             rest = others;
         }
-        line.finish()
+        Ok(line.finish())
     }
 
     fn put(&self, line: &mut Line, c: char) {
@@ -151,7 +160,7 @@ mod tests {
 
     fn split(text: &str) -> String {
         thread_local! { static WORDS: Words = Words::new(); }
-        WORDS.with(|words| words.split(text))
+        WORDS.with(|words| words.split(text)).unwrap()
     }
 
     #[test]
