@@ -44,6 +44,18 @@ pub fn check_memory() -> Outcome<()> {
     gte_engine::memory::check().map_err(|e| from_engine(&e))
 }
 
+/// Makes sure that there is memory to parse JSON of this many bytes, until the result is dropped.
+/// Raises 53200, because its callers return no error.
+pub fn hold_for_json(bytes: usize) -> Option<gte_engine::memory::Hold> {
+    match gte_engine::memory::hold_for_json(bytes) {
+        Ok(hold) => Some(hold),
+        Err(error) => {
+            from_engine(&error).report(PgLogLevel::ERROR);
+            None
+        }
+    }
+}
+
 /// A vector with room for `count` values.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, pg_sys};
 use serde_json::{Map, Value};
 
 use crate::embedder::Model;
-use crate::errors::{Failure, Outcome, error, from_engine, internal};
+use crate::errors::{Failure, Outcome, error, from_engine, hold_for_json, internal};
 use crate::pg::call::{Call, export};
 use crate::pg::encoding::database_keeps_utf8;
 use crate::pg::text::{readable, to_utf8};
@@ -245,6 +245,7 @@ impl Note {
     /// `None` for a comment that is not a note, or not a valid one.
     fn parse(comment: &[u8]) -> Option<Note> {
         let json = comment.strip_prefix(PREFIX.as_bytes()).filter(|json| json.starts_with(b"{"))?;
+        let _hold = hold_for_json(json.len());
         match serde_json::from_str(&to_utf8(json).ok()?).ok()? {
             Value::Object(note) => Some(Note(note)),
             _ => None,

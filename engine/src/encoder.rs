@@ -364,13 +364,18 @@ impl Encoder {
     ) -> Result<Vec<TokenIds>, Error> {
         let parts: Vec<&[&str]> = texts.chunks(TEXTS_PER_TASK).collect();
         let tokenize = |i: usize, go_on: GoOn| {
+            let mut cause = None;
             let mut go_on = || match go_on() {
                 Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
+                Err(error) => {
+                    cause = Some(error);
+                    ControlFlow::Break(())
+                }
             };
             let tokens = parts[i].iter();
             let tokens = tokens.map(|text| self.token_ids_interruptible(role, text, &mut go_on));
-            tokens.collect::<Result<Vec<TokenIds>, Error>>()
+            let tokens = tokens.collect::<Result<Vec<TokenIds>, Error>>();
+            tokens.map_err(|error| cause.unwrap_or(error))
         };
         // Waking a helper for one part takes longer than the part itself.
         let tokens = match parts.len() {

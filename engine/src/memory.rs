@@ -32,8 +32,8 @@ const RESERVE: usize = 4 << 20;
 /// The part of the reserve that is used last: for the text of the error.
 const LAST: usize = 256 << 10;
 
-/// A step that allocates no more than this needs no larger reserve.
-const SMALL: usize = 1 << 20;
+/// A step that allocates no more than this needs no larger reserve, also with eight threads.
+const SMALL: usize = RESERVE / 8;
 
 /// The C library's allocator with the reserve behind it. It is the global allocator of the extension.
 /// Without it, [`check`] and [`hold`] only refuse work when there is little memory.
@@ -129,7 +129,7 @@ fn refill() -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
-pub(crate) fn hold(bytes: usize) -> Result<Hold, Error> {
+pub fn hold(bytes: usize) -> Result<Hold, Error> {
     check()?;
     let mut hold = Hold {
         bytes: 0,
@@ -148,8 +148,17 @@ pub(crate) fn hold(bytes: usize) -> Result<Hold, Error> {
     Ok(hold)
 }
 
+/// As [`hold`], for parsing JSON of this many bytes: a list of empty lists takes 32 bytes for three,
+/// and its vector has up to twice the room and is copied when it grows.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub fn hold_for_json(bytes: usize) -> Result<Hold, Error> {
+    hold(bytes.saturating_mul(64))
+}
+
 /// A larger reserve.
-pub(crate) struct Hold {
+pub struct Hold {
     bytes: usize,
     /// In the unit tests, each step is held against what it was promised.
     #[cfg(test)]

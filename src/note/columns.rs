@@ -20,7 +20,7 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use serde_json::Value;
 
 use super::Origin;
-use crate::errors::{Outcome, internal};
+use crate::errors::{Outcome, hold_for_json, internal};
 use crate::pg::call::{Call, export};
 use crate::pg::text::{Detoasted, to_utf8};
 
@@ -77,6 +77,7 @@ fn column_name_now(call: Call) -> Outcome<pg_sys::Datum> {
     if has_column(table, name) {
         return Ok(named);
     }
+    let _hold = hold_for_json(noted.bytes().len());
     let columns: Option<Value> = serde_json::from_str(&to_utf8(noted.bytes())?).ok();
     let Some(found) = columns.and_then(|columns| by_number(table, owner, name, &columns)) else {
         return Ok(named);

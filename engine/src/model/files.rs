@@ -119,7 +119,10 @@ pub(crate) fn read_json_bytes(path: &Path) -> Result<Vec<u8>, Error> {
 /// [`Error::Corrupt`] for a file that is too large, no JSON, or of another form; [`Error::Io`].
 pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     match read_bytes(path, MAX_CONFIG_BYTES) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::corrupt(path, e)),
+        Ok(bytes) => {
+            let _hold = memory::hold_for_json(bytes.len())?;
+            serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::corrupt(path, e))
+        }
         Err(Error::MissingFile { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -188,7 +188,9 @@ impl Tokenizer {
     ) -> Result<(), Error> {
         interrupts.check()?;
         let Some(segmenter) = &self.segmenter else {
-            ids.extend_from_slice(self.encode_whole(text)?.get_ids());
+            let encoding = self.encode_whole(text)?;
+            memory::make_room(ids, encoding.len())?;
+            ids.extend_from_slice(encoding.get_ids());
             return Ok(());
         };
         let goal = ids.len() + count;
