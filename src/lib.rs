@@ -22,10 +22,6 @@ mod version;
 
 pg_module_magic!();
 
-/// Memory that the system refuses ends the statement, not the server.
-#[global_allocator]
-static ALLOCATOR: gte_engine::memory::Allocator = gte_engine::memory::Allocator;
-
 // Both ways of installing use the same files: `make install` joins them, `cargo pgrx` includes
 // them.
 extension_sql_file!("../sql/extension/10-guard.sql", name = "guard", bootstrap);

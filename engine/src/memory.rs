@@ -35,10 +35,13 @@ const LAST: usize = 256 << 10;
 /// A step that allocates no more than this needs no larger reserve, also with eight threads.
 const SMALL: usize = RESERVE / 8;
 
-/// The C library's allocator with the reserve behind it. It is the global allocator of the extension.
-/// Without it, [`check`] and [`hold`] only refuse work when there is little memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Allocator;
+/// The C library's allocator with the reserve behind it.
+struct Allocator;
+
+/// In the extension, this is the allocator of all Rust code. The unit tests have one that counts, too.
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 // SAFETY: every block is one of `System`. None of the functions unwinds.
 unsafe impl GlobalAlloc for Allocator {
