@@ -25,8 +25,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::Error;
 
 /// Bytes of the reserve. The engine allocates less than 1 MB between two checks on one thread, the
-/// fallible buffers aside, see `tests/refused_memory.rs`. The C library takes memory from the system
-/// by the megabyte when the heap can't grow in place.
+/// fallible buffers aside, see `memory/tests.rs`. The C library takes memory from the system by the
+/// megabyte when the heap can't grow in place.
 const RESERVE: usize = 4 << 20;
 
 /// The part of the reserve that is used last: for the text of the error.
