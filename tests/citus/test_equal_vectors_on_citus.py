@@ -1,4 +1,7 @@
-"""Many rows of a distributed table with one and the same vector, and the rows beside them that an HNSW index loses."""
+"""Many rows of a distributed table with one and the same vector, and the rows beside them that an HNSW index loses.
+
+One index alone loses more than 10 of 200 in most builds, and few in some: its levels are random.
+"""
 
 import pytest
 
@@ -33,8 +36,6 @@ def test_rows_beside_copies(crowd):
     crowd.run(hint[hint.index("SELECT enable"):])
     assert not [h for h in crowd.value("select hints from embedding_status('crowd')") if "same vector" in h]
     crowd.run("insert into crowd (id, content, embedding) select id, content, v from beside")
-    # By one index some are lost, which shows that the case is one.
-    assert lost(crowd, "select id from crowd order by embedding <#> %s::text::vector limit 10") > 10
     assert lost(crowd, "select id from query_crowd(%s::text::vector, -1, 10)") <= 2
     crowd.run("insert into crowd values (6000, 'The river floods in spring.')")
     # No word in common: found by its meaning, and by the second index.
@@ -58,6 +59,5 @@ def test_documents_beside_copies(crowd):
     crowd.run("insert into crowd_docs select id, content from beside")
     for id, v in crowd.rows("select id, v::text from beside"):
         crowd.run("update crowd_docs_chunks set embedding = %s::text::vector where document_id = %s", v, id)
-    assert lost(crowd, "select document_id from crowd_docs_chunks order by embedding <#> %s::text::vector limit 10") > 10
     assert lost(crowd, "select (document).id from gte_small.documents_of_shards(null::crowd_docs, %s::text::vector, 10, 2, '{}')") <= 2
     assert crowd.value("select count(distinct (document).id) from query_crowd_docs('This page is left blank.', 0.99, 5000)") == 4000

@@ -1,14 +1,13 @@
-"""Documents with one and the same chunk, and the documents beside them that the HNSW index of the chunks loses."""
+"""Documents with one and the same chunk, and the documents beside them that the HNSW index of the chunks loses.
+
+The first index alone loses 60 to 160 of 300 in most builds, and few in some: its levels are random.
+"""
 
 import pytest
 
 ARBITRARY = "(select l2_normalize(array_agg(random() - 0.5)::real[]::vector) from generate_series(1, 384) g where i is not null)"
 LOST = ("select count(*) from beside where not exists (select from gte_small.nearest_documents('manuals_chunks', false, v, 10, 2, %s) n "
         "where (select d.ctid from manuals d where d.id = beside.id) = any (n.documents))")
-
-# By the first index alone.
-PLAIN = ("select count(*) from beside b where not exists (select from (select c.document_id from manuals_chunks c order by c.embedding <#> b.v limit 10) s "
-         "where s.document_id = b.id)")
 
 
 def hint(connection):
@@ -40,8 +39,6 @@ def manuals(connection):
 def test_documents_that_equal_chunks_hide(manuals):
     [crowded] = [text for text in hint(manuals) if "3000 rows have one and the same vector" in text]
     beside(manuals)
-    # 60 to 160 of 300, which shows that the case is one.
-    assert manuals.execute(PLAIN).fetchone()[0] > 20
     manuals.execute("select enable_document_search('manuals', 'body')" if "enable_document_search('public.manuals', '{body}')" in crowded else crowded)
     assert len(indexes(manuals)) == 1 and not [text for text in hint(manuals) if "same vector" in text]
     assert manuals.execute(LOST, ["{}"]).fetchone()[0] <= 5
