@@ -77,9 +77,9 @@ def test_the_second_index_finds_rows_that_copies_hide(docs):
     assert hint(docs) is None
     # These arrive after both indexes.
     others(docs, 300)
-    # By the first index 60 to 160 of 300, which shows that the case is one.
-    assert lost(docs, FIRST) > 20
-    assert lost(docs, f"{FIRST} union {SECOND.format(condition(docs))}") <= 5
+    # By the first index alone 46 to 300 of 300 in 50 builds, with both 0 in each: the levels of an HNSW index are random.
+    together = lost(docs, f"{FIRST} union {SECOND.format(condition(docs))}")
+    assert together <= 5 and lost(docs, FIRST) > together
 
 
 def test_the_copies_are_found_as_before(docs):
@@ -213,8 +213,11 @@ def test_searches_and_status_through_the_users_functions(docs):
     assert missed <= 4
     # Copies and others together, each once, in the order of distance and key.
     found = docs.execute("select id from query_docs((select embedding from docs where id = 1), null, 3100)").fetchall()
-    assert len(found) == len(set(found)) == 3100
     ids = [row[0] for row in found]
-    first = [number for number in ids if number <= 3000]
-    # The index is approximate: it may lose a copy.
-    assert len(first) >= 2990 and ids[:len(first)] == first == sorted(first)
+    assert len(ids) == len(set(ids)) == 3100
+    docs.execute("set enable_indexscan = off")
+    order = [row[0] for row in docs.execute("select id from docs order by embedding <#> (select embedding from docs where id = 1), id")]
+    assert len(order) == 3200
+    # A subsequence of the exact order. The index may leave out others than the last 100: up to 98 copies in 50 builds.
+    places = [order.index(number) for number in ids]
+    assert places == sorted(places)
