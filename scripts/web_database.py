@@ -18,6 +18,9 @@ CONNECT_SECONDS = 5
 # How often a request that runs is looked at: whether its browser is still there, whether a newer one has come.
 LOOK_SECONDS = 0.05
 AGAIN_SECONDS = 0.25
+# Each transaction sets them for itself: pgbouncer refuses the parameter `options`, and gives a server connection to other
+# clients after a transaction. The options of the user's address (search_path, role) go on to hold.
+SETTINGS = "set local statement_timeout = {}; set local idle_in_transaction_session_timeout = '1min'; set local datestyle = iso"
 MODEL_STATES = {"58P01", "58030", "XX001"}
 
 
@@ -114,13 +117,9 @@ class Database:
 
     def _connect(self):
         try:
-            # The user's options go on to hold: search_path or role. Of two values of a setting the last one counts.
-            given = psycopg.conninfo.conninfo_to_dict(self._dsn).get("options") or ""
             connection = psycopg.connect(
                 self._dsn, connect_timeout=CONNECT_SECONDS, prepare_threshold=None, client_encoding="utf8",
-                application_name="gte-small web",
-                options=f"{given} -c default_transaction_read_only=on -c statement_timeout={self.timeout_ms} "
-                        "-c idle_in_transaction_session_timeout=60000 -c datestyle=iso")
+                application_name="gte-small web")
         except psycopg.OperationalError as error:
             raise no_server(error) from None
         connection.read_only = True
@@ -188,6 +187,7 @@ class Session:
         connection = self.connection
         try:
             with self._job._uses(connection), connection.cursor() as cursor:
+                cursor.execute(SETTINGS.format(self.timeout_ms).encode())
                 began = time.monotonic()
                 # bytes: psycopg refuses a str that is not a literal of the source.
                 cursor.execute(statement.encode(), parameters)

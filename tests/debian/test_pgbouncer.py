@@ -3,12 +3,20 @@
 `scripts/pgbouncer.py` starts pgbouncer and the server.
 """
 
+import contextlib
 import json
 import os
+import pathlib
+import sys
 import threading
 
 import psycopg
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
+
+import web_search  # noqa: E402  scripts/web_search.py
+from web_database import Database, Job  # noqa: E402
 
 if "GTE_BOUNCER" not in os.environ:
     pytest.skip("needs pgbouncer: run `make test-debian`", allow_module_level=True)
@@ -128,3 +136,17 @@ def test_a_backfill_runs_outside_of_a_transaction(connect, notes):
     assert value(one, "select count(*) from notes where embedding is not null") == 0
     one.execute("call embed_backfill('notes', 100)")
     assert value(one, "select count(*) from notes where embedding = embed(body)") == 300
+
+
+def test_the_search_page_asks_through_the_pool(connect, notes):
+    one = connect()
+    notes.execute("insert into notes (body) values ('The office dog is called Ada.')")
+    before = value(one, "select current_setting('statement_timeout')")
+    with contextlib.closing(Database(f"host={PLACES['pool']} port=6432 dbname=postgres user=anybody", 12_000)) as pages:
+        with pages.session(Job()) as session:
+            assert [table["label"] for table in web_search.overview(session)["tables"]] == ["notes"]
+            settings = session.run("select current_setting('transaction_read_only'), current_setting('statement_timeout')")
+        assert settings.rows == [["on", "12s"]]
+        # The next client has the same server connection.
+        assert value(one, "select current_setting('statement_timeout')") == before
+        one.execute("insert into notes (body) values ('Written after the page was shown.')")

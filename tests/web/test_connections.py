@@ -12,7 +12,7 @@ import web
 import web_server
 from conftest import make_docs, make_role, reader
 from state import Failure
-from web_database import Database
+from web_database import Database, Job
 
 
 def options(dsn: str, given: str) -> str:
@@ -24,12 +24,13 @@ def test_the_options_of_the_address_hold(database, connection, page):
     connection.execute("create schema app; set search_path = app, public")
     make_docs(connection)
     connection.execute("grant usage on schema app to gte_web")
-    running = page(options(reader(database), "-c search_path=app,public -c default_transaction_read_only=off"), timeout_ms=12_000)
+    running = page(options(reader(database), "-c search_path=app,public -c default_transaction_read_only=off -c statement_timeout=0"), timeout_ms=12_000)
     assert [table["label"] for table in running.call("overview")["tables"]] == ["docs"]
     assert running.search("night")["meaning"]["rows"]
-    # Those of the page are the last, so they win.
-    with running.server.database._connect() as session:
-        assert session.execute("select current_setting('default_transaction_read_only'), current_setting('statement_timeout')").fetchone() == ("on", "12s")
+    # Those of the page are set later, so they win.
+    with running.server.database.session(Job()) as session:
+        found = session.run("select current_setting('transaction_read_only'), current_setting('statement_timeout'), current_setting('search_path')")
+    assert found.rows == [["on", "12s", "app,public"]]
 
 
 @pytest.mark.parametrize("given", ["", "-c role=gte_web"])

@@ -374,7 +374,8 @@ def test_searches_of_other_pages_are_left_alone(docs, connection):
 # -- whom it refuses --
 
 REFUSED = [
-    {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": None}, {"Origin": "http://evil.example"}, {"Origin": None}, {"Origin": "null"},
+    {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Host": "localhost.evil.example"}, {"Host": "localhost:1.evil.example"}, {"Host": None},
+    {"Origin": "http://127.0.0.1:1"}, {"Origin": "http://evil.example"}, {"Origin": None}, {"Origin": "null"},
     {"X_Key": "wrong"}, {"X_Key": None}, {"X_Key": ""}, {"X_Key": "ü"}, {"Content_Type": "text/plain"}, {"Content_Type": "application/x-www-form-urlencoded"}]
 
 
@@ -391,6 +392,12 @@ def test_a_call_that_is_not_from_the_page_is_refused(shared, changed):
 def test_a_name_that_resolves_to_127_0_0_1_gets_no_file(shared):
     assert shared.request("GET", "/", Host="rebound.example")[0] == 403
     assert shared.request("GET", "/", Host=f"localhost:{shared.port}")[0] == 200
+
+
+def test_another_port_may_be_forwarded_here(shared):
+    """As by ssh -L 9000:127.0.0.1:8018."""
+    assert shared.request("GET", "/", Host="localhost:9000")[0] == 200
+    assert shared.request("POST", "/api/overview", b"{}", Host="localhost:9000", Origin="http://localhost:9000")[0] == 200
 
 
 def test_a_get_reaches_no_call(shared):
