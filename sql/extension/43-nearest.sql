@@ -131,7 +131,7 @@ BEGIN
      -- threshold.
      AND (passing OPERATOR(pg_catalog.=) seen OR only_own OPERATOR(pg_catalog.=) '' OR second IS NOT NULL OR conditions OPERATOR(pg_catalog.=) '' AND NOT pg_catalog.row_security_active(target))
      OR reach OPERATOR(pg_catalog.>) most
-        AND gte_small.ends_in_a_tie(distances, most, reach, bound, CASE WHEN half THEN 0.0002 ELSE 0 END) THEN
+        AND gte_small.ends_in_a_tie(distances, most, reach, bound, gte_small.order_error(half)) THEN
     EXECUTE pg_catalog.format(summary, pg_catalog.format(statement, embedding, only_own, target,
         CASE WHEN everything THEN 'true' ELSE filled END, conditions, 'exact_distance', 'exact_distance', and_key, ''))
       INTO parts, places, distances, seen, passing USING wanted, most, bound;
@@ -143,8 +143,18 @@ $body$;
 COMMENT ON FUNCTION gte_small.nearest_places(pg_catalog.regclass, pg_catalog.name, pg_catalog.name[], pg_catalog.bool, vector, pg_catalog.int4, pg_catalog.float8, pg_catalog.jsonb, pg_catalog.bool) IS
   'part of the search functions: the places of the nearest rows, and their distances';
 
+-- An index of halfvec orders by distances of half precision. Their error is less than 0.0002.
+CREATE FUNCTION gte_small.order_error(half pg_catalog.bool)
+  RETURNS pg_catalog.float8
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT CASE WHEN half THEN 0.0002 ELSE 0 END::float8
+$body$;
+COMMENT ON FUNCTION gte_small.order_error(pg_catalog.bool) IS
+  'part of the search functions: by how much the order of an index may differ from that of the exact distances';
+
 -- Whether the last of the distances is as near as the most-th, or as the bound: then others may have been left
--- out. "slack" is the error of the order in which they came: of half precision, less than 0.0002.
+-- out. "slack" is the error of the order in which they came.
 CREATE FUNCTION gte_small.ends_in_a_tie(
     distances pg_catalog.float8[], most pg_catalog.int4, reach pg_catalog.int4, bound pg_catalog.float8, slack pg_catalog.float8)
   RETURNS pg_catalog.bool

@@ -370,8 +370,7 @@ DECLARE
   by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key() AND NOT half;
   second CONSTANT pg_catalog.text := gte_small.second_condition(chunks, 'embedding', 'c');
   measure CONSTANT pg_catalog.text := CASE WHEN half THEN 'exact_distance' ELSE 'distance' END;
-  -- The error of an order by half precision.
-  slack CONSTANT pg_catalog.float8 := CASE WHEN half THEN 0.0002 ELSE 0 END;
+  slack CONSTANT pg_catalog.float8 := gte_small.order_error(half);
   conditions pg_catalog.text;
   k pg_catalog.record;
   rows_of pg_catalog.text;

@@ -66,7 +66,7 @@ BEGIN
     END LOOP;
   END IF;
   IF pg_catalog.cardinality(distances) OPERATOR(pg_catalog.<) most
-     OR reach OPERATOR(pg_catalog.>) most AND gte_small.ends_in_a_tie(distances, most, reach, bound, CASE WHEN half THEN 0.0002 ELSE 0 END) THEN
+     OR reach OPERATOR(pg_catalog.>) most AND gte_small.ends_in_a_tie(distances, most, reach, bound, gte_small.order_error(half)) THEN
     attempt := 2;
     FOR one IN EXECUTE pg_catalog.format(statement, embedding, rows_of, conditions, 'exact_distance', and_key, row_type, 'true') USING wanted, most LOOP
       hit := one.hit;

@@ -298,7 +298,7 @@ DECLARE
   chunks CONSTANT pg_catalog.regclass := gte_small.chunks_of(target);
   half CONSTANT pg_catalog.bool := gte_small.searches_halfvec(chunks, 'embedding');
   by_key CONSTANT pg_catalog.bool := gte_small.sorts_by_index_and_key() AND NOT half;
-  slack CONSTANT pg_catalog.float8 := CASE WHEN half THEN 0.0002 ELSE 0 END;
+  slack CONSTANT pg_catalog.float8 := gte_small.order_error(half);
   second CONSTANT pg_catalog.text := gte_small.second_condition(chunks, 'embedding', 'c');
   collected CONSTANT pg_catalog.text :=
     'select pg_catalog.array_agg(s.k), pg_catalog.array_agg(s.ordinal), pg_catalog.array_agg(s.d) from ';
