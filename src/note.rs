@@ -24,7 +24,9 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
+use std::rc::Rc;
 
+use gte_engine::memory::Hold;
 use pgrx::{FromDatum, PgLogLevel, PgSqlErrorCode, pg_sys};
 use serde_json::{Map, Value};
 
@@ -48,6 +50,9 @@ const EMBED_TRIGGER: &CStr = c"embed_trigger";
 
 /// The beginning of a comment that is a note; JSON follows.
 const PREFIX: &str = "gte-small ";
+
+/// Bytes of a note, at most. One that names 1,600 columns has 120 kB.
+const LONGEST: usize = 256 << 10;
 
 export!(embedding_written_gte_small, pg_finfo_embedding_written_gte_small, embedding_written);
 
@@ -229,9 +234,9 @@ unsafe fn triggers_for(relation: pg_sys::Relation, column: &CStr) -> Vec<*const 
     }
 }
 
-/// The content of a note.
+/// The content of a note, and memory for it and a copy.
 #[derive(Clone)]
-struct Note(Map<String, Value>);
+struct Note(Map<String, Value>, Rc<Option<Hold>>);
 
 /// The effect of a write on a note.
 struct Verdict {
@@ -245,9 +250,12 @@ impl Note {
     /// `None` for a comment that is not a note, or not a valid one.
     fn parse(comment: &[u8]) -> Option<Note> {
         let json = comment.strip_prefix(PREFIX.as_bytes()).filter(|json| json.starts_with(b"{"))?;
-        let _hold = hold_for_json(json.len());
+        if json.len() > LONGEST {
+            return None;
+        }
+        let held = Rc::new(hold_for_json(2 * json.len()));
         match serde_json::from_str(&to_utf8(json).ok()?).ok()? {
-            Value::Object(note) => Some(Note(note)),
+            Value::Object(note) => Some(Note(note, held)),
             _ => None,
         }
     }
@@ -347,7 +355,7 @@ impl Origin {
         unsafe {
             let comment = pg_sys::GetComment(self.trigger, pg_sys::TriggerRelationId, 0);
             if comment.is_null() {
-                return shard::is_shard(self.table).then(|| Note(Map::new()));
+                return shard::is_shard(self.table).then(|| Note(Map::new(), Rc::default()));
             }
             let note = Note::parse(CStr::from_ptr(comment).to_bytes());
             pg_sys::pfree(comment.cast());

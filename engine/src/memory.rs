@@ -19,12 +19,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Error;
 
-/// Bytes of the reserve. The engine allocates less than 1 MB between two checks on one thread, the
+/// Bytes of the reserve for up to eight threads. The engine allocates less than 1 MB between two checks on one thread, the
 /// fallible buffers aside, see `memory/tests.rs`. The C library takes memory from the system by the
 /// megabyte when the heap can't grow in place.
 const RESERVE: usize = 4 << 20;
@@ -32,8 +32,20 @@ const RESERVE: usize = 4 << 20;
 /// The part of the reserve that is used last: for the text of the error.
 const LAST: usize = 256 << 10;
 
-/// A step that allocates no more than this needs no larger reserve, also with eight threads.
+/// A step that allocates no more than this needs no larger reserve. There is as much for each thread.
 const SMALL: usize = RESERVE / 8;
+
+/// What a new thread allocates before its first work. The C library ends the process when there is no
+/// memory for its thread-local data.
+const THREAD: usize = 1 << 20;
+
+/// Address space that glibc maps for a moment to place the heap of a new thread; half of it stays.
+/// Without it each allocation of the thread takes a page: 1,000 of 40 bytes took 4 MB.
+const THREAD_HEAP: usize = 128 << 20;
+
+/// The largest JSON value whose objects have few entries takes 128 bytes for a byte: objects of one
+/// entry in each other. Measured in `memory/tests.rs`.
+const JSON_MEMORY: usize = 160;
 
 /// The C library's allocator with the reserve behind it.
 struct Allocator;
@@ -95,6 +107,9 @@ fn from_reserve(bytes: usize, allocate: &dyn Fn() -> *mut u8) -> *mut u8 {
     }
 }
 
+/// Bytes of the reserve while no step holds more.
+static WANTED: AtomicUsize = AtomicUsize::new(RESERVE);
+
 /// Whether the reserve has its full size. There is none before the first [`check`].
 static WHOLE: AtomicBool = AtomicBool::new(false);
 
@@ -118,14 +133,24 @@ pub fn check() -> Result<(), Error> {
 fn refill() -> Result<(), Error> {
     let mut kept = lock();
     // What a step was promised is now free for it.
-    if kept.held > 0 || kept.resize(RESERVE) {
+    let wanted = WANTED.load(Ordering::Relaxed);
+    if kept.held > 0 || kept.resize(wanted) {
         WHOLE.store(kept.held == 0, Ordering::Relaxed);
         return Ok(());
     }
     if kept.bytes < LAST {
         kept.resize(LAST);
     }
-    Err(Error::OutOfMemory { bytes: RESERVE })
+    Err(Error::OutOfMemory { bytes: wanted })
+}
+
+/// Makes the reserve large enough for this many threads, from now on. Returns whether it is.
+pub(crate) fn is_enough_for(threads: usize) -> bool {
+    let wanted = RESERVE.max(threads.saturating_mul(SMALL));
+    if WANTED.fetch_max(wanted, Ordering::Relaxed) < wanted {
+        WHOLE.store(false, Ordering::Relaxed);
+    }
+    check().is_ok()
 }
 
 /// Makes sure that a step can allocate this many bytes, until the result is dropped.
@@ -143,6 +168,8 @@ pub fn hold(bytes: usize) -> Result<Hold, Error> {
         let mut kept = lock();
         let wanted = kept.bytes.saturating_add(bytes);
         if !kept.resize(wanted) {
+            // The old reserve may be gone as well: the next check looks.
+            WHOLE.store(false, Ordering::Relaxed);
             return Err(Error::OutOfMemory { bytes });
         }
         kept.held += bytes;
@@ -151,13 +178,12 @@ pub fn hold(bytes: usize) -> Result<Hold, Error> {
     Ok(hold)
 }
 
-/// As [`hold`], for parsing JSON of this many bytes: a list of empty lists takes 32 bytes for three,
-/// and its vector has up to twice the room and is copied when it grows.
+/// As [`hold`], for parsing JSON of this many bytes.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
 pub fn hold_for_json(bytes: usize) -> Result<Hold, Error> {
-    hold(bytes.saturating_mul(64))
+    hold(bytes.saturating_mul(JSON_MEMORY))
 }
 
 /// A larger reserve.
@@ -173,7 +199,7 @@ impl Drop for Hold {
         if self.bytes > 0 {
             let mut kept = lock();
             kept.held -= self.bytes;
-            let most = RESERVE + kept.held;
+            let most = WANTED.load(Ordering::Relaxed) + kept.held;
             kept.shrink_to(most);
         }
     }
@@ -198,12 +224,17 @@ pub(crate) fn make_room<T>(values: &mut Vec<T>, more: usize) -> Result<(), Error
     values.try_reserve_exact(more).map_err(|_| Error::OutOfMemory { bytes })
 }
 
-/// Whether the system gives this many bytes now.
-pub(crate) fn is_there(bytes: usize) -> bool {
-    map(bytes).is_some_and(|start| {
+/// Whether a thread with a stack of this size can start, and allocate. `unready` others were just
+/// started and may not have their heaps yet.
+pub(crate) fn is_there_for_thread(stack: usize, unready: usize) -> bool {
+    let heaps = THREAD_HEAP.saturating_mul(unready + 1);
+    let ranges = [(stack + THREAD, libc::PROT_READ | libc::PROT_WRITE), (heaps, libc::PROT_NONE)];
+    // Both at once.
+    let mapped = ranges.map(|(bytes, access)| map(bytes, access).map(|start| (start, bytes)));
+    for (start, bytes) in mapped.into_iter().flatten() {
         unmap(start, bytes);
-        true
-    })
+    }
+    mapped.iter().all(Option::is_some)
 }
 
 /// The reserve: a mapping that nothing reads or writes.
@@ -225,7 +256,7 @@ impl Kept {
         self.shrink_to(0);
         for bytes in [bytes, before] {
             if bytes > 0
-                && let Some(start) = map(bytes)
+                && let Some(start) = map(bytes, libc::PROT_READ | libc::PROT_WRITE)
             {
                 (self.start, self.bytes) = (Some(start), bytes);
                 break;
@@ -247,14 +278,15 @@ impl Kept {
     }
 }
 
-/// A new private mapping, which counts as memory of the process before it is used.
-fn map(bytes: usize) -> Option<NonNull<u8>> {
+/// A new private mapping. It counts as memory of the process before it is used; without access it
+/// counts for a limit of address space only.
+fn map(bytes: usize, access: i32) -> Option<NonNull<u8>> {
     // SAFETY: this is a new mapping at an address that the system chooses.
     let start = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
             bytes,
-            libc::PROT_READ | libc::PROT_WRITE,
+            access,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
             -1,
             0,

@@ -19,7 +19,7 @@ use std::ffi::{CStr, CString};
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use serde_json::Value;
 
-use super::Origin;
+use super::{LONGEST, Origin};
 use crate::errors::{Outcome, hold_for_json, internal};
 use crate::pg::call::{Call, export};
 use crate::pg::text::{Detoasted, to_utf8};
@@ -75,6 +75,9 @@ fn column_name_now(call: Call) -> Outcome<pg_sys::Datum> {
         (table, owner, CStr::from_ptr(named.cast_mut_ptr()), Detoasted::new(noted))
     };
     if has_column(table, name) {
+        return Ok(named);
+    }
+    if noted.bytes().len() > LONGEST {
         return Ok(named);
     }
     let _hold = hold_for_json(noted.bytes().len());

@@ -7,13 +7,18 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-/// The current value; `None` if the setting does not exist or has no value.
+/// The longest value that is looked at. A placeholder has a value of any length.
+const LONGEST: usize = 64;
+
+/// The current value; `None` if the setting does not exist, has no value, or a long one.
 pub fn value(name: &CStr) -> Option<String> {
     // SAFETY: the name ends in NUL. The result is a NUL-terminated string that stays valid until
     // the next call into Postgres's settings; it is copied at once.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+        let value = (!value.is_null()).then(|| CStr::from_ptr(value));
+        let value = value.filter(|value| value.count_bytes() <= LONGEST);
+        value.map(|value| value.to_string_lossy().into_owned())
     }
 }
 

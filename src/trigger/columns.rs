@@ -124,12 +124,25 @@ impl Trigger {
     /// The names of the columns as they are called now: first the target, then the sources.
     pub fn arguments(&self) -> Outcome<Vec<CString>> {
         // SAFETY: tgargs has tgnargs NUL-terminated strings that live as long as the trigger.
-        let arguments: Vec<CString> = unsafe {
+        let arguments: Vec<&CStr> = unsafe {
             let trigger = (*self.data).tg_trigger;
             (0..(*trigger).tgnargs as usize)
-                .map(|i| CStr::from_ptr(*(*trigger).tgargs.add(i)).to_owned())
+                .map(|i| CStr::from_ptr(*(*trigger).tgargs.add(i)))
                 .collect()
         };
+        // Before they are copied: an argument may have hundreds of megabytes.
+        if arguments.iter().any(|name| name.count_bytes() >= pg_sys::NAMEDATALEN as usize) {
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
+                "an argument of embed_trigger() is longer than the name of a column can be",
+                "The row was not stored.",
+                format!(
+                    "Create the trigger again with the names of the columns, of less than {} bytes.",
+                    pg_sys::NAMEDATALEN
+                ),
+            ));
+        }
+        let arguments: Vec<CString> = arguments.into_iter().map(CStr::to_owned).collect();
         match arguments.len() {
             0 => Ok(self.now(DEFAULT_ARGUMENTS.map(CStr::to_owned).to_vec())),
             1 => Err(error(

@@ -105,6 +105,13 @@ def test_missing_columns(connection, call):
     assert any(name in diagnosis.message_primary for name in ("missing", "Embedding", "ctid"))
 
 
+@pytest.mark.parametrize("letters", [64, 10_000_000])
+def test_an_argument_that_is_no_name_is_not_repeated(connection, letters):
+    table(connection, "id int, content text, embedding vector(384)", f"embed_trigger('embedding', '{'x' * letters}')")
+    diagnosis = refused(connection, "42622")
+    assert "xxx" not in f"{diagnosis.message_primary} {diagnosis.message_detail} {diagnosis.message_hint}"
+
+
 def test_a_dropped_column_is_missing(connection):
     table(connection, "id int, content text, embedding vector(384)")
     connection.execute("alter table notes drop column content; alter table notes add body text")

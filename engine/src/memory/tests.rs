@@ -167,6 +167,73 @@ fn a_text_takes_no_more_than_promised() {
     }
 }
 
+/// U+FDFA is 18 letters in four words after NFKC.
+#[test]
+fn a_text_for_another_pipeline_takes_no_more_than_promised() {
+    for kind in ["Unigram", "BPE"] {
+        let whole = load(kind, |file| {
+            file["normalizer"] = json!({ "type": "NFKC" });
+            file["post_processor"] = json!({
+                "type": "TemplateProcessing",
+                "single": [{ "SpecialToken": { "id": "a", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
+                "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 1 } }],
+                "special_tokens": { "a": { "id": "a", "ids": [0], "tokens": ["a"] } },
+            });
+            file["added_tokens"] = json!([]);
+            if kind == "Unigram" {
+                let split = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true });
+                file["pre_tokenizer"] = split;
+                file["model"] = json!({ "type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁a", -1.0], ["a", -2.0]] });
+            } else {
+                file["pre_tokenizer"] = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+                file["model"] = json!({ "type": "BPE", "vocab": { "a": 0, "b": 1 }, "merges": [] });
+            }
+        });
+        for part in [
+            "!",
+            "a ",
+            "cat",
+            "the cat ",
+            "日",
+            "é",
+            "\u{301}",
+            "ﷺ",
+            "\u{fdfa}",
+            "\u{fdfa} ",
+            "한",
+            "x",
+            "\u{1f600}",
+        ] {
+            for bytes in [3000, 16_384, 100_000, 400_000] {
+                whole.encode_whole(&part.repeat(bytes / part.len())).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn json_takes_no_more_than_promised() {
+    let nested = |depth: usize| r#"{"":"#.repeat(depth) + "1" + &"}".repeat(depth);
+    let many = |part: &str, bytes: usize| {
+        format!("[{}{part}]", format!("{part},").repeat(bytes / (part.len() + 1)))
+    };
+    let mut texts: Vec<String> = [1000, 30_000, 400_000]
+        .iter()
+        .flat_map(|&bytes| {
+            ["[]", "{}", r#"{"":1}"#, r#"{"a":{}}"#, "1", r#""""#, &nested(120)]
+                .map(|part| many(part, bytes))
+        })
+        .collect();
+    texts.push(nested(120));
+    texts.push("[".repeat(120) + &"]".repeat(120));
+    for text in texts {
+        let hold = hold_for_json(text.len()).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        drop(value);
+        drop(hold);
+    }
+}
+
 #[test]
 fn a_step_that_is_too_large_is_refused_and_the_reserve_stays() {
     for bytes in [usize::MAX, 1 << 50] {

@@ -23,9 +23,9 @@ use crate::{DIMS, Error, memory};
 /// gte-small's header has 30,000 bytes. A header of a thousand times that is broken.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 
-/// Bytes that the safetensors library allocates for a byte of the header, at most: an entry of
-/// about 100 bytes becomes a name, a shape and two places in tables. Not measured.
-const HEADER_MEMORY: usize = 24;
+/// Bytes that the safetensors library allocates for a byte of the header, at most: a number of a
+/// shape has two bytes there and 32 while it is parsed, in a vector that grows by doubling.
+const HEADER_MEMORY: usize = 64;
 
 /// The tensor that is not read as a whole by the encoder, but row by row.
 pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";

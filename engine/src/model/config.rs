@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::model::files::{ModelFiles, read_json_bytes, read_optional};
+use crate::model::files::{ModelFiles, read_config, read_optional};
 use crate::model::modules;
 use crate::model::pooling::Pooling;
 use crate::model::prompts::Prompts;
@@ -83,8 +83,7 @@ impl ModelConfig {
     /// prompts.
     pub fn read(files: &ModelFiles) -> Result<ModelConfig, Error> {
         let path = &files.config;
-        let file: ConfigFile =
-            serde_json::from_slice(&read_json_bytes(path)?).map_err(|e| Error::corrupt(path, e))?;
+        let file: ConfigFile = read_config(path)?;
         let unsupported = |reason: String| Err(Error::unsupported(path, reason));
 
         if let Some(model_type) = file.model_type.as_deref()

@@ -118,14 +118,21 @@ pub(crate) fn read_json_bytes(path: &Path) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// [`Error::Corrupt`] for a file that is too large, no JSON, or of another form; [`Error::Io`].
 pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    match read_bytes(path, MAX_CONFIG_BYTES) {
-        Ok(bytes) => {
-            let _hold = memory::hold_for_json(bytes.len())?;
-            serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::corrupt(path, e))
-        }
+    match read_config(path) {
+        Ok(config) => Ok(Some(config)),
         Err(Error::MissingFile { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads a configuration of at most 1 MB.
+///
+/// # Errors
+/// As [`read_optional`], and [`Error::MissingFile`].
+pub(crate) fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let bytes = read_bytes(path, MAX_CONFIG_BYTES)?;
+    let _hold = memory::hold_for_json(bytes.len())?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(path, e))
 }
 
 fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>, Error> {

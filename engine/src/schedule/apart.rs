@@ -9,7 +9,7 @@ use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
 use super::run::StopOnDrop;
 use super::signals::SignalsBlocked;
-use super::team::{GoOn, POLL_INTERVAL, STACK, THREAD_MEMORY};
+use super::team::{GoOn, POLL_INTERVAL, STACK};
 use super::trim::give_memory_back;
 use crate::{Error, memory};
 
@@ -61,8 +61,8 @@ struct Apart {
 
 impl Apart {
     fn start() -> Result<Apart, Error> {
-        if !memory::is_there(THREAD_MEMORY) {
-            return Err(Error::OutOfMemory { bytes: THREAD_MEMORY });
+        if !memory::is_there_for_thread(STACK, 0) {
+            return Err(Error::OutOfMemory { bytes: STACK });
         }
         let mut thread = None;
         let blocked = SignalsBlocked::new()?;

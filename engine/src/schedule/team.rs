@@ -25,10 +25,6 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Bytes of a thread's stack.
 pub(super) const STACK: usize = 2 << 20;
 
-/// Bytes that a thread takes to start: its stack, and what the C library allocates for it. The latter
-/// aborts the process when it gets no memory in the new thread.
-pub(super) const THREAD_MEMORY: usize = STACK + (1 << 20);
-
 /// The work of helpers. The argument is the index of the helper, from 1.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
@@ -82,10 +78,12 @@ impl Team {
         if self.helpers.len() + 1 < members {
             self.shared.lock().end_from = usize::MAX;
         }
+        let before = self.helpers.len();
         while self.helpers.len() + 1 < members {
             let (shared, index) = (self.shared.clone(), self.helpers.len() + 1);
             let Ok(_blocked) = SignalsBlocked::new() else { break };
-            if !memory::is_there(THREAD_MEMORY) {
+            let unready = self.helpers.len() - before;
+            if !memory::is_enough_for(index + 1) || !memory::is_there_for_thread(STACK, unready) {
                 break;
             }
             let started = std::thread::Builder::new()

@@ -16,6 +16,8 @@ pub(crate) struct Prompt {
     /// Its tokens, if they are the same before every text. Otherwise the last ones may depend on
     /// the text, and both are read as one string.
     ids: Option<Vec<u32>>,
+    /// The most bytes of prompt and text that the tokenizer reads.
+    limit: usize,
 }
 
 impl Prompt {
@@ -28,7 +30,7 @@ impl Prompt {
             true => Some(tokenizer.bare_ids(text)?),
             false => None,
         };
-        Ok(Prompt { text: text.to_owned(), tokens, ids })
+        Ok(Prompt { text: text.to_owned(), tokens, ids, limit: tokenizer.most_bytes() })
     }
 
     /// Its text; empty if there is no prompt.
@@ -51,12 +53,15 @@ impl Prompt {
     /// apart is copied before the text.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`], [`Error::TextTooLong`].
     pub fn before<'t>(&self, text: &'t str) -> Result<(&[u32], Cow<'t, str>), Error> {
         if let Some(ids) = &self.ids {
             return Ok((ids, Cow::Borrowed(text)));
         }
         let bytes = self.text.len() + text.len();
+        if bytes > self.limit {
+            return Err(Error::TextTooLong { bytes, limit: self.limit });
+        }
         let mut joined = String::new();
         joined.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
         joined.push_str(&self.text);
