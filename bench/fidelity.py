@@ -3,6 +3,9 @@
 The data is XQuAD English (scripts/xquad.py): 1190 questions, 240 paragraphs, one right paragraph for each question. SQL
 on a throw-away server embeds and searches it, exactly (without an index), in f32 and in bf16. The exit code says whether
 both are near the published figures.
+
+It also prints what suggest_threshold() returns for the paragraphs, and which pairs of a question and a paragraph have a
+higher cosine.
 """
 
 import json
@@ -78,8 +81,26 @@ def compare(session: Session, data: Path) -> bool:
         print("".join([f"{f'{precision} ({kernels})':<22}", *(f"{value:>10.5f}" for value in figures.values()),
                        *(f"{apart:>+10.5f}" for apart in off.values()), f"   embedded in {seconds:.1f} s"]), flush=True)
     allowed = ", ".join(f"{name} {most}" for name, (_, most) in PUBLISHED.items())
+    threshold(session, grades)
     print(f"{'within' if near else 'NOT within'} what is allowed ({allowed})")
     return near
+
+
+def threshold(session: Session, grades: dict) -> None:
+    """The threshold that is suggested for the paragraphs, and the shares of pairs above it."""
+    pairs = ", ".join(f"({postgres.quote_literal(question)}, {postgres.quote_literal(paragraph)})"
+                      for question, right in grades.items() for paragraph in right)
+    session.run("set client_min_messages = warning; select enable_semantic_search('paragraphs', with_index => false);\n"
+                f"create temporary table relevant as select * from (values {pairs}) v (question, paragraph);")
+    # It takes a sample of 400 rows, which are all of them.
+    suggested = session.value("select suggest_threshold('paragraphs')")
+    right, wrong = session.value(
+        f"select avg((cosine > {suggested})::int) filter (where is_right) || ' ' || avg((cosine > {suggested})::int) filter (where not is_right) from ("
+        "select 1 - (q.embedding <=> p.embedding) as cosine, exists (select from relevant r where (r.question, r.paragraph) = (q.id, p.id)) "
+        "as is_right from questions q, paragraphs p) pairs").split()
+    unrelated = session.value("select avg(1 - (p.embedding <=> o.embedding)) from paragraphs p, paragraphs o where p.id < o.id")
+    print(f"suggest_threshold: {suggested}; above it are {float(right):.1%} of the right pairs and {float(wrong):.1%} of the wrong ones; "
+          f"two paragraphs have {float(unrelated):.2f} on average", flush=True)
 
 
 def main() -> int:

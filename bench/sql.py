@@ -6,7 +6,7 @@ figures do not depend on the disk. The engine runs the same texts, tokenizing in
 (engine/examples/peer.rs), in turn with each round of pgbench. Results are written to target/bench/sql.json
 and sql.svg.
 
-    bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions,searches]
+    bench/sql.py [--rounds 1.0] [--only latency,insert,array,first,memory,sessions,searches,cost,long]
 
 The exit code says whether every figure with a target met it. UNJUDGED=1 leaves it at 0.
 """
@@ -25,13 +25,14 @@ import scripts_path  # noqa: F401
 import bars
 import model
 import peers
+import sql_texts
 import state
 import throwaway
 from session import Session
 from sql_searches import searches
 from state import Failure, say
 
-PARTS = ("latency", "insert", "array", "first", "memory", "sessions", "searches")
+PARTS = ("latency", "insert", "array", "first", "memory", "sessions", "searches", "cost", "long")
 # Words of one token each, so that the number of tokens of a text is known.
 WORDS = ("water", "house", "night", "music", "paper", "river", "stone", "light", "green", "market", "school", "winter",
          "mother", "street", "window", "garden", "letter", "summer", "doctor", "engine", "people", "system", "number")
@@ -281,6 +282,8 @@ PLOTTED = {
     "memory": ("private memory", "MB", {"alone_mb": "alone", "of_four_mb": "each of four"}),
     "sessions": ("sessions", "texts/s", {"one": "1 thread", "two": "2 threads", "automatic": "automatic"}),
     "searches": ("searches", "ms", {"ms": "", "inlined_ms": "form of 0.1.0"}),
+    "cost": ("processor time of a text", "ms", {"ms": ""}),
+    "long": ("10 MB of text", "s", {"count_s": "token_count", "chunk_s": "chunk_text"}),
 }
 
 
@@ -325,7 +328,8 @@ def main() -> int:
                 for name, part in (("first", first), ("memory", memory)):
                     if name in options.only:
                         part(bench, preloaded)
-            for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions), ("searches", searches)):
+            for name, part in (("latency", latency), ("insert", insert), ("array", array), ("sessions", sessions), ("searches", searches),
+                               ("cost", lambda bench: sql_texts.cost(bench, text(512))), ("long", sql_texts.long)):
                 if name in options.only:
                     part(bench)
             peers.RESULTS.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ import pytest
 
 from conftest import CLONE
 
-PAGES = [CLONE / "README.md", CLONE / "DEVELOPING.md", CLONE / "CHANGELOG.md", *sorted((CLONE / "docs").glob("*.md"))]
+PAGES = [*(CLONE / name for name in ("README.md", "DEVELOPING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md")),
+         *sorted((CLONE / "docs").glob("*.md"))]
 # Pages to which the questions of README lead.
 QUESTIONS = 10
 
@@ -62,7 +63,25 @@ def test_each_question_of_a_newcomer_leads_to_a_heading():
     assert all(re.fullmatch(r"\[[^\]]+\]\(docs/[a-z]+\.md#[a-z-]+\)", answer) for answer in rows)
 
 
+def test_each_promise_names_tests_that_are_there():
+    rows = re.findall(r"^\| .* \| (.*`.*) \|$", prose(CLONE / "docs" / "promises.md"), re.MULTILINE)
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)?(?:::(test_\w+))?`", row)
+        assert any(file for file, _ in named) or row.startswith("`make"), row
+        for file, test in named:
+            found = list((CLONE / "tests").glob(f"*/{file}")) if file else []
+            assert bool(found) == bool(file), row
+            assert not test or f"def {test}(" in found[0].read_text(encoding="utf-8"), row
+
+
 def test_the_picture_of_readme_has_the_figures_of_the_page():
     drawn = subprocess.run([sys.executable, CLONE / "bench" / "peers_plot.py"], capture_output=True, text=True, check=True).stdout
     assert drawn.count("<rect") > 20
     assert drawn == (CLONE / "docs" / "speed.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- docs-test: tolerance" in page.read_text(encoding="utf-8")], ids=lambda path: path.name)
+def test_a_page_says_by_how_much_its_numbers_may_differ(page):
+    [tolerance] = re.findall(r"<!-- docs-test: tolerance (\S+) -->", page.read_text(encoding="utf-8"))
+    assert re.search(rf"differ(ences)? (of|by) {re.escape(tolerance)}\b", prose(page))
