@@ -234,9 +234,13 @@ unsafe fn triggers_for(relation: pg_sys::Relation, column: &CStr) -> Vec<*const 
     }
 }
 
-/// The content of a note, and memory for it and a copy.
+/// A note that was read.
 #[derive(Clone)]
-struct Note(Map<String, Value>, Rc<Option<Hold>>);
+struct Note {
+    content: Map<String, Value>,
+    /// Memory for the content and a copy.
+    _memory: Rc<Option<Hold>>,
+}
 
 /// The effect of a write on a note.
 struct Verdict {
@@ -253,20 +257,20 @@ impl Note {
         if json.len() > LONGEST {
             return None;
         }
-        let held = Rc::new(hold_for_json(2 * json.len()));
+        let _memory = Rc::new(hold_for_json(2 * json.len()));
         match serde_json::from_str(&to_utf8(json).ok()?).ok()? {
-            Value::Object(note) => Some(Note(note, held)),
+            Value::Object(content) => Some(Note { content, _memory }),
             _ => None,
         }
     }
 
     fn force(&self) -> Option<&Value> {
-        self.0.get("force").filter(|force| !force.is_null())
+        self.content.get("force").filter(|force| !force.is_null())
     }
 
     /// Whether the write of at least one model would change it or warn.
     fn depends_on_model(&self) -> bool {
-        match (self.force(), self.0.get("fingerprint")) {
+        match (self.force(), self.content.get("fingerprint")) {
             (Some(force), _) => force.is_object(),
             (None, known) => known.is_none_or(Value::is_string),
         }
@@ -278,9 +282,9 @@ impl Note {
         }
         let mut note = self.clone();
         let forced = self.force().is_some();
-        let part = match note.0.get_mut("force") {
+        let part = match note.content.get_mut("force") {
             Some(Value::Object(force)) => force,
-            _ => &mut note.0,
+            _ => &mut note.content,
         };
         let empty = !forced && part.remove("empty") == Some(Value::from(true));
         if empty {
@@ -301,7 +305,7 @@ impl Note {
 
     /// The comment, in the database's encoding.
     fn comment(&self) -> Outcome<CString> {
-        let json = serde_json::to_string(&self.0).map_err(internal)?;
+        let json = serde_json::to_string(&self.content).map_err(internal)?;
         let mut comment = String::from(PREFIX);
         for c in json.chars() {
             if c.is_ascii() || database_keeps_utf8() {
@@ -355,7 +359,8 @@ impl Origin {
         unsafe {
             let comment = pg_sys::GetComment(self.trigger, pg_sys::TriggerRelationId, 0);
             if comment.is_null() {
-                return shard::is_shard(self.table).then(|| Note(Map::new(), Rc::default()));
+                return shard::is_shard(self.table)
+                    .then(|| Note { content: Map::new(), _memory: Rc::default() });
             }
             let note = Note::parse(CStr::from_ptr(comment).to_bytes());
             pg_sys::pfree(comment.cast());

@@ -224,10 +224,11 @@ pub(crate) fn make_room<T>(values: &mut Vec<T>, more: usize) -> Result<(), Error
     values.try_reserve_exact(more).map_err(|_| Error::OutOfMemory { bytes })
 }
 
-/// Whether a thread with a stack of this size can start, and allocate. `unready` others were just
-/// started and may not have their heaps yet.
-pub(crate) fn is_there_for_thread(stack: usize, unready: usize) -> bool {
-    let heaps = THREAD_HEAP.saturating_mul(unready + 1);
+/// Whether a thread with a stack of this size can start, and there is address space for `heaps`: that
+/// of this thread, if it makes many small allocations, and those of threads that were just started.
+pub(crate) fn is_there_for_thread(stack: usize, heaps: usize) -> bool {
+    // An empty range can't be mapped.
+    let heaps = THREAD_HEAP.saturating_mul(heaps).max(1);
     let ranges = [(stack + THREAD, libc::PROT_READ | libc::PROT_WRITE), (heaps, libc::PROT_NONE)];
     // Both at once.
     let mapped = ranges.map(|(bytes, access)| map(bytes, access).map(|start| (start, bytes)));

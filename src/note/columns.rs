@@ -49,7 +49,7 @@ pub unsafe fn now(
         return names;
     };
     let note = origin.note();
-    let Some(columns) = note.as_ref().and_then(|note| note.0.get(COLUMNS)) else {
+    let Some(columns) = note.as_ref().and_then(|note| note.content.get(COLUMNS)) else {
         return names;
     };
     let now = |name: CString| match has_column(table, &name) {

@@ -83,7 +83,7 @@ pub unsafe fn record(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger
         let Some(mut note) = origin.note() else {
             return Ok(());
         };
-        if note.0.insert(FOREIGN.to_owned(), Value::from(true)) != Some(Value::from(true)) {
+        if note.content.insert(FOREIGN.to_owned(), Value::from(true)) != Some(Value::from(true)) {
             origin.store(&note)?;
         }
     }
@@ -126,8 +126,8 @@ fn note_wrong(call: Call) -> Outcome<pg_sys::Datum> {
             }
             if let Some(mut note) = origin.note() {
                 let known = |former| former == Some(Value::from(true));
-                let foreign = known(note.0.insert(FOREIGN.to_owned(), Value::from(true)));
-                let wrong = known(note.0.insert(WRONG.to_owned(), Value::from(true)));
+                let foreign = known(note.content.insert(FOREIGN.to_owned(), Value::from(true)));
+                let wrong = known(note.content.insert(WRONG.to_owned(), Value::from(true)));
                 if !(foreign && wrong) {
                     origin.store(&note)?;
                 }
@@ -156,17 +156,17 @@ fn note_settle(call: Call) -> Outcome<pg_sys::Datum> {
         if verified && note.force().is_some() {
             return Ok(false);
         }
-        let mut changed = note.0.remove(FOREIGN).is_some();
-        changed |= note.0.remove(WRONG).is_some();
+        let mut changed = note.content.remove(FOREIGN).is_some();
+        changed |= note.content.remove(WRONG).is_some();
         if verified {
             let model = Model::current()?;
             let identity = model.encoder()?.identity().map_err(|e| from_engine(&e))?;
             for key in ["mixed", "outdated", "empty", super::began::BEGAN] {
-                changed |= note.0.remove(key).is_some();
+                changed |= note.content.remove(key).is_some();
             }
             let fingerprint = Value::from(identity.fingerprint.as_str());
-            changed |=
-                note.0.insert("fingerprint".to_owned(), fingerprint.clone()) != Some(fingerprint);
+            changed |= note.content.insert("fingerprint".to_owned(), fingerprint.clone())
+                != Some(fingerprint);
         }
         if changed {
             origin.store(&note)?;
@@ -201,6 +201,6 @@ fn on_note(call: Call, mut action: impl FnMut(&Origin) -> Outcome<bool>) -> Outc
 
 impl Note {
     fn is_foreign(&self) -> bool {
-        self.0.get(FOREIGN) == Some(&Value::from(true))
+        self.content.get(FOREIGN) == Some(&Value::from(true))
     }
 }

@@ -61,6 +61,7 @@ struct Apart {
 
 impl Apart {
     fn start() -> Result<Apart, Error> {
+        // Without a heap: the library's allocations are large, and the step that needs it holds memory.
         if !memory::is_there_for_thread(STACK, 0) {
             return Err(Error::OutOfMemory { bytes: STACK });
         }

@@ -82,8 +82,8 @@ impl Team {
         while self.helpers.len() + 1 < members {
             let (shared, index) = (self.shared.clone(), self.helpers.len() + 1);
             let Ok(_blocked) = SignalsBlocked::new() else { break };
-            let unready = self.helpers.len() - before;
-            if !memory::is_enough_for(index + 1) || !memory::is_there_for_thread(STACK, unready) {
+            let heaps = index - before;
+            if !memory::is_enough_for(index + 1) || !memory::is_there_for_thread(STACK, heaps) {
                 break;
             }
             let started = std::thread::Builder::new()
