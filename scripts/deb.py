@@ -27,8 +27,6 @@ from state import CLONE, Failure, say
 
 TEMPLATES = CLONE / "packaging" / "debian"
 DIST = CLONE / "target" / "dist"
-# The first minor release whose headers have what the library uses, by major version: those of November 2024.
-MINOR = {15: "15.9", 16: "16.5", 17: "17.1"}
 # The models whose license is known; a package of another one says so.
 LICENSES = {model.GTE_SMALL: "MIT", model.MINILM: "Apache-2.0"}
 
@@ -95,8 +93,8 @@ def indented(text: str) -> str:
 def extension_words(program: Path) -> dict:
     version = postgres.pg_version(program)
     return {"PG": str(version), "PACKAGE": f"postgresql-{version}-gte-small", "SOURCE": "gte-small",
-            "VERSION": f"{versions.in_work()}-{revision()}", "MAINTAINER": maintainer(), "MINOR": MINOR.get(version, str(version)),
-            "SHAREDIR": postgres.config(program, "--sharedir").strip("/"),
+            "VERSION": f"{versions.in_work()}-{revision()}", "MAINTAINER": maintainer(),
+            "MINOR": prerequisites.MINOR.get(version, str(version)), "SHAREDIR": postgres.config(program, "--sharedir").strip("/"),
             "LICENSE": indented((CLONE / "LICENSE").read_text(encoding="utf-8"))}
 
 

@@ -22,27 +22,43 @@ RUSTUP = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -
 PGVECTOR_NEEDED, PGVECTOR_GOOD = "0.8.0", "0.8.4"
 # 14 had its last release in November 2026.
 OLDEST_POSTGRES = 15
+# The first minor release whose headers have what the library uses (GUC_ALLOW_IN_PARALLEL), by major version: those of
+# November 2024. Of 18 every release has it.
+MINOR = {15: "15.9", 16: "16.5", 17: "17.1"}
 OS_RELEASE = Path("/etc/os-release")
 DEBIAN_SERVERS = Path("/usr/lib/postgresql")
+# PostgreSQL's own archive for Debian and Ubuntu: the lists of apt that can name it, and the commands that add it.
+APT_LISTS = Path("/etc/apt")
+PGDG = ("sudo apt-get install -y postgresql-common ca-certificates && "
+        "sudo /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y")
 
-# The packages by the word of the check; {} is PostgreSQL's major version.
+# The packages by the word of the check; {0} is PostgreSQL's major version.
 PACKAGES = {
-    "apt": {"headers": "postgresql-server-dev-{}", "server": "postgresql-{}", "gcc": "gcc libc6-dev", "libc": "libc6-dev",
-            "pip": "python3-pip", "pgvector": "postgresql-{}-pgvector"},
-    "dnf": {"headers": "postgresql{}-devel", "server": "postgresql{}-server", "gcc": "gcc glibc-devel",
-            "libc": "glibc-devel", "pip": "python3-pip", "pgvector": "pgvector_{}"},
+    "apt": {"headers": "postgresql-server-dev-{0}", "server": "postgresql-{0}", "gcc": "gcc libc6-dev", "libc": "libc6-dev",
+            "pip": "python3-pip", "pgvector": "postgresql-{0}-pgvector", "minor": "postgresql-{0} postgresql-server-dev-{0}"},
+    "dnf": {"headers": "postgresql{0}-devel", "server": "postgresql{0}-server", "gcc": "gcc glibc-devel",
+            "libc": "glibc-devel", "pip": "python3-pip", "pgvector": "pgvector_{0}",
+            "minor": "postgresql{0}-server postgresql{0}-devel"},
 }
 
 
-def package_command(word: str, version="") -> str:
-    """The command that installs a package here; on a system that is not in the table, its name on Debian."""
+def _manager() -> str:
+    """This system's program for packages: apt, dnf, or empty if it is not in the table."""
     text = OS_RELEASE.read_text(encoding="utf-8") if OS_RELEASE.is_file() else ""
-    like = " ".join(re.findall(r'^ID(?:_LIKE)?="?([^"\n]*)', text, re.MULTILINE)).split()
-    if {"debian", "ubuntu"} & set(like):
-        return f"sudo apt-get install -y {PACKAGES['apt'][word].format(version)}"
-    if {"fedora", "rhel", "centos"} & set(like):
-        return f"sudo dnf install -y {PACKAGES['dnf'][word].format(version)}"
-    return f"install what Debian calls {PACKAGES['apt'][word].format(version)}"
+    like = set(" ".join(re.findall(r'^ID(?:_LIKE)?="?([^"\n]*)', text, re.MULTILINE)).split())
+    return "apt" if {"debian", "ubuntu"} & like else "dnf" if {"fedora", "rhel", "centos"} & like else ""
+
+
+def package_command(word: str, version="", update=False) -> str:
+    """The command that installs a package here; on a system that is not in the table, its name on Debian.
+
+    `update` fetches the lists first, for a package that is there and too old.
+    """
+    manager = _manager()
+    names = PACKAGES[manager or "apt"][word].format(version)
+    if manager == "apt":
+        return f"{'sudo apt-get update && ' if update else ''}sudo apt-get install -y {names}"
+    return f"sudo dnf install -y {names}" if manager else f"install what Debian calls {names}"
 
 
 def _output(*words) -> str:
@@ -155,15 +171,28 @@ def known_versions() -> list:
     return [int(version) for version in features if int(version) >= OLDEST_POSTGRES]
 
 
+def minor_release(program: Path) -> str:
+    """The minor release of the headers, `15.9`; that of pg_config without them. Empty for a version under development."""
+    config = Path(postgres.config(program, "--includedir-server")) / "pg_config.h"
+    said = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    # Some systems divide this file by architecture, and it only includes the other.
+    found = re.search(r'^#define PG_VERSION "(\d+\.\d+)', said, re.MULTILINE)
+    found = found or re.search(r"PostgreSQL (\d+\.\d+)", postgres.config(program, "--version"))
+    return found[1] if found else ""
+
+
 def headers(program: Path) -> list:
     version = postgres.pg_version(program)
     if version not in known_versions():
         return [f"{program} belongs to PostgreSQL {version}, and gte-small builds for "
                 f"{', '.join(map(str, known_versions()))}:  name another with PG_CONFIG=/path/to/pg_config"]
+    missing, there, oldest = [], minor_release(program), MINOR.get(version)
+    if oldest and there and versions.key(there) < versions.key(oldest):
+        missing.append(f"PostgreSQL is {there} and must be {oldest} or newer:  {package_command('minor', version, update=True)}")
     place = Path(postgres.config(program, "--includedir-server")) / "postgres.h"
-    if place.is_file():
-        return []
-    return [f"PostgreSQL's server headers are missing ({place}):  {package_command('headers', version)}"]
+    if not place.is_file():
+        missing.append(f"PostgreSQL's server headers are missing ({place}):  {package_command('headers', version)}")
+    return missing
 
 
 def server(program: Path, places) -> list:
@@ -180,8 +209,18 @@ def pgvector_version(program: Path) -> str:
     return versions.default_version(Path(postgres.config(program, "--sharedir")) / "extension" / "vector.control")
 
 
+def _has_pgdg() -> bool:
+    """Whether apt reads PostgreSQL's own archive."""
+    lists = [APT_LISTS / "sources.list", *APT_LISTS.glob("sources.list.d/*.list"), *APT_LISTS.glob("sources.list.d/*.sources")]
+    return any("apt.postgresql.org" in path.read_text(encoding="utf-8", errors="replace") for path in lists if path.is_file())
+
+
 def _how_to_get_pgvector(version: int) -> str:
-    return f"{package_command('pgvector', version)}  (docs/install.md says how on a system without that package)"
+    """Debian 12 has no pgvector, and Debian 13 an old one, so the command adds PostgreSQL's own archive."""
+    command = package_command("pgvector", version, update=True)
+    if _manager() == "apt" and not _has_pgdg():
+        command = f"sudo apt-get update && {PGDG} && {package_command('pgvector', version)}"
+    return f"{command}  (docs/install.md#pgvector says how from its sources)"
 
 
 def pgvector(program: Path) -> list:
@@ -201,7 +240,7 @@ def pgvector_note(program: Path) -> str:
     if not there or versions.key(there) >= versions.key(PGVECTOR_GOOD):
         return ""
     return (f"note: pgvector is {there}, and {PGVECTOR_GOOD} mended defects of its indexes; upgrade it when you can:  "
-            f"{_how_to_get_pgvector(postgres.pg_version(program))}")
+            f"{_how_to_get_pgvector(postgres.pg_version(program))}; then in each database:  alter extension vector update;")
 
 
 # --- the message ---

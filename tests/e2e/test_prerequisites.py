@@ -3,6 +3,7 @@
 `make install` runs with a PATH that has stand-ins for all programs but the missing one.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ import model
 import postgres
 import prerequisites
 import state
+import versions
 from conftest import CLONE
 from state import Failure
 
@@ -125,6 +127,41 @@ def test_without_the_servers_headers(tmp_path, install):
 def test_with_a_postgresql_that_it_is_not_for(install, version):
     (line,) = install(PG_VERSION=version)
     assert f"belongs to PostgreSQL {version[:2]}, and gte-small builds for 15, 16, 17, 18:  " in line
+
+
+@pytest.mark.parametrize("version, oldest", [("15.8", "15.9"), ("16.4 (Debian 16.4-1.pgdg120+1)", "16.5"), ("17.0", "17.1")])
+def test_with_a_minor_release_that_is_too_old(install, version, oldest):
+    (line,) = install(PG_VERSION=version)
+    what, command = line.split(":  ")
+    assert what == f"PostgreSQL is {version.split()[0]} and must be {oldest} or newer"
+    assert command == prerequisites.package_command("minor", oldest[:2], update=True)
+
+
+def test_the_minor_release_is_that_of_the_headers(path, tmp_path, install):
+    """They come in a package of their own, which may be older than the program pg_config."""
+    config = tmp_path / "include" / "pg_config.h"
+    config.write_text('#define PG_VERSION "17.0 (Debian 17.0-1)"\n')
+    (line,) = install()
+    assert line.startswith("PostgreSQL is 17.0 and must be 17.1 or newer:  ")
+    config.write_text('#define PG_VERSION "17.10"\n')
+    assert prerequisites.headers(path / "pg_config") == []
+
+
+@pytest.mark.parametrize("version", ["15.9", "15.10", "16.5", "17.1", "18.0", "18beta1", "17devel"])
+def test_with_a_minor_release_that_is_new_enough(path, monkeypatch, version):
+    monkeypatch.setenv("PG_VERSION", version)
+    assert prerequisites.headers(path / "pg_config") == []
+
+
+def test_the_pages_name_the_minor_releases():
+    """One table says which are too old. META.json and the packages have it, too."""
+    first = min(prerequisites.MINOR.values(), key=versions.key)
+    meta = json.loads((CLONE / "META.json").read_text(encoding="utf-8"))
+    assert meta["prereqs"]["runtime"]["requires"]["PostgreSQL"] == f"{first}.0"
+    *all_but_the_last, last = prerequisites.MINOR.values()
+    said = f"PostgreSQL {', '.join(all_but_the_last)}, {last} or 18, or a later minor release"
+    for page in ("README.md", "docs/install.md"):
+        assert said in (CLONE / page).read_text(encoding="utf-8"), page
 
 
 def test_without_the_server(tmp_path, install):
@@ -255,6 +292,33 @@ def test_the_command_is_the_systems_own(tmp_path, monkeypatch, system, command):
     (tmp_path / "os-release").write_text(system)
     monkeypatch.setattr(prerequisites, "OS_RELEASE", tmp_path / "os-release")
     assert prerequisites.package_command("headers", 17).startswith(command)
+
+
+@pytest.mark.parametrize("lists, begins", [
+    ({}, "sudo apt-get update && sudo apt-get install -y postgresql-common ca-certificates && sudo /usr/share/postgresql-common/pgdg/"),
+    ({"sources.list": "deb http://deb.debian.org/debian bookworm main\n"}, "sudo apt-get update && sudo apt-get install -y postgresql-common"),
+    ({"sources.list.d/pgdg.sources": "URIs: https://apt.postgresql.org/pub/repos/apt\n"},
+     "sudo apt-get update && sudo apt-get install -y postgresql-15-pgvector  "),
+    ({"sources.list.d/pgdg.list": "deb http://apt.postgresql.org/pub/repos/apt bookworm-pgdg main\n"},
+     "sudo apt-get update && sudo apt-get install -y postgresql-15-pgvector  ")])
+def test_pgvector_comes_from_an_archive_that_has_it(path, tmp_path, monkeypatch, lists, begins):
+    """Debian 12 has no package of it, and that of Debian 13 is the old one which the note is about."""
+    (tmp_path / "os-release").write_text("ID=debian\n")
+    monkeypatch.setattr(prerequisites, "OS_RELEASE", tmp_path / "os-release")
+    monkeypatch.setattr(prerequisites, "APT_LISTS", tmp_path / "apt")
+    monkeypatch.setenv("PG_VERSION", "15.20")
+    (tmp_path / "apt" / "sources.list.d").mkdir(parents=True)
+    for name, text in lists.items():
+        (tmp_path / "apt" / name).write_text(text)
+    control = tmp_path / "share" / "extension" / "vector.control"
+    control.unlink()
+    (missing,) = prerequisites.pgvector(path / "pg_config")
+    control.write_text("default_version = '0.8.0'\n")
+    note = prerequisites.pgvector_note(path / "pg_config")
+    for said in (missing, note):
+        assert said.partition(":  ")[2].startswith(begins) and "sudo apt-get install -y postgresql-15-pgvector  (" in said
+        assert "docs/install.md#pgvector" in said
+    assert note.endswith("alter extension vector update;")
 
 
 def test_a_cpu_without_avx_for_the_embedded_postgresql(tmp_path, monkeypatch):
