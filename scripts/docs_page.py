@@ -13,7 +13,7 @@ point may differ by the page's tolerance, which is 0 if the page names none. An 
     <!-- docs-test: setup                  SQL that the reader has in another form, such as a table with rows
     ... -->
 
-A shell block with sudo, docker, apt-get or curl changes the machine or needs a network, so it is not run.
+A shell block with sudo, docker, apt-get, curl or git clone changes the machine or needs a network, so it is not run.
 
 A block without output passes if no statement or command of it fails. Where the output has a line with ERROR, the
 statement must fail in this way. psql's lines CONTEXT are left out.
@@ -30,7 +30,7 @@ from state import Failure
 # Languages of blocks that show something and are run by nothing here.
 SHOWN = {"conf", "css", "dockerfile", "html", "ini", "javascript", "js", "json", "log", "mermaid", "py", "python", "rust", "ts", "tsx", "toml",
          "typescript", "yaml"}
-MACHINE = re.compile(r"\b(sudo|docker|apt-get|curl)\b")
+MACHINE = re.compile(r"\b(sudo|docker|apt-get|curl|git clone)\b")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 ANY = "..."
 
