@@ -1,10 +1,10 @@
-"""`make test-debian`: the packages in Debian's own PostgreSQL, and every test there, with those of pg_cron,
-pgbouncer and the search page in chromium.
+"""`make test-debian`: the commands of docs/install.md and the packages in Debian's own PostgreSQL, and every test there,
+with those of pg_cron, pgbouncer and the search page in chromium.
 
     PG=15    Debian 12 (the default)
     PG=17    Debian 13
 
-    debian.py packages    the packages only, without make installcheck
+    debian.py packages    docs/install.md and the packages only, without make installcheck
 
 On the release itself it needs root and apt; the packages of Debian stay installed, and gte-small, pgvector and the tests'
 servers are removed at the end. On another Debian it makes a directory with that release by debootstrap and runs there.
@@ -15,6 +15,7 @@ import contextlib
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,13 @@ from pathlib import Path
 
 import build
 import debian_package
+import debian_page
 import debian_pgvector
 import debian_root
+import install_page
 import pgbouncer
 import postgres
+import remains
 import state
 from debian_package import status
 from debian_pgvector import command
@@ -36,7 +40,6 @@ from tally import Tally, run
 RELEASES = {15: ("12", "bookworm"), 17: ("13", "trixie")}
 # What packages are built with.
 TOOLS = ["dpkg-dev", "debhelper", "make", "gcc"]
-STAND_IN = "all-MiniLM-L6-v2"
 
 
 def wanted_version() -> int:
@@ -79,9 +82,12 @@ class Installed:
 
     def remove(self, pg_config: Path) -> None:
         names = self.names()
-        packages = [name for name in names if name != "pgvector" and status(name).startswith("installed")]
+        packages = [name for name in names if name not in ("pgvector", "sources") and status(name).startswith("installed")]
         if packages:
             debian_package.apt("purge", *packages)
+        if "sources" in names:
+            build.uninstall(pg_config)
+            shutil.rmtree(remains.model_place(pg_config), ignore_errors=True)
         if "pgvector" in names:
             debian_pgvector.uninstall(pg_config)
         self._file.unlink(missing_ok=True)
@@ -105,6 +111,8 @@ class Test:
                     step()
                 if self.tally.failed > failed:
                     return
+            with self.tally.step("the commands of docs/install.md"):
+                debian_page.Commands(self.made, self.ours).run()
             with self.tally.step("install, search, upgrade"):
                 self.made.install_search_upgrade()
             if every_test:
@@ -141,9 +149,12 @@ class Test:
                 command("pg_dropcluster", "--stop", self.version, "main")
         # First the leftovers of an interrupted run: an installation found after this belongs to somebody else.
         self.ours.remove(self.pg_config)
+        model_place = remains.model_place(self.pg_config)
         if build.library_place(self.pg_config).exists():
             raise Failure(f"gte-small is installed in the PostgreSQL of {self.pg_config}, which this would replace;\n"
                           f"  {build.verb('uninstall', self.pg_config)}")
+        if os.path.lexists(model_place):
+            raise Failure(f"a model is in {model_place}, which this would replace; move it away")
 
     def pgvector(self) -> None:
         if not postgres.has_pgvector(self.pg_config):
@@ -151,11 +162,10 @@ class Test:
             debian_pgvector.install(self.pg_config)
 
     def make_deb(self) -> None:
-        """By the verb, as a user builds them. The model is the stand-in from PyPI, which the hub is not needed for."""
-        code, said = run(["make", "--no-print-directory", "deb", f"PG={self.version}", f"PG_CONFIG={self.pg_config}",
-                          "PROFILE=fast", f"MODEL={STAND_IN}"])
+        """By the commands of docs/install.md. The model is the one from PyPI, which the hub is not needed for."""
+        said = debian_page.shell(install_page.for_root(install_page.block("make deb"), self.version))
         made = [Path(line) for line in said.splitlines() if line.endswith(".deb")]
-        if code != 0 or len(made) != 2:
+        if len(made) != 2:
             raise Failure("make deb made no two packages; what it says above names the cause")
         self.made = debian_package.Packages(self.tally, self.pg_config, *made)
         self.ours.will_add(self.made.name)

@@ -4,6 +4,7 @@ An older package is made of the new one: it has the SQL of version 0.1.0, and th
 """
 
 import contextlib
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -58,6 +59,12 @@ def status(package: str) -> str:
     """dpkg's word for a package, and its version: `installed 0.2.0-1`; empty if dpkg does not know it."""
     done = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", package], capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def files(package: str) -> list:
+    """The paths of a package's own files."""
+    listed = subprocess.run(["dpkg", "-L", package], capture_output=True, text=True).stdout.splitlines()
+    return [path for path in listed if "gte-small" in path]
 
 
 class Packages:
@@ -130,8 +137,7 @@ class Packages:
     def purge(self) -> None:
         """The package goes, with a warning if a configuration preloads the library."""
         version = postgres.pg_version(self.pg_config)
-        files = subprocess.run(["dpkg", "-L", self.name], capture_output=True, text=True).stdout.splitlines()
-        files = [path for path in files if "gte-small" in path]
+        ours = files(self.name)
         preloading = Path(f"/etc/postgresql/{version}/gte_small_test/postgresql.conf")
         preloading.parent.mkdir(parents=True)
         line = "shared_preload_libraries = 'gte-small'"
@@ -145,5 +151,5 @@ class Packages:
             preloading.unlink()
             preloading.parent.rmdir()
         with self.check("a purge leaves no file"):
-            left = [path for path in files if Path(path).exists() or Path(path).is_symlink()]
-            assert files and not left and status(self.name) in ("", "not-installed"), (left, status(self.name))
+            left = [path for path in ours if os.path.lexists(path)]
+            assert ours and not left and status(self.name) in ("", "not-installed"), (left, status(self.name))

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import install_page
+import postgres
 import state
 from state import Failure, say
 
@@ -29,13 +31,12 @@ def command(*words, **options) -> None:
         raise Failure(f"{' '.join(words[:2])} failed, so the tests can't run; what it says above names the cause")
 
 
-def _source(pg_config: Path) -> Path:
-    """The directory of the sources, unpacked and built once."""
+def _source() -> Path:
+    """A directory with the sources as `pgvector`, as the page's `git clone` leaves them; they are fetched once."""
     work = state.directory("debian", "pgvector")
-    built = sorted(work.glob("pgvector-*/vector.so"))
-    if built:
-        return built[-1].parent
-    say("fetching and building pgvector from Debian's source package ...")
+    if (work / "pgvector" / "Makefile").is_file():
+        return work
+    say("fetching pgvector from Debian's source package ...")
     for old in work.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     (work / "lists" / "partial").mkdir(parents=True)
@@ -46,15 +47,15 @@ def _source(pg_config: Path) -> Path:
            "-o", "APT::Sandbox::User=root"]
     command(*apt, "update")
     command(*apt, "source", f"pgvector/{SUITE}", cwd=work)
-    unpacked = next(path for path in work.glob("pgvector-*") if path.is_dir())
-    # Without OPTFLAGS it would be built for this CPU only.
-    command("make", "-s", "PROFILE=", f"PG_CONFIG={pg_config}", "OPTFLAGS=", "with_llvm=no", cwd=unpacked)
-    return unpacked
+    next(path for path in work.glob("pgvector-*") if path.is_dir()).rename(work / "pgvector")
+    return work
 
 
 def install(pg_config: Path) -> None:
-    command("make", "-s", "PROFILE=", f"PG_CONFIG={pg_config}", "with_llvm=no", "install", cwd=_source(pg_config))
+    """By the commands of docs/install.md, but for those of apt and git."""
+    commands = [line for line in install_page.block("pgvector/pgvector") if line.removeprefix("sudo ").startswith("make ")]
+    install_page.run(install_page.for_root(commands, postgres.pg_version(pg_config)), _source())
 
 
 def uninstall(pg_config: Path) -> None:
-    command("make", "-s", "PROFILE=", f"PG_CONFIG={pg_config}", "with_llvm=no", "uninstall", cwd=_source(pg_config))
+    install_page.run(f"make -s -C pgvector uninstall PG_CONFIG={pg_config}", _source())
