@@ -181,15 +181,16 @@ class Test:
 
 
 def elsewhere(version: int) -> int:
-    """The same verb in a directory with the other release, which has the sources and this system's Rust."""
+    """The same in a directory with the other release, which has the sources and this system's Rust."""
     root = debian_root.Root(RELEASES[version][1])
     root.make()
     root.copy_sources()
     binds, variables = debian_root.toolchain()
     passed = {name: value for name, value in os.environ.items()
               if name.startswith(("PIP_", "CARGO_", "RUST")) or name.lower().endswith("_proxy")}
-    words = ["make", "-C", debian_root.SOURCES, "--no-print-directory", "test-debian", f"PG={version}"]
-    return subprocess.run(root.command(words, binds=binds, **{**passed, **variables}), stdin=subprocess.DEVNULL).returncode
+    words = ["python3", f"{debian_root.SOURCES}/scripts/debian.py", *sys.argv[1:]]
+    return subprocess.run(root.command(words, binds=binds, **{**passed, **variables, "PG": str(version)}),
+                          stdin=subprocess.DEVNULL).returncode
 
 
 def main() -> int:
