@@ -111,9 +111,9 @@ $body$;
 COMMENT ON FUNCTION gte_small.columns_gone(pg_catalog.regclass, pg_catalog.name[]) IS
   'part of embedding_status: those of the columns that the table has no more';
 
--- Reports the progress: to other sessions by a line for application_name, which has 63 bytes, and to this
--- session by a NOTICE every ten seconds.
-CREATE FUNCTION gte_small.backfill_tell(job gte_small.backfill_job) RETURNS gte_small.backfill_job
+-- Reports the progress: to other sessions by application_name, which has 63 bytes, until the end of the transaction,
+-- and to this session by a NOTICE every ten seconds. "more" ends the NOTICE.
+CREATE FUNCTION gte_small.backfill_tell(job gte_small.backfill_job, more pg_catalog.text DEFAULT '') RETURNS gte_small.backfill_job
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
@@ -134,14 +134,18 @@ BEGIN
   END IF;
   job.progress := format('gte-small: %s %s/%s%s', left((SELECT c.relname FROM pg_class c WHERE c.oid = job.target), 16),
                          job.rows, job.total, replace(rest, ', ', ' '));
+  -- Citus knows its own sessions by this name; other sessions on a worker don't see the shards.
+  IF NOT starts_with(current_setting('application_name'), 'citus_') THEN
+    PERFORM set_config('application_name', job.progress, true);
+  END IF;
   IF clock_timestamp() - job.told > interval '10 seconds' THEN
-    RAISE NOTICE '%.%: % of about % rows%', job.target, quote_ident(job.embedding), job.rows, job.total, rest;
+    RAISE NOTICE '%.%: % of about % rows%', job.target, quote_ident(job.embedding), job.rows, job.total, rest || more;
     job.told := clock_timestamp();
   END IF;
   RETURN job;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.backfill_tell(gte_small.backfill_job) IS
+COMMENT ON FUNCTION gte_small.backfill_tell(gte_small.backfill_job, pg_catalog.text) IS
   'part of embed_backfill: says how far a backfill is';
 
 -- Reports the end of a call: what was done, what was left out, and the rows that failed. Those end embed_backfill(),
@@ -247,10 +251,6 @@ BEGIN
         PERFORM gte_small.backfill_force_lock(job);
       END IF;
       job := gte_small.backfill_tell(job);
-      -- Citus knows its own sessions by this name; other sessions on a worker don't see the shards.
-      IF NOT pg_catalog.starts_with(pg_catalog.current_setting('application_name'), 'citus_') THEN
-        PERFORM pg_catalog.set_config('application_name', job.progress, true);
-      END IF;
       job := gte_small.backfill_batch(job);
       COMMIT;
       EXIT WHEN job.phase IS NULL;

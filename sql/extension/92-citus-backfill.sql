@@ -19,7 +19,7 @@ COMMENT ON FUNCTION gte_small.shards(pg_catalog.regclass) IS
   'part of embed_backfill: the shards of a distributed table';
 
 -- Runs a call on shards, on each server that has one: of a reference table, all nodes have a copy. "number" is the size
--- of a batch or of a sample.
+-- of a batch or of a sample. "count" counts the embeddings.
 CREATE FUNCTION gte_small.run_on_shards(
     shards pg_catalog.int8[], task pg_catalog.text, embedding pg_catalog.name, number pg_catalog.int4)
   RETURNS TABLE (shard pg_catalog.int8, place pg_catalog.text, success pg_catalog.bool, result pg_catalog.text)
@@ -35,7 +35,8 @@ DECLARE
     || format(', %L)', embedding) || CASE task WHEN 'verify' THEN ' v' ELSE '' END;
 BEGIN
   SELECT array_agg(s.id ORDER BY s.n, s.nodename, s.nodeport) AS ids, array_agg(s.nodename ORDER BY s.n, s.nodename, s.nodeport) AS names, array_agg(s.nodeport ORDER BY s.n, s.nodename, s.nodeport) AS ports,
-         array_agg(head || quote_literal(s.named) || tail ORDER BY s.n, s.nodename, s.nodeport) AS statements, array_agg(s.named ORDER BY s.n, s.nodename, s.nodeport) AS named
+         array_agg(CASE task WHEN 'count' THEN format('SELECT pg_catalog.count(%I) FROM %s', embedding, s.named)
+                   ELSE head || quote_literal(s.named) || tail END ORDER BY s.n, s.nodename, s.nodeport) AS statements, array_agg(s.named ORDER BY s.n, s.nodename, s.nodeport) AS named
     INTO chosen
     FROM (SELECT u.n, u.id, d.nodename::text, d.nodeport, shard_name(h.logicalrelid, h.shardid, false) AS named
             FROM unnest(shards) WITH ORDINALITY AS u (id, n)
@@ -53,16 +54,39 @@ $body$;
 COMMENT ON FUNCTION gte_small.run_on_shards(pg_catalog.int8[], pg_catalog.text, pg_catalog.name, pg_catalog.int4) IS
   'part of embed_backfill: runs a call on shards of a distributed table, side by side';
 
--- The shards of one turn: four of each node.
+-- The shards of one turn: at most four of each node.
 CREATE FUNCTION gte_small.shards_of_a_turn(shards pg_catalog.int8[]) RETURNS pg_catalog.int8[]
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 BEGIN
-  RETURN shards[1 : 4 * (SELECT count(DISTINCT l.groupid)::int FROM pg_dist_placement l WHERE l.shardid = ANY (shards))];
+  RETURN coalesce((
+    SELECT array_agg(r.shard ORDER BY r.n)
+      FROM (SELECT u.shard, u.n, row_number() OVER (PARTITION BY p.groupid ORDER BY u.n) AS place
+              FROM unnest(shards) WITH ORDINALITY AS u (shard, n)
+              LEFT JOIN (SELECT l.shardid, min(l.groupid) AS groupid FROM pg_dist_placement l GROUP BY l.shardid) p ON p.shardid = u.shard) r
+     WHERE r.place <= 4), '{}');
 END
 $body$;
 COMMENT ON FUNCTION gte_small.shards_of_a_turn(pg_catalog.int8[]) IS
   'part of embed_backfill: the shards that are filled at the same time';
+
+CREATE FUNCTION gte_small.shards_left(shards pg_catalog.int8[], turn pg_catalog.int8[]) RETURNS pg_catalog.int8[]
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT coalesce(array_agg(u.shard ORDER BY u.n), '{}')
+    FROM unnest(shards) WITH ORDINALITY AS u (shard, n) WHERE u.shard <> ALL (turn)
+$body$;
+COMMENT ON FUNCTION gte_small.shards_left(pg_catalog.int8[], pg_catalog.int8[]) IS
+  'part of embed_backfill: the shards that come after a turn';
+
+-- The embeddings on some shards. A shard whose server does not answer counts as empty.
+CREATE FUNCTION gte_small.embeddings_on_shards(shards pg_catalog.int8[], embedding pg_catalog.name) RETURNS pg_catalog.int8
+  LANGUAGE sql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+  SELECT coalesce(sum(CASE WHEN r.success THEN r.result::int8 END)::int8, 0) FROM gte_small.run_on_shards(shards, 'count', embedding, NULL) r
+$body$;
+COMMENT ON FUNCTION gte_small.embeddings_on_shards(pg_catalog.int8[], pg_catalog.name) IS
+  'part of embed_backfill: how many rows of some shards have an embedding';
 
 -- The models of the nodes. NULL for a node without a model, or one that can't be reached.
 CREATE FUNCTION gte_small.models_of_nodes(OUT place pg_catalog.text, OUT fingerprint pg_catalog.text)
@@ -133,8 +157,7 @@ BEGIN
     END IF;
   END LOOP;
   -- Once more, after the others.
-  shards := ARRAY(SELECT s FROM unnest(shards) WITH ORDINALITY AS u (s, n) WHERE s <> ALL (turn) ORDER BY n)
-            || ARRAY(SELECT DISTINCT s FROM unnest(again) s);
+  shards := gte_small.shards_left(shards, turn) || ARRAY(SELECT DISTINCT s FROM unnest(again) s);
 END
 $body$;
 COMMENT ON FUNCTION gte_small.backfill_turn(pg_catalog.int8[], pg_catalog.int4, pg_catalog.name, pg_catalog.text[]) IS
@@ -155,31 +178,51 @@ $body$;
 COMMENT ON FUNCTION gte_small.shards_failed(pg_catalog.regclass, pg_catalog.text[]) IS
   'part of embed_backfill: raises the error of the first shard that failed';
 
-CREATE FUNCTION gte_small.backfill_missing(job gte_small.backfill_job) RETURNS pg_catalog.int8
+-- "phase" is one of backfill_condition().
+CREATE FUNCTION gte_small.backfill_count_on_shards(job gte_small.backfill_job, phase pg_catalog.text) RETURNS pg_catalog.int8
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
-  missing int8;
+  counted int8;
 BEGIN
-  EXECUTE format('SELECT count(*) FROM %s AS t WHERE %s', job.target, gte_small.backfill_condition('missing', job.embedding, job.content))
-    INTO missing;
-  RETURN missing;
+  EXECUTE format('SELECT count(*) FROM %s AS t WHERE %s', job.target, gte_small.backfill_condition(phase, job.embedding, job.content))
+    INTO counted;
+  RETURN counted;
 END
 $body$;
-COMMENT ON FUNCTION gte_small.backfill_missing(gte_small.backfill_job) IS
-  'part of embed_backfill: the rows of a distributed table that have a text and no embedding';
+COMMENT ON FUNCTION gte_small.backfill_count_on_shards(gte_small.backfill_job, pg_catalog.text) IS
+  'part of embed_backfill: how many rows of a distributed table a backfill is about';
+
+-- A row of a reference table counts once for each copy, because each node embeds its own.
+CREATE FUNCTION gte_small.backfill_shards_begin(job gte_small.backfill_job) RETURNS gte_small.backfill_job
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
+AS $body$
+BEGIN
+  job.rows := 0;
+  job.began := clock_timestamp();
+  job.told := job.began;
+  job.total := gte_small.backfill_count_on_shards(job, CASE job.phase WHEN 'missing' THEN 'missing' ELSE 'all' END)
+               * (SELECT greatest(1, max(c.copies))
+                    FROM (SELECT count(*) AS copies FROM pg_dist_shard h JOIN pg_dist_placement l ON l.shardid = h.shardid
+                           WHERE h.logicalrelid = job.target GROUP BY h.shardid) c);
+  RETURN job;
+END
+$body$;
+COMMENT ON FUNCTION gte_small.backfill_shards_begin(gte_small.backfill_job) IS
+  'part of embed_backfill: begins to count what a backfill of shards does';
 
 -- What remains after a backfill of the shards.
 CREATE FUNCTION gte_small.backfill_shards_end(job gte_small.backfill_job, failures pg_catalog.text[]) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
 DECLARE
+  seconds float8 := greatest(1e-3, extract(epoch FROM clock_timestamp() - job.began));
   missing int8;
 BEGIN
-  RAISE NOTICE '%.%: % rows embedded in % s', job.target, quote_ident(job.embedding), job.rows,
-    round(extract(epoch FROM clock_timestamp() - job.began)::numeric, 1);
+  RAISE NOTICE '%.%: % rows embedded in % s (% rows/s)', job.target, quote_ident(job.embedding), job.rows,
+    round(seconds::numeric, 1), round((job.rows / seconds)::numeric, 1);
   PERFORM gte_small.shards_failed(job.target, failures);
-  missing := gte_small.backfill_missing(job);
+  missing := gte_small.backfill_count_on_shards(job, 'missing');
   IF missing > 0 THEN
     RAISE WARNING '% rows of % have no embedding', missing, job.target
       USING DETAIL = 'Other sessions have them locked, or wrote them meanwhile.', HINT = 'Call it again.';
@@ -197,6 +240,7 @@ DECLARE
   jobs gte_small.backfill_job[];
   job gte_small.backfill_job;
   waiting pg_catalog.int8[];
+  shards pg_catalog.int4;
   turn pg_catalog.int8[];
   failures pg_catalog.text[];
   embedded pg_catalog.int8;
@@ -211,14 +255,15 @@ BEGIN
       job := gte_small.backfill_force_begin(job);
       COMMIT;
     END IF;
-    job.began := pg_catalog.clock_timestamp();
-    job.told := job.began;
-    job.rows := 0;
+    job := gte_small.backfill_shards_begin(job);
+    COMMIT;
     failures := '{}';
     by_call := force;
     LOOP
       waiting := gte_small.shards(target);
+      shards := pg_catalog.cardinality(waiting);
       WHILE pg_catalog.cardinality(waiting) OPERATOR(pg_catalog.>) 0 LOOP
+        job := gte_small.backfill_tell(job, pg_catalog.format(', %s of %s shards to go', pg_catalog.cardinality(waiting), shards));
         IF by_call THEN
           turn := gte_small.shards_of_a_turn(waiting);
           FOR one IN SELECT * FROM gte_small.run_on_shards(turn, CASE WHEN force THEN 'force' ELSE 'fill' END, job.embedding, batch_size) LOOP
@@ -226,24 +271,20 @@ BEGIN
               failures := failures OPERATOR(pg_catalog.||) pg_catalog.format('%s: %s', one.place, one.result);
             END IF;
           END LOOP;
-          waiting := waiting[pg_catalog.cardinality(turn) OPERATOR(pg_catalog.+) 1 :];
+          waiting := gte_small.shards_left(waiting, turn);
           IF force THEN
-            EXECUTE pg_catalog.format('SELECT pg_catalog.count(t.%I) FROM %s AS t', job.embedding, target) INTO job.rows;
+            job.rows := job.rows OPERATOR(pg_catalog.+) gte_small.embeddings_on_shards(turn, job.embedding);
           END IF;
         ELSE
           SELECT t.shards, t.failures, t.embedded INTO waiting, failures, embedded
             FROM gte_small.backfill_turn(waiting, batch_size, job.embedding, failures) t;
           job.rows := job.rows OPERATOR(pg_catalog.+) embedded;
         END IF;
-        IF (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) job.told) OPERATOR(pg_catalog.>) '10 seconds'::pg_catalog.interval THEN
-          job.told := pg_catalog.clock_timestamp();
-          RAISE NOTICE '%.%: % rows, % shards to go', target, pg_catalog.quote_ident(job.embedding), job.rows, pg_catalog.cardinality(waiting);
-        END IF;
         COMMIT;
       END LOOP;
       -- Rows that a step left out: the call says which and why.
       EXIT WHEN by_call OR pg_catalog.cardinality(failures) OPERATOR(pg_catalog.>) 0
-        OR gte_small.backfill_missing(job) OPERATOR(pg_catalog.=) 0;
+        OR gte_small.backfill_count_on_shards(job, 'missing') OPERATOR(pg_catalog.=) 0;
       by_call := true;
     END LOOP;
     IF force AND pg_catalog.cardinality(failures) OPERATOR(pg_catalog.=) 0 THEN

@@ -129,7 +129,7 @@ BEGIN
     share := ceil(sample::float8 / greatest(1, cardinality(waiting)));
     WHILE cardinality(waiting) > 0 LOOP
       turn := gte_small.shards_of_a_turn(waiting);
-      waiting := waiting[cardinality(turn) + 1 :];
+      waiting := gte_small.shards_left(waiting, turn);
       FOR one IN SELECT * FROM gte_small.run_on_shards(turn, 'verify', embedding, share) LOOP
         IF NOT one.success THEN
           RAISE EXCEPTION 'shard %: %', one.place, one.result
