@@ -1,5 +1,5 @@
--- A backfill of a distributed table: each shard is filled on the server that has it, by embed_backfill_step(), or with
--- force by embed_backfill(). The workers work side by side, on a few shards of each at a time: each shard has a
+-- A backfill of a distributed table: each shard is filled on the server that has it, by some calls of
+-- embed_backfill_step(), or with force by embed_backfill(). The workers work side by side, on a few shards of each at a time: each shard has a
 -- session of its own there, which loads the model.
 
 -- The shards of a table. The nodes take turns in the order. The shard of a partitioned table is a partitioned table.
@@ -28,7 +28,7 @@ AS $body$
 #variable_conflict use_column
 DECLARE
   chosen record;
-  head CONSTANT text := format(CASE task WHEN 'step' THEN 'SELECT %s.embed_backfill_step('
+  head CONSTANT text := format(CASE task WHEN 'steps' THEN 'CALL gte_small.backfill_steps(' WHEN 'step' THEN 'SELECT %s.embed_backfill_step('
     WHEN 'verify' THEN 'SELECT pg_catalog.to_jsonb(v) FROM %s.embed_verify(' ELSE 'CALL %s.embed_backfill(' END, gte_small.extension_schema());
   tail CONSTANT text := format(', %s', coalesce(number::text, 'NULL'))
     || CASE task WHEN 'fill' THEN ', false' WHEN 'force' THEN ', true' ELSE '' END
@@ -135,8 +135,33 @@ $body$;
 COMMENT ON FUNCTION gte_small.require_no_changes(pg_catalog.regclass) IS
   'part of embed_backfill_step and embed_verify: refuses to wait for shards that this transaction may have locked';
 
--- One batch for each shard of a turn, in sessions of their own. Returns the number of rows, and the shards that may have more.
-CREATE FUNCTION gte_small.backfill_turn(INOUT shards pg_catalog.int8[], batch_size pg_catalog.int4, embedding pg_catalog.name,
+-- Batches of one shard, for three seconds. A session loads the model once for all of them.
+-- No SET clause: the user's triggers and policies run in it, and it commits.
+CREATE PROCEDURE gte_small.backfill_steps(target pg_catalog.regclass, batch_size pg_catalog.int4, embedding pg_catalog.name,
+    INOUT embedded pg_catalog.int8 DEFAULT NULL)
+  LANGUAGE plpgsql
+AS $body$
+DECLARE
+  one_step CONSTANT pg_catalog.text := pg_catalog.format('SELECT %s.embed_backfill_step($1, $2, $3)', gte_small.extension_schema());
+  until CONSTANT pg_catalog.timestamptz := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) '3 seconds'::pg_catalog.interval;
+  wrote pg_catalog.int8;
+BEGIN
+  embedded := 0;
+  LOOP
+    EXECUTE one_step INTO wrote USING target, batch_size, embedding;
+    COMMIT;
+    embedded := embedded OPERATOR(pg_catalog.+) wrote;
+    EXIT WHEN wrote OPERATOR(pg_catalog.=) 0 OR pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) until;
+  END LOOP;
+END
+$body$;
+COMMENT ON PROCEDURE gte_small.backfill_steps(pg_catalog.regclass, pg_catalog.int4, pg_catalog.name, pg_catalog.int8) IS
+  'part of embed_backfill: embeds some batches of a shard, on its server';
+
+-- "task" is one of run_on_shards(): a batch for each shard of a turn, or some. Returns the number of rows, and the shards
+-- that may have more.
+CREATE FUNCTION gte_small.backfill_turn(
+    INOUT shards pg_catalog.int8[], task pg_catalog.text, batch_size pg_catalog.int4, embedding pg_catalog.name,
     INOUT failures pg_catalog.text[], OUT embedded pg_catalog.int8)
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
 AS $body$
@@ -147,7 +172,7 @@ DECLARE
   one record;
 BEGIN
   embedded := 0;
-  FOR one IN SELECT * FROM gte_small.run_on_shards(turn, 'step', embedding, batch_size) LOOP
+  FOR one IN SELECT * FROM gte_small.run_on_shards(turn, task, embedding, batch_size) LOOP
     IF NOT one.success THEN
       failures := failures || format('%s: %s', one.place, one.result);
     ELSIF one.result::int8 > 0 THEN
@@ -160,8 +185,8 @@ BEGIN
   shards := gte_small.shards_left(shards, turn) || ARRAY(SELECT DISTINCT s FROM unnest(again) s);
 END
 $body$;
-COMMENT ON FUNCTION gte_small.backfill_turn(pg_catalog.int8[], pg_catalog.int4, pg_catalog.name, pg_catalog.text[]) IS
-  'part of embed_backfill: one batch for each of some shards';
+COMMENT ON FUNCTION gte_small.backfill_turn(pg_catalog.int8[], pg_catalog.text, pg_catalog.int4, pg_catalog.name, pg_catalog.text[]) IS
+  'part of embed_backfill: batches of some shards';
 
 CREATE FUNCTION gte_small.shards_failed(target pg_catalog.regclass, failures pg_catalog.text[]) RETURNS pg_catalog.void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on
@@ -277,7 +302,7 @@ BEGIN
           END IF;
         ELSE
           SELECT t.shards, t.failures, t.embedded INTO waiting, failures, embedded
-            FROM gte_small.backfill_turn(waiting, batch_size, job.embedding, failures) t;
+            FROM gte_small.backfill_turn(waiting, 'steps', batch_size, job.embedding, failures) t;
           job.rows := job.rows OPERATOR(pg_catalog.+) embedded;
         END IF;
         COMMIT;
@@ -322,7 +347,7 @@ BEGIN
     waiting := gte_small.shards(target);
     turn := NULL;
     WHILE cardinality(waiting) > 0 LOOP
-      SELECT * INTO turn FROM gte_small.backfill_turn(waiting, batch_size, job.embedding, '{}');
+      SELECT * INTO turn FROM gte_small.backfill_turn(waiting, 'step', batch_size, job.embedding, '{}');
       IF turn.embedded > 0 THEN
         RETURN turn.embedded;
       END IF;

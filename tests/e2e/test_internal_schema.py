@@ -29,9 +29,9 @@ def test_internal_functions_have_a_fixed_search_path(connection):
         "and not coalesce(p.proconfig::text like '%search_path=pg_catalog, pg_temp%', false)").fetchall()
     # They read and write users' rows, whose policies and triggers may need the session's search_path.
     assert sorted(name.split("(")[0] for (name,) in unset) == [
-        "gte_small.backfill_batch", "gte_small.backfill_names", "gte_small.backfill_shards", "gte_small.backfill_write", "gte_small.documents_of_shards",
-        "gte_small.hybrid_places", "gte_small.hybrid_rows", "gte_small.nearest_documents", "gte_small.nearest_places", "gte_small.nearest_rows",
-        "gte_small.sees_document"]
+        "gte_small.backfill_batch", "gte_small.backfill_names", "gte_small.backfill_shards", "gte_small.backfill_steps", "gte_small.backfill_write",
+        "gte_small.documents_of_shards", "gte_small.hybrid_places", "gte_small.hybrid_rows", "gte_small.nearest_documents", "gte_small.nearest_places",
+        "gte_small.nearest_rows", "gte_small.sees_document"]
 
 
 def test_search_functions_have_none(connection):
