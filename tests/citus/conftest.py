@@ -6,22 +6,14 @@ Tables are the tests' own, so each test names its table after itself.
 import json
 import os
 import pathlib
-import socket
 import sys
 
-import psycopg
 import pytest
 
 CLONE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CLONE / "scripts"))
 
-import postgres  # noqa: E402  scripts/postgres.py
-
-SETTINGS = {
-    "listen_addresses": "127.0.0.1", "shared_preload_libraries": "citus,gte-small", "citus.node_conninfo": "sslmode=disable",
-    "wal_level": "logical", "max_prepared_transactions": "100", "fsync": "off", "synchronous_commit": "off",
-    "citus.enable_statistics_collection": "off", "lc_messages": "C", "max_connections": "60", "track_functions": "all",
-}
+import citus_nodes  # noqa: E402  scripts/citus_nodes.py
 
 
 def pytest_configure(config):
@@ -29,63 +21,18 @@ def pytest_configure(config):
         pytest.exit("no clusters to test: run `make test-citus PG_CONFIG=...`", returncode=2)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Node:
-    """A cluster that listens on 127.0.0.1, because Citus connects its nodes by TCP."""
-
-    def __init__(self, number, described):
-        self.port = free_port()
-        self.cluster = postgres.Cluster(
-            described["pg_config"], pathlib.Path(described["work"]) / f"node{number}",
-            {**SETTINGS, "port": str(self.port), "cluster_name": f"node{number}", "gte_small.model_path": described["model"]})
-        self.cluster.destroy()
-        self.cluster.create()
-        self.cluster.start()
-
-    def connect(self, user="postgres", dbname="demo"):
-        return psycopg.connect(host="127.0.0.1", port=self.port, dbname=dbname, user=user, autocommit=True, prepare_threshold=None)
-
-    def value(self, statement, *values):
-        with self.connect() as connection:
-            return connection.execute(statement, values or None).fetchone()[0]
-
-
-class Nodes:
-    """The coordinator and the workers."""
-
-    def __init__(self, described):
-        self.all = [Node(number, described) for number in range(3)]
-        self.coordinator, *self.workers = self.all
-
-    def setup(self):
-        for node in self.all:
-            with node.connect(dbname="postgres") as connection:
-                connection.execute("create database demo")
-                connection.execute("create role citus_owner login")
-            with node.connect() as connection:
-                connection.execute("create extension citus")
-                connection.execute("grant create on schema public to citus_owner")
-        with self.coordinator.connect() as connection:
-            connection.execute("select citus_set_coordinator_host('127.0.0.1', %s)", [self.coordinator.port])
-            for worker in self.workers:
-                connection.execute("select citus_add_node('127.0.0.1', %s)", [worker.port])
-            connection.execute('create extension "gte-small" cascade')
-
-    def destroy(self):
-        for node in self.all:
-            node.cluster.destroy()
-
-
 @pytest.fixture(scope="session")
 def nodes():
-    made = Nodes(json.loads(os.environ["GTE_CITUS"]))
+    made = citus_nodes.Nodes(json.loads(os.environ["GTE_CITUS"]))
     try:
+        for node in made.all:
+            with node.connect(dbname="postgres") as connection:
+                connection.execute("create role citus_owner login")
         made.setup()
+        for node in made.all:
+            with node.connect() as connection:
+                connection.execute("set citus.enable_ddl_propagation = off")
+                connection.execute("grant create on schema public to citus_owner")
         yield made
     finally:
         made.destroy()
