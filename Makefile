@@ -22,7 +22,7 @@ endif
 export PG PG_CONFIG DESTDIR MODEL MODEL_DIR FROM PROFILE FILE COLUMN TABLE REPLACE FORCE LONG PORT TIMEOUT DSN
 
 .DEFAULT_GOAL := help
-.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill fidelity clean import test-debian test-long bench-cancel valgrind docs-test test-clients test-citus web web-screenshot
+.PHONY: help run start stop psql dsn reembed reset model model-archive check-model all build install install-model uninstall deb dist installcheck check test test-pg bench bench-peers bench-sql bench-backfill bench-citus fidelity clean import test-debian test-long bench-cancel valgrind docs-test test-clients test-citus web web-screenshot
 
 help:           ## this list
 	@$(PYTHON) scripts/help.py
@@ -128,6 +128,9 @@ bench-sql:      ## through SQL: overhead over the engine, INSERT, first embed, m
 
 bench-backfill: ## embed_backfill() and Python + ONNX Runtime: read, embed and write 20,000 rows
 	@$(PYTHON) bench/backfill.py
+
+bench-citus:    ## COPY, embed_backfill() and searches on Citus, with 1 to 3 workers of your PG_CONFIG's PostgreSQL
+	@$(PYTHON) bench/citus.py
 
 bench-cancel:   ## time until a cancelled statement ends: p50 and p99 of 200, for embed(text[]) and COPY
 	@$(PYTHON) bench/cancellation.py
