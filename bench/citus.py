@@ -7,9 +7,9 @@ three workers on this machine, with MiniLM. The texts are those of `make run`. T
               have shards
     search    search_docs() of ten rows among the texts, in tables of several shard counts, on two workers
 
-Both compare with a local table on the coordinator. All contenders run in turn, in rounds. A rate is the best of the
-rounds, because other work of the machine only slows them down; the time of a search is a median. Each session has one
-thread. Results are written to target/bench/citus.json and citus.svg.
+Both compare with a local table on the coordinator, which one session with one thread fills. All contenders run in turn, in rounds. A rate is the best of the
+rounds, because other work of the machine only slows them down; the time of a search is a median. Ratios are to one worker. Each
+session has one thread: run it on an idle machine, because many sessions get more of a busy one than one session. Results are written to target/bench/citus.json and citus.svg.
 
     bench/citus.py [--rounds 3] [--searches 40] [--workers 1,2,3] [--shards 4,32]
 """
@@ -143,18 +143,19 @@ def shards_name(shards: int) -> str:
 def tables(found: list) -> None:
     filled = [entry for entry in found if entry["part"] == "fill"]
     rates = {(entry["what"], entry["workers"]): entry["rows_per_s"] for entry in filled}
+    base = min(entry["workers"] for entry in filled if entry["workers"])
     print(f"\n{filled[0]['rows']} rows\n{'rows/s':<20}{'COPY':>8}{'ratio':>8}{'embed_backfill()':>20}{'ratio':>8}")
     for workers in dict.fromkeys(entry["workers"] for entry in filled):
         copy, backfill = rates["COPY", workers], rates["embed_backfill()", workers]
-        print(f"{workers_name(workers):<20}{copy:>8.0f}{copy / rates['COPY', 0]:>8.2f}{backfill:>20.0f}{backfill / rates['embed_backfill()', 0]:>8.2f}")
+        print(f"{workers_name(workers):<20}{copy:>8.0f}{copy / rates['COPY', base]:>8.2f}{backfill:>20.0f}{backfill / rates['embed_backfill()', base]:>8.2f}")
     print(f"\n{next(entry['rows'] for entry in found if entry['part'] == 'search')} rows\n{'ms a search':<20}{'median':>8}{'10 %':>8}{'90 %':>8}")
     for entry in found:
         if entry["part"] == "search":
             print(f"{shards_name(entry['shards']):<20}{entry['ms']:>8.1f}{entry['tenth_ms']:>8.1f}{entry['ninth_tenth_ms']:>8.1f}")
     cores, workers = os.cpu_count() or 1, max(entry["workers"] for entry in filled)
     print(f"\nAll nodes share the {cores} cores of this machine"
-          + (": more workers gain nothing here, and a ratio shows what the distribution costs." if 4 * workers >= cores else ".")
-          + "\nCOPY embeds on one core in a local table, and in a session for each shard in a distributed one.", flush=True)
+          + (": more workers gain nothing here, and the ratio shows what the distribution costs." if 4 * workers >= cores else ".")
+          + "\nOne session with one thread fills the local table, a session for each shard the others.", flush=True)
 
 
 def plot(found: list) -> str:
