@@ -23,6 +23,7 @@ import dataclasses
 import os
 import re
 import subprocess
+from pathlib import Path
 
 from session import Session
 from state import Failure
@@ -118,6 +119,22 @@ def parse(text: str):
     if waiting:
         raise Failure("a directive of docs-test stands at the end of the page")
     return blocks, tolerance
+
+
+def section(page: Path, title: str) -> str:
+    """A section of a page, without its heading and without the sections below it."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    if not found:
+        raise Failure(f"{page} has no section {title}, which a test takes commands from")
+    return found[1]
+
+
+def statements(page: Path, title: str, marked: str = "") -> str:
+    """The first block of SQL in a section that has this text."""
+    found = [block.text for block in parse(section(page, title))[0] if block.kind == "sql" and marked in block.text]
+    if not found:
+        raise Failure(f"{page} has no SQL with {marked!r} in the section {title}")
+    return found[0]
 
 
 # --- comparing ---

@@ -26,11 +26,7 @@ def text() -> str:
 
 
 def section(title: str) -> str:
-    """A section without its heading and without the sections below it."""
-    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", text(), re.MULTILINE | re.DOTALL)
-    if not found:
-        raise Failure(f"{PAGE} has no section {title}, which a test takes commands from")
-    return found[1]
+    return docs_page.section(PAGE, title)
 
 
 def blocks(page: str) -> list:

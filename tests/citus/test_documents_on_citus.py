@@ -2,10 +2,11 @@
 of table."""
 
 import pathlib
-import re
 
 import psycopg
 import pytest
+
+import docs_page
 
 SCALING = pathlib.Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
 
@@ -246,8 +247,7 @@ def test_distributed_otherwise_later(owner, nodes):
 
 
 def test_long_texts_by_the_statements_of_the_page(db):
-    section = SCALING.read_text(encoding="utf-8").partition("### Long texts")[2]
-    for statement in re.search(r"```sql\n(.*?)```", section, re.DOTALL)[1].split(";\n"):
+    for statement in docs_page.statements(SCALING, "Long texts").split(";\n"):
         if statement.strip():
             found = db.run(statement)
     assert [row[:2] for row in found.fetchall()] == [(7, 1)]

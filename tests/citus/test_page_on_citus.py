@@ -1,19 +1,13 @@
 """The statements of docs/scaling.md about Citus, as they stand there."""
 
 import pathlib
-import re
 
 import pytest
 
+import docs_page
 from test_runs_on_citus import counted, in_a_session_of_its_own
 
 SCALING = pathlib.Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
-
-
-def block(heading, marked=""):
-    """The first block of SQL under a heading that has `marked`."""
-    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", SCALING.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1]
-    return next(sql for sql in re.findall(r"```sql\n(.*?)```", section, re.DOTALL) if marked in sql)
 
 
 def psql(node, sql, *options):
@@ -24,7 +18,7 @@ def psql(node, sql, *options):
 @pytest.fixture
 def docs(nodes, db):
     """The table of the page, by the page's statements."""
-    sql = block("Citus", "create_distributed_table")
+    sql = docs_page.statements(SCALING, "Citus", "create_distributed_table")
     create = 'create extension "gte-small" cascade;\n'
     assert sql.startswith(create)
     psql(nodes.coordinator, "set client_min_messages = error;" + sql[len(create):])
@@ -39,7 +33,7 @@ def docs(nodes, db):
 def test_a_search_of_one_tenant_runs_on_its_worker_as_a_whole(nodes, docs):
     docs.run("insert into docs values (7, 1, 'Invoices are due within thirty days.'), (7, 2, 'The office dog is called Ada.'), "
              "(8, 3, 'When to pay: at once.')")
-    psql(nodes.coordinator, block("How many shards", "create_distributed_function"))
+    psql(nodes.coordinator, docs_page.statements(SCALING, "How many shards", "create_distributed_function"))
     search = "select id, content from search_of(7, 'when do I have to pay?')"
     assert docs.rows(search) == [(1, "Invoices are due within thirty days."), (2, "The office dog is called Ada.")]
     port = docs.value("select nodeport from citus_shards where shardid = get_shard_id_for_distribution_column('docs', 7)")
@@ -48,7 +42,7 @@ def test_a_search_of_one_tenant_runs_on_its_worker_as_a_whole(nodes, docs):
 
 
 def test_the_query_that_compares_the_models_tells_a_node_with_another(nodes):
-    query = block("Settings and the model", "count(distinct f)")
+    query = docs_page.statements(SCALING, "Settings and the model", "count(distinct f)")
     assert psql(nodes.coordinator, query, "-At") == "1"
     with nodes.workers[1].connect() as connection:
         connection.execute("alter system set gte_small.model_path = '/nowhere'")
@@ -67,7 +61,7 @@ def test_a_table_that_is_distributed_later(nodes, db):
     try:
         db.run("select enable_semantic_search('docs')")
         db.run("insert into docs values (7, 1, 'Invoices are due within thirty days.')")
-        psql(nodes.coordinator, block("Distributed later"))
+        psql(nodes.coordinator, docs_page.statements(SCALING, "Distributed later"))
         assert db.rows("select tenant, id from search_docs('when do I have to pay?', 5)") == [(7, 1)]
         with nodes.workers[0].connect() as connection:
             assert connection.execute("select tenant, id from search_docs('when do I have to pay?', 5)").fetchall() == [(7, 1)]

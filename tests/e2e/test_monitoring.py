@@ -1,16 +1,14 @@
 """The query of docs/operations.md that reports every table: one table that can't be read must not end it."""
 
-import re
-
 import pytest
 
+import docs_page
 from conftest import CLONE
 
 
 @pytest.fixture
 def query():
-    text = (CLONE / "docs" / "operations.md").read_text(encoding="utf-8")
-    return re.search(r"^## Monitoring$.*?^```sql\n(.*?)^```$", text, re.DOTALL | re.MULTILINE).group(1)
+    return docs_page.statements(CLONE / "docs" / "operations.md", "Monitoring")
 
 
 def test_it_names_what_needs_something(connection, query):
