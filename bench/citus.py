@@ -7,9 +7,10 @@ three workers on this machine, with MiniLM. The texts are those of `make run`. T
               have shards
     search    search_docs() of ten rows among the texts, in tables of several shard counts, on two workers
 
-Both compare with a local table on the coordinator, which one session with one thread fills. All contenders run in turn, in rounds. A rate is the best of the
-rounds, because other work of the machine only slows them down; the time of a search is a median. Ratios are to one worker. Each
-session has one thread: run it on an idle machine, because many sessions get more of a busy one than one session. Results are written to target/bench/citus.json and citus.svg.
+Both compare with a local table on the coordinator, which one session with one thread fills. All contenders run in turn,
+in rounds. A rate is the best of the rounds, because other work of the machine only slows them down; the time of a search
+is a median. Ratios are to one worker. Each session has one thread: run it on an idle machine, because many sessions get
+more of a busy one than one session. Results are written to target/bench/citus.json and citus.svg.
 
     bench/citus.py [--rounds 3] [--searches 40] [--workers 1,2,3] [--shards 4,32]
 """

@@ -24,9 +24,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Error;
 
-/// Bytes of the reserve for up to eight threads. The engine allocates less than 1 MB between two checks on one thread, the
-/// fallible buffers aside, see `memory/tests.rs`. The C library takes memory from the system by the
-/// megabyte when the heap can't grow in place.
+/// Bytes of the reserve for up to eight threads. The engine allocates less than 1 MB between two
+/// checks on one thread, the fallible buffers aside, see `memory/tests.rs`. The C library takes
+/// memory from the system by the megabyte when the heap can't grow in place.
 const RESERVE: usize = 4 << 20;
 
 /// The part of the reserve that is used last: for the text of the error.
@@ -43,8 +43,8 @@ const THREAD: usize = 1 << 20;
 /// Without it each allocation of the thread takes a page: 1,000 of 40 bytes took 4 MB.
 const THREAD_HEAP: usize = 128 << 20;
 
-/// The largest JSON value whose objects have few entries takes 128 bytes for a byte: objects of one
-/// entry in each other. Measured in `memory/tests.rs`.
+/// Bytes that are allocated for a byte of JSON. Measured in `memory/tests.rs` were at most 128, for
+/// objects of one entry, one inside the other.
 const JSON_MEMORY: usize = 160;
 
 /// The C library's allocator with the reserve behind it.
@@ -132,8 +132,8 @@ pub fn check() -> Result<(), Error> {
 #[cold]
 fn refill() -> Result<(), Error> {
     let mut kept = lock();
-    // What a step was promised is now free for it.
     let wanted = WANTED.load(Ordering::Relaxed);
+    // What a step was promised is now free for it.
     if kept.held > 0 || kept.resize(wanted) {
         WHOLE.store(kept.held == 0, Ordering::Relaxed);
         return Ok(());

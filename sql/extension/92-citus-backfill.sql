@@ -1,6 +1,6 @@
 -- A backfill of a distributed table: each shard is filled on the server that has it, by some calls of
--- embed_backfill_step(), or with force by embed_backfill(). The workers work side by side, on a few shards of each at a time: each shard has a
--- session of its own there, which loads the model.
+-- embed_backfill_step(), or with force by embed_backfill(). The workers work side by side, on a few shards of each at a
+-- time: each shard has a session of its own there, which loads the model.
 
 -- The shards of a table. The nodes take turns in the order. The shard of a partitioned table is a partitioned table.
 CREATE FUNCTION gte_small.shards(target pg_catalog.regclass) RETURNS pg_catalog.int8[]

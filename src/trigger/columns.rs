@@ -124,25 +124,12 @@ impl Trigger {
     /// The names of the columns as they are called now: first the target, then the sources.
     pub fn arguments(&self) -> Outcome<Vec<CString>> {
         // SAFETY: tgargs has tgnargs NUL-terminated strings that live as long as the trigger.
-        let arguments: Vec<&CStr> = unsafe {
+        let arguments: Vec<CString> = unsafe {
             let trigger = (*self.data).tg_trigger;
             (0..(*trigger).tgnargs as usize)
-                .map(|i| CStr::from_ptr(*(*trigger).tgargs.add(i)))
-                .collect()
+                .map(|i| name_of_column(CStr::from_ptr(*(*trigger).tgargs.add(i))))
+                .collect::<Outcome<_>>()?
         };
-        // Before they are copied: an argument may have hundreds of megabytes.
-        if arguments.iter().any(|name| name.count_bytes() >= pg_sys::NAMEDATALEN as usize) {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
-                "an argument of embed_trigger() is longer than the name of a column can be",
-                "The row was not stored.",
-                format!(
-                    "Create the trigger again with the names of the columns, of less than {} bytes.",
-                    pg_sys::NAMEDATALEN
-                ),
-            ));
-        }
-        let arguments: Vec<CString> = arguments.into_iter().map(CStr::to_owned).collect();
         match arguments.len() {
             0 => Ok(self.now(DEFAULT_ARGUMENTS.map(CStr::to_owned).to_vec())),
             1 => Err(error(
@@ -263,4 +250,21 @@ fn type_name(oid: pg_sys::Oid, typmod: i32) -> String {
     unsafe {
         CStr::from_ptr(pg_sys::format_type_with_typemod(oid, typmod)).to_string_lossy().into_owned()
     }
+}
+
+/// An argument of the trigger. It may have hundreds of megabytes, so it is copied only if it can be
+/// the name of a column.
+fn name_of_column(argument: &CStr) -> Outcome<CString> {
+    let limit = pg_sys::NAMEDATALEN as usize;
+    if argument.count_bytes() < limit {
+        return Ok(argument.to_owned());
+    }
+    Err(error(
+        PgSqlErrorCode::ERRCODE_NAME_TOO_LONG,
+        "an argument of embed_trigger() is longer than the name of a column can be",
+        "The row was not stored.",
+        format!(
+            "Create the trigger again with the names of the columns, of less than {limit} bytes."
+        ),
+    ))
 }

@@ -150,6 +150,15 @@ fn a_vocabulary_takes_no_more_than_promised() {
     }
 }
 
+/// Texts of one part each. NFKC writes U+FDFA as 18 letters in four words, U+FDFB as 8.
+fn texts() -> impl Iterator<Item = String> {
+    let parts = ["!", "a ", "cat", "the cat ", "日", "é", "\u{301}", "\u{fdfa}", "\u{fdfa} "];
+    let others = ["\u{fdfb}", "㌀", "한", "x", "\u{1f600}"];
+    parts.into_iter().chain(others).flat_map(|part| {
+        [3000, 16_384, 100_000, 400_000].map(|bytes| part.repeat(bytes / part.len()))
+    })
+}
+
 #[test]
 fn a_text_takes_no_more_than_promised() {
     // This tokenizer reads a text as a whole.
@@ -157,17 +166,12 @@ fn a_text_takes_no_more_than_promised() {
         file["added_tokens"].as_array_mut().unwrap().push(added(1, "cat", true));
     });
     let words = Words::new();
-    for part in ["!", "a ", "cat", "the cat ", "日", "é", "\u{301}", "ﷺ", "\u{fdfa} ", "한", "x"]
-    {
-        for bytes in [3000, 16_384, 100_000, 400_000] {
-            let text = part.repeat(bytes / part.len());
-            whole.encode_whole(&text).unwrap();
-            words.split(&text).unwrap();
-        }
+    for text in texts() {
+        whole.encode_whole(&text).unwrap();
+        words.split(&text).unwrap();
     }
 }
 
-/// U+FDFA is 18 letters in four words after NFKC.
 #[test]
 fn a_text_for_another_pipeline_takes_no_more_than_promised() {
     for kind in ["Unigram", "BPE"] {
@@ -189,24 +193,8 @@ fn a_text_for_another_pipeline_takes_no_more_than_promised() {
                 file["model"] = json!({ "type": "BPE", "vocab": { "a": 0, "b": 1 }, "merges": [] });
             }
         });
-        for part in [
-            "!",
-            "a ",
-            "cat",
-            "the cat ",
-            "日",
-            "é",
-            "\u{301}",
-            "ﷺ",
-            "\u{fdfa}",
-            "\u{fdfa} ",
-            "한",
-            "x",
-            "\u{1f600}",
-        ] {
-            for bytes in [3000, 16_384, 100_000, 400_000] {
-                whole.encode_whole(&part.repeat(bytes / part.len())).unwrap();
-            }
+        for text in texts() {
+            whole.encode_whole(&text).unwrap();
         }
     }
 }
